@@ -1,0 +1,50 @@
+# make demo | test | resume | prune | ask     (README.md says what each does)
+.DEFAULT_GOAL := demo
+.PHONY: demo test lint resume prune ask lock
+
+PYTHON ?= python3
+BIN := .venv/bin
+CONFIG ?= config/config.yaml
+CORES ?= all
+export PYTHONPATH := workflow/scripts
+export OMP_WAIT_POLICY := PASSIVE
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
+
+.venv/made: requirements.lock
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Imprint needs Python 3.11 or newer; write make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	touch $@
+
+demo: .venv/made
+	$(SNAKEMAKE) --quiet rules progress host
+
+lint: .venv/made
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest
+
+# After a kill: end what it left running, unlock, run again. Nothing finished is done twice.
+resume: .venv/made
+	$(BIN)/python -m imprint.resume
+	$(SNAKEMAKE) --unlock --quiet all
+	$(SNAKEMAKE) --rerun-incomplete --quiet rules progress host
+
+# Lists what no config under config/ needs any more; `make prune DELETE=1` deletes it.
+prune: .venv/made
+	$(BIN)/python -m imprint.prune $(if $(DELETE),--delete)
+
+# make ask ARM=self_prompt Q="How do I keep basil alive?"
+ask: .venv/made
+	@$(BIN)/python -m imprint.ask --config $(CONFIG) "$(ARM)" "$(Q)"
+
+# Pins anew from pyproject.toml (torch's own GPU packages stay unpinned: they differ from build to build).
+lock:
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet . --group test
+	$(BIN)/pip freeze --exclude imprint | grep -v -e '^nvidia-' -e '^triton==' -e '^cuda-' | sed 's/+cpu$$//' > requirements.lock

@@ -1,0 +1,51 @@
+# Leakage is judged by content, so it needs the rows; it runs before the expensive jobs and stops the run.
+rule check_leakage:
+    input:
+        datasets=experiment.leakage_inputs(),
+        code=experiment.code("check_leakage"),
+    output:
+        f"{RESULTS}/tables/contamination.parquet",
+    params:
+        spec=experiment.leakage_params(),
+    priority: 100
+    script:
+        "../workflow/scripts/check_leakage.py"
+
+
+rule summarize:
+    input:
+        scores=[experiment.scores(run) for run in experiment.runs],
+        code=experiment.code("summarize"),
+    output:
+        summary=f"{RESULTS}/tables/summary.parquet",
+        comparisons=f"{RESULTS}/tables/comparisons.parquet",
+    params:
+        spec=experiment.summary_params(),
+    script:
+        "../workflow/scripts/summarize.py"
+
+
+rule collect:
+    input:
+        manifests=experiment.fitted_manifests(),
+        attempts=[experiment.attempts(name) for name in experiment.datasets(synthesised=True)],
+        generations=[experiment.generations(run) for run in experiment.runs],
+        code=experiment.code("collect"),
+    output:
+        costs=f"{RESULTS}/tables/costs.parquet",
+        curves=f"{RESULTS}/tables/curves.parquet",
+        synthesis=f"{RESULTS}/tables/synthesis.parquet",
+    params:
+        spec=experiment.collect_params(),
+    script:
+        "../workflow/scripts/collect.py"
+
+
+rule database:
+    input:
+        **experiment.tables(),
+        code=experiment.code("database"),
+    output:
+        f"{RESULTS}/imprint.duckdb",
+    script:
+        "../workflow/scripts/database.py"

@@ -1,0 +1,28 @@
+rule plot:
+    input:
+        tables=lambda w: experiment.chart_inputs(w.chart),
+        caption="resources/captions/{chart}.md",
+        code=lambda w: experiment.code("plot", ("charts", w.chart)),
+    output:
+        svg=f"{RESULTS}/charts/{{chart}}.svg",
+        caption=f"{RESULTS}/charts/{{chart}}.md",
+    params:
+        spec=lambda w: experiment.chart_params(w.chart),
+    script:
+        "../workflow/scripts/plot.py"
+
+
+rule report:
+    input:
+        **experiment.tables(),
+        charts=[f"{RESULTS}/charts/{chart}.svg" for chart in experiment.config.charts],
+        captions=[f"{RESULTS}/charts/{chart}.md" for chart in experiment.config.charts],
+        template="resources/report.html.jinja",
+        assets=["resources/report.css", "resources/report.js"],
+        code=experiment.code("report"),
+    output:
+        f"{RESULTS}/report.html",
+    params:
+        spec=experiment.report_params(),
+    script:
+        "../workflow/scripts/report.py"

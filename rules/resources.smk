@@ -1,0 +1,41 @@
+# Fetching: the only rules that use the network, so they run where the workflow runs.
+localrules:
+    fetch_model,
+    fetch_data,
+
+
+rule fetch_model:
+    input:
+        files=lambda w: experiment.model_files(experiment.models[w.model]),
+        code=experiment.code("fetch_model"),
+    output:
+        "resources/models/{model}/manifest.json",
+    params:
+        spec=lambda w: canonical(experiment.model_spec(experiment.models[w.model])),
+    script:
+        "../workflow/scripts/fetch_model.py"
+
+
+rule fetch_data:
+    output:
+        "resources/data/{entry}/{file}",
+    params:
+        spec=lambda w: experiment.catalog_params(w.entry, w.file),
+    resources:
+        mirror=str(experiment.config.mirror_folder() or ""),
+    script:
+        "../workflow/scripts/fetch_data.py"
+
+
+rule prepare:
+    input:
+        files=lambda w: experiment.dataset_files(w.dataset),
+        code=lambda w: experiment.dataset_code(w.dataset),
+    output:
+        f"{RESULTS}/datasets/{{dataset}}.parquet",
+    params:
+        spec=lambda w: experiment.dataset_params(w.dataset),
+    wildcard_constraints:
+        dataset=one_of(experiment.datasets(synthesised=False)),
+    script:
+        "../workflow/scripts/prepare.py"

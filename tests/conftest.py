@@ -1,0 +1,35 @@
+"""Fixtures: a copy of the project to run snakemake in, with a random pico model instead of a real one."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PARTS = ("Snakefile", "rules", "workflow", "config", "resources", "profiles")
+CACHES = shutil.ignore_patterns("__pycache__")
+IGNORED = shutil.ignore_patterns("__pycache__", "models", "data", "cache", "local")
+
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def make_project(folder: Path) -> Path:
+    """A fresh copy of what a run needs, without anything that a run made."""
+    folder.mkdir(parents=True)
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=IGNORED if part == "resources" else CACHES)
+        else:
+            shutil.copy2(source, folder / part)
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A fresh copy of the project."""
+    return make_project(tmp_path / "project")

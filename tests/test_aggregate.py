@@ -1,0 +1,261 @@
+"""Summary and comparisons from scores: the counts, the pairing, what a failed response does, and the DuckDB file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fake_results as fake
+from imprint import aggregate, database, stats, tables
+from imprint.errors import ImprintError
+
+SCORES = fake.scores(24)
+ARMS = {"base": ["quiz"], "tuned": ["quiz"]}
+QUIZ = {"quiz": {"right": (True, 1), "cost": (False, -1), "length": (False, 0)}}
+CONTROL = {"tuned": ["base"]}
+
+
+def quiz(rows: list[tuple[str, str, str, float | None]], **more: Any) -> pl.DataFrame:
+    return fake.frame("scores", [fake.score(arm, "quiz", e, metric, v, **more) for arm, e, metric, v in rows])
+
+
+def by_metric(rows: list[dict[str, Any]], metric: str) -> dict[str, Any]:
+    (row,) = [row for row in rows if row["metric"] == metric]
+    return row
+
+
+def test_every_arm_eval_and_metric_in_config_order_and_counts_add_up() -> None:
+    rows = aggregate.summarize(SCORES, fake.SETUP, fake.METRICS)
+    expected = [(a, e, m) for a in fake.ARMS for e in fake.EVALS for m in fake.METRICS[e]]
+    assert [(r["arm"], r["eval"], r["metric"]) for r in rows] == expected
+    for row in rows:
+        assert row["n_attempted"] == row["n_scored"] + row["n_error"]
+        assert row["n_unparsed"] + row["n_truncated"] <= 2 * row["n_scored"]
+        assert row["n_examples"] == 24
+        assert row["ci_low"] is None or row["ci_low"] <= row["mean"] <= row["ci_high"]
+    fake.frame("summary", rows)
+    assert by_metric([r for r in rows if r["arm"] == "base"], "correct")["n_unparsed"] > 0
+    assert next(r for r in rows if r["arm"] == "role_play")["n_error"] == 2
+
+
+def test_summary_closed_forms() -> None:
+    table = quiz([("base", f"{i:02d}-0", "right", float(i < 3)) for i in range(10)])
+    row = by_metric(aggregate.summarize(table, {"base": ["quiz"]}, QUIZ), "right")
+    assert (row["mean"], row["interval"]) == (0.3, "wilson")
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx(stats.wilson(3, 10))
+
+
+def test_items_are_pooled_and_clustered_by_example() -> None:
+    rows = [
+        fake.score("base", "quiz", f"{i}-0", "right", float(item <= i % 2), item=item)
+        for i in range(8)
+        for item in range(1 + i % 3)
+    ]
+    found = by_metric(aggregate.summarize(fake.frame("scores", rows), {"base": ["quiz"]}, QUIZ), "right")
+    assert found["mean"] == pytest.approx(sum(r["value"] for r in rows) / len(rows))
+    assert (found["n_examples"], found["n_scored"], found["interval"]) == (8, len(rows), "bootstrap")
+
+
+def test_duplicates_are_one_cluster() -> None:
+    table = quiz([("base", f"{i:02d}-{copy}", "right", float(i % 2)) for i in range(8) for copy in (0, 1)])
+    row = by_metric(aggregate.summarize(table, {"base": ["quiz"]}, QUIZ), "right")
+    assert (row["n_examples"], row["interval"]) == (16, "bootstrap")
+    assert row["se"] == pytest.approx((0.25 / 8) ** 0.5, rel=0.1)
+
+
+def test_an_arm_that_failed_altogether_keeps_its_rows() -> None:
+    table = quiz(
+        [(arm, f"{i}-0", m, None if arm == "tuned" else 1.0) for arm in ARMS for i in range(6) for m in QUIZ["quiz"]]
+    )
+    row = by_metric([r for r in aggregate.summarize(table, ARMS, QUIZ) if r["arm"] == "tuned"], "right")
+    assert (row["n_attempted"], row["n_scored"], row["n_error"], row["mean"]) == (6, 0, 6, None)
+    assert row["interval"] == "none: no data"
+    compared = aggregate.compare(table, ARMS, CONTROL, QUIZ)
+    assert [r["verdict"] for r in compared] == ["no data", "no data"]
+    assert [(r["n_pairs"], r["n_missing"], r["p"], r["p_adjusted"]) for r in compared] == [(0, 6, None, None)] * 2
+
+
+def test_no_scores_at_all() -> None:
+    empty = SCORES.clear()
+    assert all(r["n_attempted"] == 0 and r["mean"] is None for r in aggregate.summarize(empty, ARMS, QUIZ))
+    assert {r["verdict"] for r in aggregate.compare(empty, ARMS, CONTROL, QUIZ)} == {"no data"}
+
+
+def test_comparison_closed_form_and_descriptive_metrics_are_left_out() -> None:
+    values = [(0, 1)] * 9 + [(1, 0)] * 2 + [(1, 1)] * 53
+    rows = [
+        (arm, f"{i:02d}-0", metric, float(pair[arm == "tuned"]))
+        for i, pair in enumerate(values)
+        for arm in ARMS
+        for metric in QUIZ["quiz"]
+    ]
+    right, cost = aggregate.compare(quiz(rows), ARMS, CONTROL, QUIZ)
+    assert (right["metric"], cost["metric"]) == ("right", "cost")
+    assert right["difference"] == pytest.approx(7 / 64)
+    assert (right["ci_low"], right["ci_high"]) == pytest.approx(stats.tango(9, 2, 64))
+    assert (right["p"], right["test"]) == (pytest.approx(stats.mcnemar(9, 2)), "mcnemar")
+    assert (right["wins"], right["losses"], right["ties"], right["n_pairs"]) == (9, 2, 53, 64)
+    assert (cost["wins"], cost["losses"]) == (2, 9)
+    assert (right["family"], cost["family"]) == ("primary", "secondary")
+    assert right["p_adjusted"] == right["p"]
+
+
+def test_lower_is_better_flips_the_verdict() -> None:
+    rows = [(arm, f"{i:02d}-0", "cost", float(arm == "tuned")) for arm in ARMS for i in range(20)]
+    row = by_metric(aggregate.compare(quiz(rows), ARMS, CONTROL, QUIZ), "cost")
+    assert (row["difference"], row["verdict"], row["wins"], row["losses"]) == (1.0, "worse", 0, 20)
+
+
+def test_a_null_leaves_its_pair_out() -> None:
+    rows = [(arm, f"{i}-0", "right", None if (arm, i) == ("base", 3) else 1.0) for arm in ARMS for i in range(8)]
+    row = by_metric(aggregate.compare(quiz(rows), ARMS, CONTROL, QUIZ), "right")
+    assert (row["n_pairs"], row["n_missing"], row["difference"]) == (7, 1, 0.0)
+
+
+def test_an_error_without_items_takes_all_items_of_its_example_out() -> None:
+    rows = []
+    for i in range(8):
+        for item in range(2):
+            rows.append(fake.score("base", "quiz", f"{i}-0", "right", 1.0, item=item))
+            rows.append(fake.score("tuned", "quiz", f"{i}-0", "right", 0.0, item=item))
+            if i:
+                rows.append(fake.score("tuned", "quiz", f"{i}-0", "right", 0.0, item=item, seed=1))
+    rows.append(fake.score("tuned", "quiz", "0-0", "right", None, seed=1))
+    rows.append({**rows[-1], "example_id": "1-0", "item": 1, "seed": 2})
+    row = by_metric(aggregate.compare(fake.frame("scores", rows), ARMS, CONTROL, QUIZ), "right")
+    assert (row["n_pairs"], row["n_missing"], row["losses"]) == (7, 1, 7)
+
+
+def test_an_unfitted_control_is_paired_with_every_seed() -> None:
+    rows = [fake.score("base", "quiz", f"{i}-0", "right", float(i % 2)) for i in range(8)]
+    rows += [
+        fake.score("tuned", "quiz", f"{i}-0", "right", float((i + seed) % 3 > 0), seed=seed)
+        for i in range(8)
+        for seed in (0, 1, 2)
+    ]
+    table = fake.frame("scores", rows)
+    row = by_metric(aggregate.compare(table, ARMS, CONTROL, QUIZ), "right")
+    assert (row["n_pairs"], row["test"]) == (8, "sign_flip_exact")
+    assert row["difference"] == pytest.approx(2 / 3 - 1 / 2)
+    means = {r["arm"]: r["mean"] for r in aggregate.summarize(table, ARMS, QUIZ) if r["metric"] == "right"}
+    assert row["difference"] == pytest.approx(means["tuned"] - means["base"])
+
+
+def test_holm_runs_over_each_family_of_the_whole_experiment() -> None:
+    rows = aggregate.compare(SCORES, fake.SETUP, fake.CONTROLS, fake.METRICS)
+    for family in ("primary", "secondary"):
+        members = [r for r in rows if r["family"] == family]
+        assert [r["p_adjusted"] for r in members] == pytest.approx(stats.holm([r["p"] for r in members]))
+    fake.frame("comparisons", rows)
+    assert all(r["n_pairs"] == r["wins"] + r["losses"] + r["ties"] for r in rows)
+    assert all(r["n_pairs"] + r["n_missing"] == 24 for r in rows)
+
+
+def test_adding_an_arm_leaves_the_other_numbers_alone() -> None:
+    fewer = dict.fromkeys(fake.ARMS[:3], fake.EVALS)
+    rows = aggregate.summarize(SCORES, fake.SETUP, fake.METRICS)
+    small = SCORES.filter(pl.col("arm").is_in(list(fewer)))
+    assert aggregate.summarize(small, fewer, fake.METRICS) == rows[: len(rows) * 3 // 5]
+
+
+def test_evals_that_only_one_arm_runs_are_not_compared() -> None:
+    arms = {"base": ["quiz"], "tuned": []}
+    table = quiz([("base", "0-0", "right", 1.0)])
+    assert aggregate.compare(table, arms, CONTROL, QUIZ) == []
+    assert {r["arm"] for r in aggregate.summarize(table, arms, QUIZ)} == {"base"}
+
+
+@settings(max_examples=3, deadline=None)
+@given(st.integers(0, 2**31))
+def test_the_order_of_rows_changes_nothing(seed: int) -> None:
+    small = SCORES.filter(pl.col("eval") == "ifeval_format")
+    mixed = small.sample(fraction=1, shuffle=True, seed=seed)
+    assert aggregate.summarize(mixed, fake.SETUP, fake.METRICS) == aggregate.summarize(small, fake.SETUP, fake.METRICS)
+    one, other = (aggregate.compare(t, fake.SETUP, fake.CONTROLS, fake.METRICS) for t in (mixed, small))
+    assert one == other
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.floats(-9, 9).map(lambda x: round(x, 2)), st.floats(-9, 9)), min_size=1, max_size=16))
+def test_swapping_arm_and_control_flips_the_difference(values: list[tuple[float, float]]) -> None:
+    rows = [(arm, f"{i:02d}-0", "cost", v[k]) for i, v in enumerate(values) for k, arm in enumerate(ARMS)]
+    there = by_metric(aggregate.compare(quiz(rows), ARMS, CONTROL, QUIZ), "cost")
+    back = by_metric(aggregate.compare(quiz(rows), ARMS, {"base": ["tuned"]}, QUIZ), "cost")
+    assert there["difference"] == pytest.approx(-back["difference"])
+    assert (there["wins"], there["p"]) == (back["losses"], back["p"])
+    assert there["verdict"] == {"better": "worse", "worse": "better", "tie": "tie"}[back["verdict"]]
+    if there["ci_low"] is not None:
+        assert there["ci_low"] == pytest.approx(-back["ci_high"], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metric": "style"}, "which its score module does not name"),
+        ({"status": "error"}, "write a finite value"),
+        ({"status": "fine"}, "write a finite value"),
+        ({"value": float("nan")}, "write a finite value"),
+        ({"value": None, "status": "scored"}, "write a finite value"),
+    ],
+)
+def test_inconsistent_scores_are_errors(change: dict[str, Any], message: str) -> None:
+    rows = [{**fake.score("base", "quiz", "0-0", "right", 1.0), **change}]
+    with pytest.raises(ImprintError, match=message):
+        aggregate.summarize(fake.frame("scores", rows), ARMS, QUIZ)
+
+
+def test_repeated_rows_are_an_error() -> None:
+    table = quiz([("base", "0-0", "right", 1.0)] * 2)
+    with pytest.raises(ImprintError, match="two rows for"):
+        aggregate.summarize(table, ARMS, QUIZ)
+    with pytest.raises(ImprintError, match="the scores have the columns"):
+        aggregate.summarize(table.drop("seed"), ARMS, QUIZ)
+
+
+def test_duckdb_joins_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = fake.tables(12)
+    for name, table in made.items():
+        tables.write(Path(f"{name}.parquet"), name, table.to_arrow())
+    files: dict[str, Path | list[Path]] = {name: Path(f"{name}.parquet") for name in made}
+    files |= {"scores": [Path("scores.parquet")], "datasets": []}
+    path = tmp_path / "results" / "it's.duckdb"
+    database.write_duckdb(path, files)
+    monkeypatch.chdir("/")
+    with duckdb.connect(str(path), read_only=True) as connection:
+        means = connection.execute("select arm_mean - control_mean - difference, n_missing from verdicts").fetchall()
+        assert len(means) == len(made["comparisons"])
+        assert all(abs(gap) < 1e-9 for gap, missing in means if missing == 0)
+        count = connection.execute("select count(*) from scores where arm = 'base'").fetchone()
+        assert count == (len(made["scores"].filter(pl.col("arm") == "base")),)
+        assert connection.execute("select count(*) from datasets").fetchone() == (0,)
+        kinds = dict(connection.execute("select table_name, table_type from information_schema.tables").fetchall())
+        assert (kinds["scores"], kinds["summary"]) == ("VIEW", "BASE TABLE")
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_duckdb_refuses_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ImprintError, match="needs the table 'summary'"):
+        database.write_duckdb(tmp_path / "x.duckdb", {})
+    broken = tmp_path / "broken.parquet"
+    broken.write_text("no")
+    with pytest.raises(ImprintError, match="not a readable Parquet file"):
+        database.write_duckdb(tmp_path / "x.duckdb", {"summary": broken, "comparisons": broken})
+    with pytest.raises(ImprintError, match="no table is called 'extra'"):
+        database.write_duckdb(tmp_path / "x.duckdb", {"extra": broken, "summary": broken, "comparisons": broken})
+    assert [p.name for p in tmp_path.iterdir()] == ["broken.parquet"]
+
+
+def test_statistics_and_report_need_no_torch() -> None:
+    code = "import sys, imprint.aggregate, imprint.database, imprint.report; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == 0

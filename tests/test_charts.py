@@ -1,0 +1,106 @@
+"""Charts: well-formed SVG that takes its ink from the page, reaches for nothing, and comes out the same twice."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import polars as pl
+import pytest
+
+import fake_results as fake
+from imprint import charts, plugins
+from imprint.errors import ImprintError
+
+NAMES = ["scores", "differences", "instruction_types", "loss_curves"]
+CAPTIONS = Path(__file__).parents[1] / "resources" / "captions"
+TABLES = fake.tables(20)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> dict[str, str]:
+    return {name: charts.svg(plugins.load("charts", name).chart(TABLES, fake.ARMS, fake.EVALS)) for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_svg_stands_alone(pictures: dict[str, str], name: str) -> None:
+    text = pictures[name]
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.get("class") == "imprint-chart" and root.get("viewBox")
+    assert "currentColor" in text and charts.INK not in text and "prefers-color-scheme:dark" in text
+    addresses = set(re.findall(r"https?://[^\"' <]+", text))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert not re.search(r"<script|<image|Gradient|href=", text)
+    inks = set(re.findall(r'(?:fill|stroke)="(#[0-9a-fA-F]{3,6}|black|white)"', text))
+    assert inks <= {*charts.COLOURS, "#111111", "#FFFFFF"}  # no other ink that one of the two themes would swallow
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_svg_is_deterministic(pictures: dict[str, str], name: str) -> None:
+    module = plugins.load("charts", name)
+    only = {table: TABLES[table] for table in module.TABLES}
+    assert charts.svg(module.chart(only, fake.ARMS, fake.EVALS)) == pictures[name]
+
+
+def test_ids_do_not_collide_in_one_page(pictures: dict[str, str]) -> None:
+    ids = [i for text in pictures.values() for i in set(re.findall(r'\bid="([^"]+)"', text))]
+    assert len(ids) == len(set(ids))
+    for text in pictures.values():
+        assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(re.findall(r'\bid="([^"]+)"', text))
+
+
+def test_labels_name_the_arms_and_evals(pictures: dict[str, str]) -> None:
+    for name in ("scores", "differences"):
+        words = "".join(ElementTree.fromstring(pictures[name]).itertext())
+        assert all(eval_name in words for eval_name in fake.EVALS)
+        assert all(arm in words for arm in fake.ARMS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_empty_tables_give_no_chart(name: str) -> None:
+    module = plugins.load("charts", name)
+    empty = {table: TABLES[table].clear() for table in module.TABLES}
+    assert module.chart(empty, fake.ARMS, fake.EVALS) is None
+    assert charts.caption(CAPTIONS / module.CAPTION, module.facts(empty))
+
+
+def test_arms_without_values_keep_their_row() -> None:
+    failed = pl.col("arm") == "instruct"
+    columns = [pl.when(failed).then(None).otherwise(pl.col(c)).alias(c) for c in ("mean", "ci_low", "ci_high")]
+    picture = charts.svg(
+        plugins.load("charts", "scores").chart(
+            {"summary": TABLES["summary"].with_columns(columns)}, fake.ARMS, fake.EVALS
+        )
+    )
+    assert picture.count(">instruct<") == len(fake.EVALS)
+
+
+def test_a_diverged_run_and_several_seeds_are_drawn() -> None:
+    more = TABLES["curves"].with_columns(seed=pl.lit(1, pl.Int64), value=pl.col("value") + 0.1)
+    broken = more.with_columns(value=pl.when(pl.col("step") > 20).then(float("nan")).otherwise(pl.col("value")))
+    table = {"curves": pl.concat([TABLES["curves"], broken])}
+    assert "seed" in charts.svg(plugins.load("charts", "loss_curves").chart(table, fake.ARMS, fake.EVALS))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_captions_state_n_interval_and_test(name: str) -> None:
+    module = plugins.load("charts", name)
+    text = charts.caption(CAPTIONS / module.CAPTION, module.facts(TABLES))
+    assert text.startswith("<p>") and "{{" not in text
+    assert re.search(r"\d", text) and "interval" in text and "test" in text
+
+
+def test_captions_escape_and_refuse_unknown_facts(tmp_path: Path) -> None:
+    path = tmp_path / "caption.md"
+    path.write_text("n = {{ n }}\n\nsecond")
+    assert charts.caption(path, {"n": "<b>"}) == "<p>n = &lt;b&gt;</p><p>second</p>"
+    with pytest.raises(ImprintError, match="cannot be filled in"):
+        charts.caption(path, {})
+
+
+def test_56_arms_look_different() -> None:
+    scales = charts.arm_colour([str(i) for i in range(56)])
+    pairs = set(zip(scales["color"].range, scales["shape"].range, strict=True))
+    assert len(pairs) == 56

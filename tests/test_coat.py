@@ -1,0 +1,307 @@
+"""COAT: the self-checks on our own tables always, on the published ones where a mirror of public data is configured."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from imprint import coat_tables, coat_wording, option_sets
+from imprint.datasets import coat
+from imprint.errors import ImprintError
+
+ROOT = Path(__file__).parent.parent
+BUNDLED = {path.name: path for path in sorted((ROOT / "resources/bundled/coat").iterdir())}
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The published files under the names that the fetch step gives them."""
+    mirror = os.environ.get("IMPRINT_DATA_MIRROR")
+    if not mirror or not (Path(mirror) / "coat").is_dir():
+        pytest.skip("IMPRINT_DATA_MIRROR is not set to a folder with coat/, so COAT's published files are not read")
+    folder = tmp_path_factory.mktemp("coat")
+    for path in sorted((Path(mirror) / "coat").iterdir()):
+        data = path.read_bytes()
+        name = re.sub(r"^task-\d__", "", path.name)
+        (folder / name.removesuffix(".gz")).write_bytes(gzip.decompress(data) if name.endswith(".gz") else data)
+    return {path.name: path for path in folder.iterdir()}
+
+
+@pytest.fixture(params=["bundled", "published"])
+def paths(request: pytest.FixtureRequest) -> dict[str, Path]:
+    """Both table sets."""
+    if request.param == "bundled":
+        return BUNDLED
+    found: dict[str, Path] = request.getfixturevalue("published")
+    return found
+
+
+def ask(paths: dict[str, Path], task: str, options: int, n: int = 60, **more: Any) -> list[dict[str, Any]]:
+    return list(coat.rows(coat.Settings(task=task, options=options, n=n, **more), paths))
+
+
+def test_bundled_size() -> None:
+    tables = coat_tables.read(BUNDLED)
+    assert len(tables.objects) >= 10
+    assert len({name for names in tables.objects.values() for name in names}) >= 40
+    assert min(Counter(utility for utility, _ in tables.oracle).values()) >= 2
+    assert min(len(names) for names in tables.oracle.values()) >= 2
+    assert sum(path.stat().st_size for path in BUNDLED.values()) < 400_000
+    assert all(utility in coat_wording.PHRASES for utility in tables.objects)
+
+
+def test_bundled_ideal_costs_nothing() -> None:
+    tables = coat_tables.read(BUNDLED)
+    for pair, configs in tables.ideal.items():
+        assert all(coat_tables.penalty(tables, pair, config) == (0, 0) for config in configs)
+
+
+def test_published_counts(published: dict[str, Path]) -> None:
+    tables = coat_tables.read(published)
+    tasks = json.loads(published["tasks.json"].read_text())
+    assert len(tables.objects) == 22 and set(tables.objects) <= set(coat_wording.PHRASES)
+    assert len({name for names in tables.objects.values() for name in names}) == 100
+    assert sum(map(len, tables.objects.values())) == 166
+    assert len({task for names in tasks.values() for task in names}) == 75 and len(tables.oracle) == 96
+    assert sum(map(len, tables.oracle.values())) == len(tables.materials) == 252
+    assert sum(map(len, tables.possible.values())) == 1584
+    ideal = [config for configs in tables.ideal.values() for config in configs]
+    assert Counter(config.temperature for config in ideal) == {"RoomTemp": 275, "Hot": 4, "Cold": 1}
+    assert sum(map(len, tables.moderate.values())) == 1914 and sum(map(len, tables.bad.values())) == 2899
+    assert tables.rows == {"read": 4813, "time": 4757, "material": 4795}
+    assert sum(1 for names in tables.oracle.values() if len(names) == 1) == 21
+
+
+def test_published_exceptions_are_asserted(published: dict[str, Path], tmp_path: Path) -> None:
+    def without(broken: str) -> dict[str, Path]:
+        value = json.loads(published["pouch_suboptimal.json"].read_text())
+        if broken == "row":
+            del value["eating"][coat_tables.STEPS_TASK[1]]["moderate"][0]
+            value["eating"][coat_tables.STEPS_TASK[1]]["moderate"] = [
+                row for row in value["eating"][coat_tables.STEPS_TASK[1]]["moderate"] if row["object_name"] != "Egg"
+            ]
+        else:
+            row = next(r for r in value["breaking"]["crack eggs"]["moderate"] if r["object_name"] == "Fork")
+            row["material_penalty"] = 0
+        path = tmp_path / f"{broken}.json"
+        path.write_text(json.dumps(value))
+        return {**published, "pouch_suboptimal.json": path}
+
+    with pytest.raises(ImprintError, match=r"eating.*rows that do not follow the schema.*56"):
+        coat_tables.read(without("row"))
+    with pytest.raises(ImprintError, match=r"breaking > crack eggs > moderate, row \d+: .* 200 for material"):
+        coat_tables.read(without("fork"))
+
+
+def test_totals(paths: dict[str, Path]) -> None:
+    tables = coat_tables.read(paths)
+    moderate = [total for rows in tables.moderate.values() for total in rows.values()]
+    bad = [total for rows in tables.bad.values() for total in rows.values()]
+    assert min(moderate) >= 30 and max(moderate) <= 430
+    assert min(bad) >= 500 and max(bad) <= 1600
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (("free", "clean", "RoomTemp", "Ceramic"), (0, 0)),
+        (("reversible-using", "dirty", "RoomTemp", "Ceramic"), (130, 0)),
+        (("irreversible-using", "broken", "Hot", "Plastic"), (1100, 500)),
+        (("free", "dirty", "Cold", "Metal"), (150, 200)),
+        (("free", "clean", "RoomTemp", "Glass"), (0, 20)),
+    ],
+)
+def test_schema(state: tuple[str, str, str, str], expected: tuple[int, int]) -> None:
+    tables = coat_tables.read(BUNDLED)
+    use, condition, temperature, material = state
+    config = coat_tables.Config("Mug", "light", material, temperature, use, condition)
+    assert coat_tables.penalty(tables, ("holding_liquid", "serve hot tea to a guest"), config) == expected
+
+
+@pytest.mark.parametrize("task", ["u", "0", "1", "2"])
+@pytest.mark.parametrize("options", [2, 3, 4, 5])
+def test_items(paths: dict[str, Path], task: str, options: int) -> None:
+    rows = ask(paths, task, options)
+    tables = coat_tables.read(paths)
+    assert len(rows) == 60
+    texts = [json.dumps([row["messages"], sorted(row["reference"]["options"])]) for row in rows]
+    assert len(set(texts)) == 60
+    ideal = {coat_wording.config_text(c) for configs in tables.ideal.values() for c in configs}
+    for row in rows:
+        reference = row["reference"]
+        answer, penalty = reference["answer"], reference["penalty"]
+        assert len(set(reference["options"])) == options
+        assert not reference["bad"][answer]
+        assert row["strata"]["task"] == task and row["strata"]["options"] == options
+        assert not re.search(r"penalty|\bid\b|\d{2,}", " ".join(reference["options"]))
+        if task in "u0":
+            assert penalty is None and sum(reference["bad"]) == options - 1
+        else:
+            assert penalty.count(min(penalty)) == 1 and penalty[answer] == min(penalty)
+            assert [total >= 500 for total in penalty] == reference["bad"]
+            assert (penalty[answer] == 0) == (task == "1")
+            # One wording for every choice: the same five variables in the same order.
+            shape = re.compile(r"Use the (clean|dirty|broken), (free|occupied|used-up) [\w-]+ .+, [^,]+, [^,]+\.")
+            assert all(shape.fullmatch(text) for text in reference["options"])
+        # The policy that follows the penalties is always right, with no regret and nothing bad.
+        found = {v.metric: v.value for v in option_sets.verdicts(reference, answer)}
+        assert found["accuracy"] == 1 and found["bad_rate"] == 0 and found.get("regret", 0) == 0
+    assert ideal
+
+
+def test_task_2_has_no_ideal_configuration(paths: dict[str, Path]) -> None:
+    tables = coat_tables.read(paths)
+    for group in coat.groups(tables, "2", 3):
+        ideal = set(tables.ideal[group.pair])
+        for index in {0, group.size // 2, group.size - 1}:
+            assert not ideal & set(coat.item(group, index))
+
+
+def test_every_index_is_another_item() -> None:
+    tables = coat_tables.read(BUNDLED)
+    small = [g for task in "u012" for g in coat.groups(tables, task, 2) if g.size <= 400]
+    assert len(small) > 50
+    for group in small[::5]:
+        items = [coat.item(group, index) for index in range(group.size)]
+        assert len({(item[0], *sorted(item[1:])) for item in items}) == group.size
+        with pytest.raises(IndexError):
+            coat.item(group, group.size)
+
+
+def test_answer_places_are_uniform() -> None:
+    for options in (2, 3, 5):
+        counts = Counter(row["reference"]["answer"] for row in ask(BUNDLED, "1", options, n=600))
+        chi = sum((counts[place] - 600 / options) ** 2 / (600 / options) for place in range(options))
+        assert chi < 1 and len(counts) == options
+    # Among the wrong choices too, no place tells how bad a choice is.
+    rows = ask(BUNDLED, "2", 3, n=900)
+    worst = Counter(max(range(3), key=row["reference"]["penalty"].__getitem__) for row in rows)
+    assert all(abs(worst[place] - 300) < 5 * math.sqrt(200) for place in range(3))
+
+
+def test_utilities_are_covered_evenly() -> None:
+    counts = Counter(row["strata"]["utility"] for row in ask(BUNDLED, "u", 3, n=64))
+    assert set(counts.values()) == {4, 5}
+
+
+SCRIPT = """
+import hashlib, json, sys
+from pathlib import Path
+from imprint.datasets import coat
+paths = {p.name: p for p in Path(sys.argv[1]).iterdir()}
+rows = [list(coat.rows(coat.Settings(task=t, options=4, n=40, seed=3, ask="json"), paths)) for t in "u012"]
+print(hashlib.sha256(json.dumps(rows).encode()).hexdigest())
+"""
+
+
+def test_same_bytes_under_two_hash_seeds() -> None:
+    digests = set()
+    for seed in ("1", "2"):
+        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT / "workflow/scripts")}
+        command = [sys.executable, "-c", SCRIPT, str(ROOT / "resources/bundled/coat")]
+        digests.add(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout)
+    rows = [ask(BUNDLED, task, 4, n=40, seed=3, ask="json") for task in "u012"]
+    assert digests == {hashlib.sha256(json.dumps(rows).encode()).hexdigest() + "\n"}
+
+
+def test_seed_and_wording() -> None:
+    assert ask(BUNDLED, "0", 3, seed=1) != ask(BUNDLED, "0", 3, seed=2)
+    row = ask(BUNDLED, "2", 3, n=1, ask="json", hint=True)[0]
+    text = row["messages"][0]["content"]
+    assert all(f"\n{letter}. {option}" in text for letter, option in zip("ABC", row["reference"]["options"], strict=True))
+    assert coat_wording.HINT in text and '"answer"' in text and "\nD. " not in text
+    plain = ask(BUNDLED, "2", 3, n=1)[0]["messages"][0]["content"]
+    assert coat_wording.HINT not in plain and "\n" not in plain
+    assert coat_wording.object_text("StoveBurner") == "stove burner" and coat_wording.object_text("CD") == "CD"
+
+
+def test_too_many_rows_says_how_many_there_are() -> None:
+    available = sum(group.size for group in coat.groups(coat_tables.read(BUNDLED), "0", 2))
+    assert len(ask(BUNDLED, "0", 2, n=available)) == available
+    with pytest.raises(ImprintError, match=f"write n: {available} or less"):
+        ask(BUNDLED, "0", 2, n=available + 1)
+
+
+def test_settings() -> None:
+    assert coat.files(coat.Settings(task="u", options=2, n=1)) == "bundled/coat"
+    assert coat.files(coat.Settings(task="u", options=2, n=1, tables="coat")) == "coat"
+    for wrong in ({"options": 6}, {"options": 1}, {"n": 0}, {"task": "3"}, {"hint": True}, {"penalty": 1}):
+        with pytest.raises(ValidationError):
+            coat.Settings(**{"task": "u", "options": 2, "n": 1, **wrong})
+
+
+def _edit(name: str, change: Any) -> Any:
+    def edited(tmp_path: Path) -> dict[str, Path]:
+        value = json.loads(BUNDLED[name].read_text())
+        changed = change(value)
+        path = tmp_path / name
+        path.write_text(json.dumps(value if changed is None else changed))
+        return {**BUNDLED, name: path}
+
+    return edited
+
+
+FIRST = ("heating_food", "brown two slices of bread")
+BROKEN = {
+    r"utilities\.json, the list: found \[\]": _edit("utilities.json", lambda v: []),
+    r"utilities\.json, the list: .*each name once": _edit("utilities.json", lambda v: v + v[:1]),
+    r"objects\.json, the file: found 'no entry mixing'": _edit("objects.json", lambda v: v.pop("mixing") and None),
+    r"tasks\.json, cutting: found 3": _edit("tasks.json", lambda v: v.update(cutting=3)),
+    r"oracle\.json, cutting: found 'unknown entry x'": _edit("oracle.json", lambda v: v["cutting"].update(x=["Mug"])),
+    r"oracle\.json, heating_food > brown.*objects that objects\.json": _edit(
+        "oracle.json", lambda v: v[FIRST[0]].update({FIRST[1]: ["Spaceship"]})
+    ),
+    r"possible_configurations_v1\.json, row 3, mass: found 'huge'": _edit(
+        "possible_configurations_v1.json", lambda v: v[2].update(mass="huge")
+    ),
+    r"possible_configurations_v1\.json, row 1, condition: .*irreversible-using": _edit(
+        "possible_configurations_v1.json", lambda v: v[0].update(condition="broken")
+    ),
+    r"possible_configurations_v1\.json, row 2: .*once": _edit(
+        "possible_configurations_v1.json", lambda v: v[1].update(v[0])
+    ),
+    r"pouch_config_oracle\.json, heating_food > brown.*, row 1: .*keys": _edit(
+        "pouch_config_oracle.json", lambda v: v[FIRST[0]][FIRST[1]][0].update(id=3)
+    ),
+    r"pouch_config_oracle\.json, heating_food > brown.*, row 1: .*free and clean": _edit(
+        "pouch_config_oracle.json", lambda v: v[FIRST[0]][FIRST[1]][0].update(condition="dirty")
+    ),
+    r"pouch_config_oracle\.json, heating_food > brown.*ideal configuration of each": _edit(
+        "pouch_config_oracle.json", lambda v: v[FIRST[0]][FIRST[1]].pop() and None
+    ),
+    r"material_preference\.json, mat_gt: found None": _edit("material_preference.json", lambda v: {}),
+    r"material_preference\.json, mat_gt: .*no mixing": _edit("material_preference.json", lambda v: {"mat_gt": [
+        c for c in v["mat_gt"] if c["concept"] != "mixing"
+    ]}),
+    r"material_preference\.json, heating_food > brown.* > Toaster: found 'no Plastic'": _edit(
+        "material_preference.json",
+        lambda v: v["mat_gt"][0]["tasks"][0]["items"]["Toaster"].update(good=["Metal"]),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", list(BROKEN), ids=range(len(BROKEN)))
+def test_malformed_tables_name_file_and_row(message: str, tmp_path: Path) -> None:
+    with pytest.raises(ImprintError, match=message):
+        coat_tables.read(BROKEN[message](tmp_path))
+
+
+def test_missing_and_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(ImprintError, match=r"lack oracle\.json"):
+        coat_tables.read({name: path for name, path in BUNDLED.items() if name != "oracle.json"})
+    for text in ("{", "[" * 100_000):
+        (tmp_path / "tasks.json").write_text(text)
+        with pytest.raises(ImprintError, match=r"tasks\.json is not readable JSON"):
+            coat_tables.read({**BUNDLED, "tasks.json": tmp_path / "tasks.json"})

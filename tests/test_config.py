@@ -1,0 +1,223 @@
+"""A bad config stops before the first job with one message that says where, what and what to write instead."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from imprint import config, leakage, manual, strict_yaml
+from imprint.errors import ImprintError
+
+ROOT = Path(__file__).parent.parent
+GOOD = """
+models: {tiny: {wheel: tiny==1.0, sha256: "0000000000000000000000000000000000000000000000000000000000000000"}}
+datasets:
+  dialogues: {bundled: dialogues.jsonl}
+  general: {bundled: general.jsonl}
+  shuffled: {synth: shuffled_roles, from: dialogues}
+evals:
+  general: {dataset: general, score: options}
+arms:
+  base: {model: tiny}
+  tuned: {parent: base, fit: {method: sft, data: dialogues}, control: [base]}
+"""
+
+# (name, what to lay on the good config, what the message must hold)
+BAD = [
+    ("unknown key", {"seedz": [0]}, ["seedz", "unknown key"]),
+    ("unknown key in an arm", {"arms": {"tuned": {"paren": "base"}}}, ["arms.tuned.paren", "unknown key"]),
+    ("unknown key of a method", {"arms": {"tuned": {"fit": {"epocs": 2}}}}, ["arms.tuned.fit.epocs", "unknown key"]),
+    ("unknown key of a score", {"evals": {"general": {"score": {"options": {"x": 1}}}}}, ["evals.general.score.x"]),
+    ("wrong type", {"seeds": "zero"}, ["seeds", "'zero'", "list"]),
+    ("wrong type of a setting", {"arms": {"tuned": {"fit": {"batch_size": "eight"}}}}, ["arms.tuned.fit.batch_size"]),
+    ("text for a number", {"limit": "many"}, ["limit", "'many'", "integer"]),
+    ("true for a number", {"limit": True}, ["limit", "True", "integer"]),
+    ("limit of zero", {"limit": 0}, ["limit", "greater"]),
+    ("missing parent", {"arms": {"tuned": {"parent": "bass"}}}, ["arms.tuned.parent", "'bass'", "'base'"]),
+    ("neither model nor parent", {"arms": {"lost": {"control": ["base"]}}}, ["arms.lost", "model: NAME"]),
+    ("both model and parent", {"arms": {"tuned": {"model": "tiny"}}}, ["arms.tuned", "both"]),
+    ("unknown model", {"arms": {"base": {"model": "tinny"}}}, ["arms.base.model", "'tinny'", "'tiny'"]),
+    (
+        "cycle of parents",
+        {"arms": {"one": {"parent": "two"}, "two": {"parent": "one"}}},
+        ["arms.one", "made from itself", "one -> two -> one"],
+    ),
+    (
+        "cycle through a teacher",
+        {
+            "datasets": {"roles": {"synth": "role_prompts", "from": "dialogues", "teacher": "tuned"}},
+            "arms": {"tuned": {"fit": {"data": "roles"}}},
+        },
+        ["made from itself", "tuned", "roles"],
+    ),
+    ("unknown method", {"arms": {"tuned": {"fit": {"method": "sftt"}}}}, ["arms.tuned.fit", "'sftt'", "'sft'"]),
+    ("unknown score", {"evals": {"general": {"score": "optoins"}}}, ["evals.general.score", "'optoins'", "'options'"]),
+    (
+        "unknown context",
+        {"arms": {"tuned": {"apply": {"context": "role_pla"}}}},
+        ["arms.tuned.apply.context", "'role_pla'", "'role_play'"],
+    ),
+    ("unknown dataset of an eval", {"evals": {"general": {"dataset": "generall"}}}, ["evals.general.dataset", "generall"]),
+    ("unknown dataset of a fit", {"arms": {"tuned": {"fit": {"data": "dialoges"}}}}, ["arms.tuned.fit", "dialoges"]),
+    ("unknown bundled file", {"datasets": {"general": {"bundled": "nope.jsonl"}}}, ["datasets.general", "nope.jsonl"]),
+    ("a bundled path that leaves", {"datasets": {"general": {"bundled": "../../etc/x"}}}, ["datasets.general"]),
+    ("unknown catalog entry", {"datasets": {"sums": {"catalog": "gsm8k_tets"}}}, ["datasets.sums", "'gsm8k_test'"]),
+    ("two sources", {"datasets": {"general": {"generated": "coat"}}}, ["datasets.general", "exactly one of"]),
+    ("unknown generator", {"datasets": {"g": {"generated": "cote"}}}, ["datasets.g", "'coat'"]),
+    ("bad name", {"arms": {"Bad-Arm": {"parent": "base"}}}, ["arms.Bad-Arm", "bad name", "lower-case"]),
+    ("a name that is a path", {"arms": {"../x": {"parent": "base"}}}, ["arms.../x", "bad name"]),
+    ("empty seeds", {"seeds": []}, ["seeds", "at least 1"]),
+    ("repeated seeds", {"seeds": [1, 1]}, ["seeds", "[1, 1]", "once"]),
+    ("negative seed", {"seeds": [-1]}, ["seeds[0]", "-1"]),
+    ("control is the arm itself", {"arms": {"tuned": {"control": ["tuned"]}}}, ["arms.tuned.control", "own control"]),
+    ("unknown control", {"arms": {"tuned": {"control": ["bse"]}}}, ["arms.tuned.control", "'bse'", "'base'"]),
+    ("control shares no eval", {"arms": {"base": {"evals": []}}}, ["arms.tuned.control", "shares no eval", "'base'"]),
+    ("results leave the project", {"results": "../elsewhere"}, ["results", "leaves the project"]),
+    ("absolute results", {"results": "/tmp/elsewhere"}, ["results", "leaves the project"]),
+    ("model path leaves the project", {"models": {"tiny": {"wheel": None, "sha256": None, "path": "/models/x"}}}, ["models.tiny.path", "leaves"]),
+    ("hub without a revision", {"models": {"more": {"hub": "a/b"}}}, ["models.more", "revision"]),
+    ("wheel without a hash", {"models": {"more": {"wheel": "a==1"}}}, ["models.more", "sha256"]),
+    ("no such model folder", {"models": {"more": {"path": "resources/none"}}}, ["models.more.path", "resources/none"]),
+    ("two model sources", {"models": {"tiny": {"hub": "a/b", "revision": "0" * 40}}}, ["models.tiny", "exactly one"]),
+    ("samples at temperature 0", {"evals": {"general": {"samples": 4}}}, ["evals.general", "temperature"]),
+    ("unknown chart", {"charts": ["scors"]}, ["charts", "'scors'", "'scores'"]),
+    ("unknown engine", {"engine": {"name": "vlmm"}}, ["engine.name", "'vlmm'"]),
+    ("a licence that was not accepted", {"datasets": {"lima": {"catalog": "lima"}}}, ["datasets.lima", "accept_licences"]),
+    (
+        "leakage by content",
+        {"evals": {"train_again": {"dataset": "shuffled", "score": "numeric"}}},
+        ["arms.tuned", "'dialogues'", "'train_again'", "shares 128 row"],
+    ),
+]
+
+# (name, the text of the file, what the message must hold)
+BROKEN = [
+    ("broken YAML", "arms: [1\nb: 2\n", ["line 2"]),
+    ("a tab", "arms:\n\tbase: 1\n", ["line 2"]),
+    ("empty file", "", ["empty"]),
+    ("only comments", "# nothing\n", ["empty"]),
+    ("a list", "- 1\n", ["mapping"]),
+    ("duplicate key", "seeds: [0]\narms: {}\nseeds: [1]\n", ["seeds", "twice", "1", "3"]),
+    ("nested duplicate key", "arms:\n  a1: {model: x}\n  a1: {model: y}\n", ["arms.a1", "twice"]),
+    (
+        "alias bomb",
+        "a: &a {p: 1, q: 2, r: 3, s: 4, t: 5, u: 6, v: 7}\n"
+        + "".join(
+            f"{chr(98 + i)}: &{chr(98 + i)} {{" + ", ".join(f"{k}: *{chr(97 + i)}" for k in "pqrstuv") + "}\n"
+            for i in range(20)
+        ),
+        ["expands to over"],
+    ),
+    ("an alias to itself", "a: &a [*a]\n", ["alias"]),
+    ("a python object", "a: !!python/object/apply:os.system [true]\n", ["line 1"]),
+]
+
+
+@pytest.fixture(autouse=True)
+def in_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def _check(overrides: dict) -> None:
+    leakage.check(config.parse(config.merge(yaml.safe_load(GOOD), overrides)))
+
+
+def test_the_good_one_is_good() -> None:
+    _check({})
+
+
+@pytest.mark.parametrize(("overrides", "parts"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_bad_config_says_where_what_and_what_to_write(overrides: dict, parts: list[str]) -> None:
+    with pytest.raises(ImprintError) as caught:
+        _check(overrides)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "parts"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN])
+def test_broken_files(text: str, parts: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ImprintError) as caught:
+        strict_yaml.load(path)
+    for part in [str(path), *parts]:
+        assert part in str(caught.value)
+
+
+def test_not_utf8_and_missing(tmp_path: Path) -> None:
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(b"a: \xe9\n")
+    with pytest.raises(ImprintError, match="UTF-8"):
+        strict_yaml.load(path)
+    with pytest.raises(ImprintError, match="cannot be read"):
+        strict_yaml.load(tmp_path / "none.yaml")
+
+
+def test_numbers_as_people_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.yaml"
+    path.write_text("a: 1e-5\nb: 1\nc: 1.5E3\nd: 2026-01-02\ne: .5\nf: '1e-5'\ng: 0.1.2\n")
+    assert strict_yaml.load(path) == {"a": 1e-5, "b": 1, "c": 1500.0, "d": "2026-01-02", "e": 0.5, "f": "1e-5", "g": "0.1.2"}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_configs_are_valid(file: Path) -> None:
+    leakage.check(config.load([file]))
+
+
+def test_the_manual_is_in_step() -> None:
+    assert (ROOT / "config/README.md").read_text() == manual.render(), "run: python -m imprint.manual > config/README.md"
+
+
+def test_every_field_is_described() -> None:
+    from pydantic import BaseModel
+
+    from imprint import plugins
+
+    models = [value for value in vars(config).values() if isinstance(value, type) and issubclass(value, BaseModel)]
+    models += [plugins.load(kind, name).Settings for kind, _ in manual.PLUGINS for name in plugins.names(kind)]
+    bare = [f"{m.__module__}.{n}" for m in models for n, field in m.model_fields.items() if not field.description]
+    assert bare == []
+
+
+def test_loading_a_config_does_not_import_torch() -> None:
+    code = "import sys; from pathlib import Path; from imprint import config, leakage, experiment; " \
+        "c = config.load([Path('config/config.yaml')]); leakage.check(c); " \
+        "experiment.Experiment(c).runs; print([m for m in ('torch', 'transformers', 'lm_eval', 'polars') if m in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": "workflow/scripts"}
+    out = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (GOOD.replace("parent: base", "parent: bass"), ["arms.tuned.parent", "'bass'", "'base'"]),
+        (GOOD + "limit: many\n", ["limit", "'many'"]),
+        *[(text, parts) for name, text, parts in BROKEN if name in ("broken YAML", "empty file", "alias bomb", "duplicate key")],
+    ],
+)
+def test_snakemake_stops_at_once(text: str, parts: list[str], project: Path) -> None:
+    """The whole command: one message, no traceback, no file left behind, within seconds."""
+    (project / "bad.yaml").write_text(text)
+    before = sorted(path for path in project.rglob("*") if ".snakemake" not in path.parts and "__pycache__" not in path.parts)
+    start = time.monotonic()
+    out = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "bad.yaml"],
+        cwd=project, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    seconds = time.monotonic() - start
+    message = out.stdout + out.stderr
+    assert out.returncode != 0
+    for part in [*parts, "bad.yaml"]:
+        assert part in message
+    assert "Traceback" not in message
+    after = sorted(path for path in project.rglob("*") if ".snakemake" not in path.parts and "__pycache__" not in path.parts)
+    assert before == after
+    assert seconds < 20, "an idle machine takes two seconds; this bound only catches a hang"

@@ -1,0 +1,198 @@
+"""The transformers engine on a pico model in fp32: batches change nothing, likelihoods are those of a plain pass."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pico
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from imprint.engines import Candidates, Prompt
+from imprint.engines.transformers import Engine
+from imprint.model_files import load_tokenizer
+
+TEXTS = ["Hello", "What is the sum of two and two?", "x", "Write a poem of the sea and you are in it" * 5, "You are"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return pico.make(tmp_path_factory.mktemp("pico"))
+
+
+@pytest.fixture(scope="module")
+def engine(folder):
+    torch.set_num_threads(1)
+    return Engine(AutoModelForCausalLM.from_pretrained(folder).eval(), load_tokenizer(folder), batch_size=8)
+
+
+def prompts(engine, count=20, **how):
+    return [Prompt(engine.render([{"role": "user", "content": t}]), count, **how) for t in TEXTS]
+
+
+def same(left, right):
+    """Equal in all but wall time and the last bits of the log-probabilities."""
+    for a, b in zip(left, right, strict=True):
+        assert a.logprob_sum == pytest.approx(b.logprob_sum, abs=1e-4)
+        assert dataclasses.replace(a, seconds=0, logprob_sum=0) == dataclasses.replace(b, seconds=0, logprob_sum=0)
+
+
+def test_render_is_the_template_with_a_prefill(engine):
+    text = engine.render([{"role": "user", "content": "Hi"}], "Well")
+    assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nWell")
+    assert engine.tokenizer.decode(engine.tokens(text)) == text
+    assert engine.render([]) == "<|im_start|>", "plain text begins with the start token"
+
+
+def test_a_batch_says_what_each_prompt_says_alone(engine):
+    asked = prompts(engine)
+    same(engine.generate(asked), [engine.generate([one])[0] for one in asked])
+    same(engine.generate(asked[::-1]), engine.generate(asked)[::-1])
+
+
+def test_greedy_equals_transformers_own_generate(engine):
+    for one in prompts(engine)[:2]:
+        ids = torch.tensor([engine.tokens(one.text)])
+        out = engine.model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False, pad_token_id=2
+        )[0, ids.shape[1] :]
+        (response,) = engine.generate([one])
+        assert response.text == engine.tokenizer.decode(out, skip_special_tokens=True)
+        assert response.response_tokens == len(out) and response.prompt_tokens == ids.shape[1]
+
+
+def test_long_prompts_are_read_in_segments(engine, monkeypatch):
+    whole = engine.generate(prompts(engine))
+    monkeypatch.setattr("imprint.engines.transformers.PREFILL", 64)
+    same(engine.generate(prompts(engine)), whole)
+
+
+def test_rows_that_end_are_dropped_and_change_nothing(engine, monkeypatch):
+    asked = [dataclasses.replace(one, max_new_tokens=count) for one, count in zip(prompts(engine), (3, 30, 1, 9, 17))]
+    dropped, select = [], type(engine._prefill([[1]])[0]).batch_select_indices
+    monkeypatch.setattr(
+        "transformers.DynamicCache.batch_select_indices",
+        lambda self, index: (dropped.append(len(index)), select(self, index))[1],
+    )
+    found = engine.generate(asked)
+    assert dropped, "the test is to drop rows"
+    monkeypatch.setattr("imprint.engines.transformers.LIVE", 0.0)
+    same(engine.generate(asked), found)
+    assert [one.response_tokens for one in found] == [3, 30, 1, 9, 17]
+    assert {one.finish_reason for one in found} == {"length"}
+
+
+def test_the_log_probability_is_that_of_the_generated_tokens(engine):
+    for how in ({}, {"temperature": 1.3, "seed": 5}):
+        (one,) = prompts(engine, 12, **how)[:1]
+        (response,) = engine.generate([one])
+        head = engine.tokens(one.text)
+        # The response's tokens are found by asking for ever longer answers; each is a prefix of the next.
+        sums = [engine.generate([dataclasses.replace(one, max_new_tokens=n)])[0].logprob_sum for n in range(1, 13)]
+        steps = [b - a for a, b in zip([0.0, *sums], sums)]
+        assert all(step <= 1e-6 for step in steps) and sums[-1] == pytest.approx(response.logprob_sum)
+        with torch.inference_mode():
+            first = engine.model(torch.tensor([head])).logits[0, -1].float().log_softmax(0)
+        assert any(abs(float(p) - steps[0]) < 1e-4 for p in first), "temperature 1 whatever the sampling"
+        if not how:
+            assert float(first.max()) == pytest.approx(steps[0], abs=1e-4)
+
+
+def test_sampling_depends_on_the_seed_and_not_on_the_batch(engine):
+    how = {"temperature": 1.0, "top_p": 0.9}
+    asked = [dataclasses.replace(one, seed=i) for i, one in enumerate(prompts(engine, 20, **how))]
+    found = engine.generate(asked)
+    same(found, [engine.generate([one])[0] for one in asked])
+    other = engine.generate([dataclasses.replace(one, seed=one.seed + 100) for one in asked])
+    assert all(a.text != b.text for a, b in zip(found, other))
+
+
+def test_top_p_takes_the_smallest_set_and_the_draw_follows_the_distribution():
+    from imprint.engines.transformers import _choose
+
+    class Row:
+        def __init__(self, prompt, draw):
+            self.prompt, self.draws, self.tokens, self.reason = prompt, [draw], [], None
+
+    logits = torch.tensor([0.1, 0.5, 0.15, 0.25]).log()
+    draws = [(i + 0.5) / 1000 for i in range(1000)]
+    for top_p, expected in ((1.0, [100, 500, 150, 250]), (0.7, [0, 667, 0, 333]), (0.01, [0, 1000, 0, 0])):
+        rows = [Row(Prompt("", 1, temperature=1.0, top_p=top_p), draw) for draw in draws]
+        counts = _choose(logits.expand(1000, 4), rows).bincount(minlength=4).tolist()
+        assert counts == pytest.approx(expected, abs=1)
+
+
+def test_the_end_token_ends_a_response(engine):
+    ends = engine.ends
+    (one,) = prompts(engine)[:1]
+    logits = engine._prefill([engine.tokens(one.text)])[2]
+    try:
+        engine.ends = {int(logits.argmax())}
+        (response,) = engine.generate([one])
+    finally:
+        engine.ends = ends
+    assert (response.text, response.finish_reason, response.response_tokens) == ("", "stop", 1)
+
+
+def test_stop_texts_end_a_response_before_them(engine):
+    for one in prompts(engine, 30):
+        text = engine.generate([one])[0].text
+        places = [i for i in range(4, len(text) - 2) if "\ufffd" not in text[i : i + 2]]
+        stop = text[places[0] : places[0] + 2]
+        (response,) = engine.generate([dataclasses.replace(one, stop=("never there", stop))])
+        assert response.finish_reason == "stop"
+        assert response.text == text[: text.index(stop)]
+        assert response.response_tokens < 30
+
+
+def test_a_prompt_that_does_not_fit_is_an_error_and_costs_nobody_else(engine):
+    long = Prompt("x" * 2040, 20)
+    found = engine.generate([long, *prompts(engine)])
+    assert "2040 tokens and up to 20 more" in found[0].error and "2048 positions" in found[0].error
+    assert found[0].text is None and found[0].prompt_tokens == 2040
+    same(found[1:], engine.generate(prompts(engine)))
+    (found,) = engine.loglikelihood([Candidates("x" * 2040, ("yes", "n" * 20))])
+    assert len(found) == 1 and found[0].text is None and "up to 20 more" in found[0].error
+    assert "empty" in engine.generate([Prompt("", 5)])[0].error
+
+
+def plain_pass(engine, prompt, continuation):
+    """Log-likelihood by one forward pass over everything."""
+    head, tail = engine.tokens(prompt), engine.tokens(continuation)
+    with torch.inference_mode():
+        logprobs = engine.model(torch.tensor([head + tail])).logits[0].float().log_softmax(1)
+    return sum(float(logprobs[len(head) + i - 1, token]) for i, token in enumerate(tail)), len(tail)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_likelihoods_equal_a_plain_forward_pass(engine, monkeypatch, batch_size):
+    monkeypatch.setattr(engine, "batch_size", batch_size)
+    monkeypatch.setattr("imprint.engines.transformers.SCORED", 16)  # so that long options are read in parts
+    options = ("A", " the banana", "é" * 9, "a much longer answer than the others, which you are to read in parts")
+    asked = [Candidates(one.text, options[: 1 + i % 4]) for i, one in enumerate(prompts(engine))]
+    for one, found in zip(asked, engine.loglikelihood(asked), strict=True):
+        assert [response.text for response in found] == list(one.continuations)
+        for response in found:
+            total, count = plain_pass(engine, one.text, response.text)
+            assert response.logprob_sum == pytest.approx(total, abs=1e-4)
+            assert (response.response_tokens, response.finish_reason) == (count, None)
+
+
+def test_plain_text_is_scored_behind_the_start_token(engine):
+    text = "You are in the system and the user is a assistant. " * 12
+    ((response,),) = engine.loglikelihood([Candidates(engine.render([]), (text,))])
+    total, _ = plain_pass(engine, "<|im_start|>", text)
+    assert response.logprob_sum == pytest.approx(total, abs=1e-3) and response.prompt_tokens == 1
+
+
+def test_a_space_at_the_end_of_the_prompt_goes_to_the_continuation(engine):
+    ((response,),) = engine.loglikelihood([Candidates("Answer: ", ("the sea",))])
+    total, count = plain_pass(engine, "Answer:", " the sea")
+    assert response.logprob_sum == pytest.approx(total, abs=1e-4)
+    assert response.text == "the sea" and response.response_tokens == count
+
+
+def test_an_empty_continuation_is_an_error(engine):
+    (found,) = engine.loglikelihood([Candidates("Answer:", ("yes", ""))])
+    assert len(found) == 1 and "empty" in found[0].error

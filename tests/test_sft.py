@@ -1,0 +1,355 @@
+"""Supervised fine-tuning on a pico model: what is trained on, in which order, and that a kill changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pico
+import pytest
+from pydantic import ValidationError
+
+from imprint import checkpoints, model_files, models, plugins, tables
+from imprint.assistant_tokens import IGNORED, encode, spans
+from imprint.contexts import plain, role_play, self_role
+from imprint.errors import ImprintError
+from imprint.identity import file_sha256, write_json
+from imprint.methods import Context, Fit, sft
+
+END = "<|im_end|>"
+
+
+def rows(n: int = 10) -> list[dict[str, Any]]:
+    """Dialogues of different lengths, every third of two exchanges."""
+    made = []
+    for i in range(n):
+        messages = [
+            {"role": "user", "content": f"What is {i} plus {i}?"},
+            {"role": "assistant", "content": f"It is {2 * i}" + ", as you can count" * (i % 4) + "."},
+        ]
+        if i % 3 == 0:
+            messages += [
+                {"role": "user", "content": "assistant, are you sure?"},
+                {"role": "assistant", "content": "\nYes, the user asked twice. "},
+            ]
+        made.append({"messages": messages, "fields": {"role_prompt": f"You are teacher number {i}."}, "strata": {}})
+    ids = tables.example_ids(row["messages"] for row in made)
+    return [{**row, "example_id": example_id} for row, example_id in zip(made, ids, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of a pico model."""
+    folder = pico.make(tmp_path_factory.mktemp("models") / "pico")
+    template = model_files.template_sha256(model_files.load_tokenizer(folder))
+    write_json(folder / "manifest.json", {"kind": "model", "fingerprint": "0", "template_sha256": template})
+    return folder / "manifest.json"
+
+
+def job(root: Path, out: Path, context: Any = plain, dataset: Any = None, seed: int = 0, **settings: Any) -> Fit:
+    defaults = {"data": "d", "batch_size": 2, "max_length": 512, "learning_rate": 1e-3}
+    (out / "work").mkdir(parents=True, exist_ok=True)
+    return Fit(
+        arm="tuned",
+        seed=seed,
+        settings=sft.Settings(**{**defaults, **settings}),
+        context=Context(context, context.Settings()),
+        manifests=[root],
+        folder=out / "work",
+        out=out,
+        threads=1,
+        dtype="float32",
+        datasets={"d": rows() if dataset is None else dataset},
+    )
+
+
+def weights(fit: Fit) -> str:
+    (file,) = (fit.out / "weights").glob("*.safetensors")
+    return file_sha256(file)
+
+
+def labelled(tokenizer: Any, example: Any) -> str:
+    text: str = tokenizer.decode([token for token in example.labels if token != IGNORED])
+    return text
+
+
+@pytest.mark.parametrize("context", [plain, role_play, self_role])
+def test_exactly_the_assistants_words_and_end_tokens_are_labelled(root: Path, context: Any) -> None:
+    tokenizer = model_files.load_tokenizer(root.parent)
+    for row in rows():
+        messages = context.target(row, context.Settings())
+        example = encode(tokenizer, messages, 10_000, "row")
+        said = [message["content"] + END for message in messages if message["role"] == "assistant"]
+        assert labelled(tokenizer, example) == "".join(said)
+        assert all(label in (token, IGNORED) for token, label in zip(example.input_ids, example.labels, strict=True))
+        assert example.labels[-1] == tokenizer.eos_token_id
+        whole = tokenizer.apply_chat_template(messages, tokenize=False)
+        assert tokenizer.decode(example.input_ids) == whole.removesuffix("\n")
+        first = next(i for i, message in enumerate(messages) if message["role"] == "assistant")
+        prompt = tokenizer.apply_chat_template(messages[:first], tokenize=False, add_generation_prompt=True)
+        prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        assert example.input_ids[: len(prompt_ids)] == prompt_ids  # as when the model is asked
+
+
+def test_an_end_token_that_doubles_as_padding_stays_labelled(root: Path) -> None:
+    from imprint.sft_trainer import collate
+
+    tokenizer = model_files.load_tokenizer(root.parent)
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    made = [encode(tokenizer, row["messages"], 10_000, "row") for row in rows(3)]
+    batch = collate([{"input_ids": one.input_ids, "labels": one.labels} for one in made])
+    for one, ids, labels in zip(made, batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True):
+        n = len(one.labels)
+        assert labels[:n] == one.labels and labels[n - 1] == tokenizer.eos_token_id
+        assert ids[:n] == one.input_ids and set(labels[n:]) <= {IGNORED}
+    assert len({len(one.labels) for one in made}) > 1
+
+
+def test_the_loss_is_that_of_a_plain_forward_pass_over_the_labelled_tokens(root: Path, tmp_path: Path) -> None:
+    import torch
+
+    fit = job(root, tmp_path, batch_size=4)
+    model, tokenizer = models.load([root], "float32", "cpu")
+    made = sft.examples(fit, tokenizer)
+    batch = [made[i] for i in sft.order(len(made), 1, 0)[:4]]
+    total = count = 0.0
+    for one in batch:
+        with torch.no_grad():
+            logits = model(torch.tensor([one.input_ids])).logits[0, :-1]
+        total += float(torch.nn.functional.cross_entropy(logits, torch.tensor(one.labels[1:]), reduction="sum"))
+        count += sum(label != IGNORED for label in one.labels)
+    assert sft.fit(fit)["metrics"]["first_loss"] == pytest.approx(total / count, rel=1e-5)
+
+
+def test_two_contexts_take_the_same_rows_in_the_same_steps(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    from imprint import sft_trainer
+
+    seen: dict[str, list[list[str]]] = {}
+    tokenizer = model_files.load_tokenizer(root.parent)
+    collate = sft_trainer.collate
+    for context in (plain, self_role):
+        batches: list[list[str]] = seen.setdefault(context.__name__, [])
+
+        def watching(batch: Any, batches: Any = batches) -> Any:
+            texts = [tokenizer.decode(row["input_ids"]) for row in batch]
+            batches.append([text[text.index("What is") : text.index("?")] for text in texts])
+            return collate(batch)
+
+        monkeypatch.setattr(sft_trainer, "collate", watching)
+        # Cut rows, and rows without any labelled token left, stay in their places.
+        length = 110 if context is plain else 75
+        made = sft.fit(job(root, tmp_path / context.__name__, context, epochs=1.5, batch_size=4, max_length=length))
+        assert made["metrics"]["steps"] == 4
+        assert made["metrics"]["truncated_rows"] > 0
+    one, two = seen.values()
+    expected = [rows()[i]["messages"][0]["content"].rstrip("?") for i in sft.order(10, 1.5, 0)]
+    assert one == two == [expected[i : i + 4] for i in range(0, 15, 4)]
+
+
+def test_order_is_a_shuffle_by_seed_and_epoch() -> None:
+    found = sft.order(50, 2, seed=3)
+    assert sorted(found[:50]) == sorted(found[50:]) == list(range(50))
+    assert found[:50] != found[50:] and found == sft.order(50, 2, seed=3) != sft.order(50, 2, seed=4)
+    assert sft.order(50, 1, seed=4) != found[50:]
+    assert sft.order(50, 0.1, seed=3) == found[:5]
+    assert sft.order(3, 1, seed=0) == [0, 2, 1]  # pinned: another order is another experiment
+
+
+def test_full_fit_learns_and_can_be_loaded_and_repeated(root: Path, tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    fit = job(root, tmp_path / "a", epochs=3)
+    made = sft.fit(fit)
+    assert made["kind"] == "full"
+    assert made["metrics"]["final_loss"] < made["metrics"]["first_loss"]
+    assert made["metrics"]["steps"] == 15 and made["metrics"]["truncated_rows"] == 0
+    assert sorted(path.name for path in (tmp_path / "a" / "weights").iterdir()) == ["model.safetensors"]
+    with safe_open(tmp_path / "a" / "weights" / "model.safetensors", "pt") as file:
+        assert "lm_head.weight" not in file.keys()  # noqa: SIM118
+        assert {str(file.get_tensor(name).dtype) for name in file.keys()} == {"torch.float32"}  # noqa: SIM118
+    curves = tables.read(tmp_path / "a" / "curves.parquet", "curves").to_pylist()
+    assert {row["quantity"] for row in curves} == {"loss", "learning_rate", "grad_norm", "tokens"}
+    assert [row["step"] for row in curves if row["quantity"] == "loss"] == list(range(1, 16))
+    assert sum(row["value"] for row in curves if row["quantity"] == "tokens") == made["metrics"]["tokens"]
+    assert next(row["value"] for row in curves if row["quantity"] == "learning_rate") == 1e-3
+    again = job(root, tmp_path / "b", epochs=3)
+    assert sft.fit(again) == made and weights(again) == weights(fit)
+    assert not any(word in json.dumps(made) for word in ("second", "runtime", str(tmp_path)))
+
+
+def test_lora_saves_an_adapter_without_paths_that_loads(root: Path, tmp_path: Path) -> None:
+    import torch
+
+    fit = job(root, tmp_path, epochs=2, lora={"rank": 4, "alpha": 8, "dropout": 0.1}, learning_rate=1e-2)
+    made = sft.fit(fit)
+    assert made["kind"] == "lora" and made["metrics"]["final_loss"] < made["metrics"]["first_loss"]
+    names = sorted(path.name for path in (tmp_path / "weights").iterdir())
+    assert names == ["adapter_config.json", "adapter_model.safetensors"]
+    text = (tmp_path / "weights" / "adapter_config.json").read_text()
+    assert str(root.parent) not in text and str(tmp_path) not in text and json.loads(text)["r"] == 4
+    template = json.loads(root.read_text())["template_sha256"]
+    write_json(tmp_path / "manifest.json", {"kind": "lora", "fingerprint": "1", "template_sha256": template})
+    tuned, _ = models.load([root, tmp_path / "manifest.json"], "float32", "cpu")
+    base, _ = models.load([root], "float32", "cpu")
+    ids = torch.tensor([[5, 6, 7]])
+    assert not torch.allclose(tuned(ids).logits, base(ids).logits)
+    assert not hasattr(tuned, "peft_config") or not tuned.peft_config
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4, "dropout": 0.2}])
+def test_a_broken_off_fit_ends_with_the_same_weights(root: Path, tmp_path: Path, monkeypatch: Any, lora: Any) -> None:
+    from imprint import sft_trainer
+
+    settings = {"epochs": 2, "checkpoint_steps": 2, "lora": lora}
+    whole = job(root, tmp_path / "whole", **settings)
+    made = sft.fit(whole)
+    assert len(list(whole.folder.glob("checkpoint-*"))) == checkpoints.KEPT
+    broken = job(root, tmp_path / "broken", **settings)
+    compute_loss, calls = sft_trainer.Trainer.compute_loss, []
+
+    def failing(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 7:
+            raise RuntimeError("power cut")
+        return compute_loss(self, *args, **kwargs)
+
+    monkeypatch.setattr(sft_trainer.Trainer, "compute_loss", failing)
+    with pytest.raises(RuntimeError, match="power cut"):
+        sft.fit(broken)
+    assert checkpoints.last(broken.folder) == broken.folder / "checkpoint-6"
+    calls[:] = [1] * 10
+    assert sft.fit(broken) == made
+    assert len(calls) == 10 + 4  # steps 7 to 10 only
+    assert weights(broken) == weights(whole)
+    one, two = (file_sha256(fit.out / "curves.parquet") for fit in (whole, broken))
+    assert one == two
+
+
+def test_a_killed_fit_ends_with_the_same_weights(root: Path, tmp_path: Path) -> None:
+    settings = {"epochs": 4, "checkpoint_steps": 3}
+    whole = job(root, tmp_path / "whole", **settings)
+    made = sft.fit(whole)
+    code = (
+        "import sys, time; from pathlib import Path; import test_sft; from imprint import sft_trainer\n"
+        "step = sft_trainer.Trainer.training_step\n"
+        "def slow(*a, **k):\n    time.sleep(0.1); return step(*a, **k)\n"
+        "sft_trainer.Trainer.training_step = slow\n"
+        f"test_sft.sft.fit(test_sft.job(Path({str(root)!r}), Path({str(tmp_path / 'killed')!r}), **{settings!r}))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL)
+    killed = job(root, tmp_path / "killed", **settings)
+    deadline = time.monotonic() + 90
+    while not (killed.folder / "checkpoint-6" / checkpoints.SEAL).exists():
+        assert process.poll() is None and time.monotonic() < deadline, "the fit ended too early, or not at all"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed.out / "weights").exists()
+    assert sft.fit(killed) == made and weights(killed) == weights(whole)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(root: Path, tmp_path: Path, capsys: Any) -> None:
+    settings = {"epochs": 1, "checkpoint_steps": 2}
+    fit = job(root, tmp_path, **settings)
+    made = sft.fit(fit)
+    expected = weights(fit)
+    (fit.folder / "checkpoint-4" / "optimizer.pt").write_bytes(b"cut")
+    capsys.readouterr()
+    assert sft.fit(fit) == made and weights(fit) == expected
+    assert "checkpoint-4 is damaged: optimizer.pt has 3 bytes" in capsys.readouterr().err
+    # The same size with another content; and one that was being written when the job was killed.
+    file = fit.folder / "checkpoint-4" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    (fit.folder / "checkpoint-2" / checkpoints.SEAL).unlink()
+    assert sft.fit(fit) == made and weights(fit) == expected
+    told = capsys.readouterr().err
+    assert "checkpoint-4 is damaged: model.safetensors" in told and "checkpoint-2 was not finished" in told
+
+
+def test_checkpoints_hold_no_pickle_that_is_trusted(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    import torch
+
+    fit = job(root, tmp_path, checkpoint_steps=2)
+    sft.fit(fit)
+    load, seen = torch.load, []
+
+    def watching(*args: Any, **kwargs: Any) -> Any:
+        seen.append(kwargs.get("weights_only"))
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", watching)
+    sft.fit(fit)
+    assert len(seen) == 3 and set(seen) == {True}  # optimizer, schedule, random state
+    assert (fit.folder / "checkpoint-4" / "model.safetensors").is_file()
+
+
+def test_a_lost_loss_stops_the_fit(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ImprintError, match=r"arm 'tuned': the (loss|grad_norm) is (nan|inf) at step \d+ of 50; write a"
+    ):
+        sft.fit(job(root, tmp_path, epochs=10, learning_rate=1e30))
+    assert not (tmp_path / "weights").exists()
+
+
+def test_bf16_autocast_keeps_fp32_weights(root: Path, tmp_path: Path) -> None:
+    fit = replace(job(root, tmp_path), dtype="bfloat16")
+    made = sft.fit(fit)
+    exact = sft.fit(job(root, tmp_path / "exact"))
+    assert made["metrics"]["first_loss"] != exact["metrics"]["first_loss"]
+    assert made["metrics"]["first_loss"] == pytest.approx(exact["metrics"]["first_loss"], rel=0.02)
+    with pytest.raises(ImprintError, match="found dtype 'float16'"):
+        sft.fit(replace(fit, dtype="float16"))
+
+
+def test_rows_that_cannot_be_trained_on_are_errors(root: Path, tmp_path: Path) -> None:
+    question = {"role": "user", "content": "Why?"}
+    for messages, message in (
+        ([question], "has no assistant turn"),
+        ([question, {"role": "assistant", "content": " "}], "has an empty assistant turn"),
+    ):
+        bad = [{"messages": messages, "fields": {}, "strata": {}, "example_id": "abc-0"}]
+        with pytest.raises(ImprintError, match=f"dataset 'd', example abc-0 {message}"):
+            sft.fit(job(root, tmp_path, dataset=bad))
+    with pytest.raises(ImprintError, match="dataset 'd' has no rows"):
+        sft.fit(job(root, tmp_path, dataset=[]))
+    with pytest.raises(ImprintError, match="the prompt alone fills max_length: 10 tokens in every row of 'd'; write"):
+        sft.fit(job(root, tmp_path, max_length=10))
+    with pytest.raises(ImprintError, match=r"lora.targets: \['nowhere'\] is not in this model"):
+        sft.fit(job(root, tmp_path, lora={"targets": ["nowhere"]}))
+
+
+def test_a_template_that_cannot_be_cut_is_an_error(root: Path) -> None:
+    tokenizer = model_files.load_tokenizer(root.parent)
+    two = rows(1)[0]["messages"]
+    tokenizer.chat_template = pico.TEMPLATE.replace("message['content']", "message['content'] | upper")
+    with pytest.raises(ImprintError, match="row: the chat template changes the words of turn 2"):
+        spans(tokenizer, two, "row")
+    tokenizer.chat_template = "{{ messages | length }}" + pico.TEMPLATE
+    with pytest.raises(ImprintError, match="renders turn 2 otherwise"):
+        spans(tokenizer, two, "row")
+    tokenizer.chat_template = pico.TEMPLATE.replace("<|im_end|>", "").replace("<|im_start|>", "#")
+    with pytest.raises(ImprintError, match="ends an assistant turn without a special token"):
+        spans(tokenizer, two, "row")
+
+
+def test_settings_reject_what_they_do_not_know() -> None:
+    for wrong in (
+        {"dta": "d"},
+        {"data": "d", "epochs": 0},
+        {"data": "d", "lora": {"r": 4}},
+        {"data": "d", "schedule": "x"},
+    ):
+        with pytest.raises(ValidationError):
+            sft.Settings(**wrong)
+    settings = sft.Settings(data="d", epochs=2)
+    assert sft.inputs(settings).datasets == ("d",)
+    assert plugins.settings("methods", "sft", settings.model_dump(mode="json")) == settings
+    assert all(field.description for field in (*sft.Settings.model_fields.values(), *sft.Lora.model_fields.values()))

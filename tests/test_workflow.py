@@ -1,0 +1,262 @@
+"""The DAG on a pico model: it runs from end to end, an edit reruns exactly what it must, and a kill loses nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pico
+import pytest
+import workflow
+from conftest import make_project
+
+from imprint import tables
+
+pytestmark = pytest.mark.workflow
+
+REPORT = {"report", "database", *(f"plot {chart}" for chart in ("scores", "differences", "instruction_types", "loss_curves"))}
+AGGREGATE = {"summarize", "collect", *REPORT}
+CHARTS_OF_SCORES = {"summarize", "database", "report", "plot scores", "plot differences", "plot instruction_types"}
+
+
+def runs(arm: str, *evals: str, seed: int = 0) -> set[str]:
+    """The generate and score jobs of an arm."""
+    chosen = evals or ("general", "constraints")
+    return {f"{rule} {arm} {seed} {ev}" for rule in ("generate", "score") for ev in chosen}
+
+
+def make_pico(folder: Path) -> Path:
+    make_project(folder)
+    pico.make(folder / "resources/local/pico")
+    shutil.copy(Path(__file__).parent / "pico.yaml", folder / "config/config.yaml")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pico experiment, run once, without a break."""
+    folder = make_pico(tmp_path_factory.mktemp("finished") / "project")
+    workflow.run(folder)
+    return folder
+
+
+@pytest.fixture
+def done(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished experiment, times and all, to edit."""
+    folder = tmp_path / "project"
+    shutil.copytree(finished, folder, symlinks=True)
+    return folder
+
+
+def test_every_arm_eval_and_metric_is_in_the_tables(finished: Path) -> None:
+    results = finished / "results"
+    with duckdb.connect(str(results / "imprint.duckdb"), read_only=True) as db:
+        rows = db.execute("select arm, eval, metric, n_attempted, n_scored, n_error from summary").fetchall()
+        assert {row[:2] for row in rows} == {(a, e) for a in ("base", "instruct", "shuffled") for e in ("general", "constraints")}
+        assert all(attempted == scored + error for *_, attempted, scored, error in rows)
+        counts = db.execute("select count(*) from generations where eval = 'constraints'").fetchone()
+        assert counts == (3 * 8,)
+        assert {row[0] for row in db.execute("select distinct quantity from curves").fetchall()} >= {"loss"}
+    assert (results / "report.html").stat().st_size > 10_000
+    assert not list(results.rglob("*.work")), "work folders are removed when their output is in place"
+
+
+def test_nothing_to_do_the_second_time(done: Path) -> None:
+    assert workflow.planned(done) == set()
+
+
+def test_touch_and_fresh_checkout_rerun_nothing(done: Path) -> None:
+    for path in sorted(done.rglob("*")):
+        if path.is_file() and not {".snakemake"} & set(path.parts):
+            os.utime(path)
+    assert workflow.planned(done) == set()
+
+
+def test_key_order_reruns_nothing(done: Path) -> None:
+    def reverse(value: Any) -> Any:
+        return {k: reverse(value[k]) for k in reversed(value)} if isinstance(value, dict) else value
+
+    def change(config: dict) -> None:
+        for key in ("models", "datasets"):
+            config[key] = reverse(config[key])
+        for name in list(config["arms"]):
+            config["arms"][name] = reverse(config["arms"][name])
+
+    workflow.edit(done, change)
+    assert workflow.planned(done) == set()
+
+
+def test_one_learning_rate(done: Path) -> None:
+    workflow.edit(done, lambda config: config["arms"]["instruct"]["fit"].update(learning_rate=0.001))
+    assert workflow.planned(done) == {"train_sft instruct 0", *runs("instruct"), *AGGREGATE}
+
+
+def test_one_arm_added(done: Path) -> None:
+    workflow.edit(done, lambda config: config["arms"].update(played={"parent": "base", "apply": {"context": "role_play"}}))
+    assert workflow.planned(done) == {*runs("played"), *AGGREGATE, "check_leakage"} - {"check_leakage", "plot loss_curves"} | {"plot loss_curves"}
+
+
+def test_one_arm_removed(done: Path) -> None:
+    workflow.edit(done, lambda config: config["arms"].pop("shuffled"))
+    assert workflow.planned(done) == {*AGGREGATE, "check_leakage"}
+    workflow.run(done)
+    with duckdb.connect(str(done / "results/imprint.duckdb"), read_only=True) as db:
+        assert {row[0] for row in db.execute("select distinct arm from summary union select distinct arm from scores").fetchall()} == {
+            "base",
+            "instruct",
+        }
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        (
+            "workflow/scripts/imprint/scores/options.py",
+            {*(f"score {arm} 0 general" for arm in ("base", "instruct", "shuffled")), *CHARTS_OF_SCORES},
+        ),
+        (
+            "workflow/scripts/imprint/methods/sft.py",
+            {"train_sft instruct 0", "train_sft shuffled 0", *runs("instruct"), *runs("shuffled"), *AGGREGATE},
+        ),
+        (
+            "workflow/scripts/score.py",
+            {*(f"score {arm} 0 {ev}" for arm in ("base", "instruct", "shuffled") for ev in ("general", "constraints")), *CHARTS_OF_SCORES},
+        ),
+        ("workflow/scripts/summarize.py", CHARTS_OF_SCORES - {"plot instruction_types"}),
+        ("resources/captions/scores.md", {"plot scores", "report"}),
+        ("workflow/scripts/imprint/charts/scores.py", {"plot scores", "report"}),
+        ("resources/report.html.jinja", {"report"}),
+    ],
+)
+def test_an_edited_file(done: Path, file: str, expected: set[str]) -> None:
+    path = done / file
+    text = path.read_text()
+    path.write_text(text + ("\n" if path.suffix != ".py" else "\n# edited\n"))
+    assert workflow.planned(done) == expected
+    path.write_text(text)
+    assert workflow.planned(done) == set(), "undoing the edit undoes the rerun"
+
+
+def test_a_datasets_bytes_changed(done: Path) -> None:
+    path = done / "resources/bundled/general.jsonl"
+    path.write_text(path.read_text().replace("?", " ?", 1))
+    arms = ("base", "instruct", "shuffled")
+    jobs = {f"{rule} {arm} 0 general" for rule in ("generate", "score") for arm in arms}
+    assert workflow.planned(done) == {"prepare general", "check_leakage", *jobs, *AGGREGATE - {"plot loss_curves"}, "plot loss_curves"}
+
+
+def test_a_second_seed_runs_only_itself(done: Path) -> None:
+    workflow.edit(done, lambda config: config.update(seeds=[0, 1]))
+    fits = {"train_sft instruct 1", "train_sft shuffled 1"}
+    assert workflow.planned(done) == {*fits, *runs("instruct", seed=1), *runs("shuffled", seed=1), *AGGREGATE}
+
+
+def _wait(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def _running(project: Path, script: str) -> bool:
+    """Whether a job script of this project runs now."""
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cwd").resolve() == project.resolve():
+                if re.search(rf"\.snakemake/scripts/\S*{script}", (entry / "cmdline").read_bytes().decode(errors="replace")):
+                    return True
+        except OSError:
+            continue
+    return False
+
+
+def _jobs(project: Path) -> Iterator[int]:
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cwd").resolve() == project.resolve():
+                yield int(entry.name)
+        except OSError:
+            continue
+
+
+KILLS: dict[str, Callable[[Path], bool]] = {
+    "training": lambda p: any((p / "results/arms/instruct/seed0/work").rglob("trainer_state.json")),
+    "generation": lambda p: any(p.glob("results/generations/*/seed0/*.work/*.parquet")),
+    "aggregation": lambda p: _running(p, "summarize.py"),
+}
+
+
+@pytest.mark.parametrize("stage", KILLS)
+@pytest.mark.parametrize("orphan", [False, True], ids=["everything killed", "orphan left alive"])
+def test_sigkill_then_resume(stage: str, orphan: bool, finished: Path, tmp_path: Path) -> None:
+    if orphan and stage == "aggregation":
+        pytest.skip("the aggregation job is shorter than the kill")
+    project = make_pico(tmp_path / "project")
+    if stage == "aggregation":
+        shutil.rmtree(project)
+        shutil.copytree(finished, project, symlinks=True)
+        (project / "results/tables/summary.parquet").unlink()
+    process = subprocess.Popen(
+        workflow.command(), cwd=project, env=workflow.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    _wait(lambda: KILLS[stage](project), process)
+    if orphan:
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    resume = subprocess.run(
+        [workflow.command()[0], "-m", "imprint.resume"], cwd=project, env=workflow.environment(), capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert ("ending" in resume.stdout) or not orphan
+    assert not list(_jobs(project)), "an orphan outlived `make resume`"
+    workflow.run(project, "--unlock")
+    workflow.run(project, "--rerun-incomplete")
+    broken, unbroken = workflow.contents(project), workflow.contents(finished)
+    assert broken.keys() == unbroken.keys()
+    for name, value in unbroken.items():
+        assert broken[name] == value, name
+
+
+def test_prune_lists_what_no_config_needs(done: Path) -> None:
+    workflow.edit(done, lambda config: config["arms"].pop("shuffled"))
+    command = [workflow.command()[0], "-m", "imprint.prune"]
+    for other in (done / "config").rglob("*.yaml"):
+        if other.name != "config.yaml":
+            other.unlink()
+
+    def prune(*flags: str) -> str:
+        return subprocess.run([*command, *flags], cwd=done, env=workflow.environment(), capture_output=True, text=True, check=True).stdout
+
+    listed = prune()
+    assert "results/arms/shuffled/seed0" in listed
+    assert "instruct" not in listed
+    assert (done / "results/arms/shuffled/seed0/manifest.json").is_file(), "listing deletes nothing"
+    prune("--delete")
+    assert not (done / "results/arms/shuffled/seed0").exists()
+    assert not (done / "results/scores/shuffled/seed0/general.parquet").exists()
+    assert "shuffled" not in prune()
+    assert (done / "results/arms/instruct/seed0/manifest.json").is_file()
+
+
+def test_a_broken_table_is_named_and_never_aggregated(done: Path) -> None:
+    (done / "results/scores/base/seed0/general.parquet").write_bytes(b"")
+    (done / "results/tables/summary.parquet").unlink()
+    text = workflow.run(done, check=False)
+    assert "results/scores/base/seed0/general.parquet is not a readable Parquet file" in text
+    assert not (done / "results/tables/summary.parquet").exists()
+
+
+def test_tables_have_their_schemas(finished: Path) -> None:
+    for name in ("summary", "comparisons", "costs", "curves", "contamination", "synthesis"):
+        tables.read(finished / "results/tables" / f"{name}.parquet", name)

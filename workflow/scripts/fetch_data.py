@@ -1,0 +1,10 @@
+from pathlib import Path
+
+from imprint import runtime
+
+with runtime.job(snakemake, network=True):
+    from imprint import catalog
+
+    mirror = Path(snakemake.resources.mirror) if snakemake.resources.mirror else None
+    file = catalog.load()[snakemake.wildcards.entry].files[snakemake.wildcards.file]
+    catalog.fetch(file, Path(snakemake.output[0]), mirror)

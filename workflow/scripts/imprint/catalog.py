@@ -1,0 +1,108 @@
+"""The catalog of external files: where each stands upstream, its hash, its licence, and the reader that understands it.
+
+`resources/catalog.yaml` has one entry per data set:
+
+    gsm8k_test:
+      reader: gsm8k
+      licence: MIT
+      files:
+        test.jsonl: {repo: openai/grade-school-math, commit: 3101..., path: grade_school_math/data/test.jsonl,
+                     sha256: 3730..., bytes: 749738, mirror: gsm8k/test.jsonl.gz}
+
+A file comes from the upstream address at the pinned commit, or from a mirror folder when one is named (`mirror:` in the
+config, or IMPRINT_DATA_MIRROR); the sha256 of the original is checked either way.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import urllib.error
+import urllib.request
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from imprint import strict_yaml
+from imprint.errors import ImprintError
+from imprint.identity import atomic, file_sha256
+from imprint.plugins import Strict
+
+PATH = Path("resources/catalog.yaml")
+UPSTREAM = "https://raw.githubusercontent.com/{repo}/{commit}/{path}"
+TIMEOUT = 60  # seconds without a byte
+
+
+class CatalogFile(Strict):
+    """One external file."""
+
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="repository, OWNER/NAME")
+    commit: str = Field(pattern=r"^[0-9a-f]{40}$", description="commit the file is read at")
+    path: str = Field(description="path inside the repository")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="hash of the original file")
+    bytes: int = Field(gt=0, description="size of the original file")
+    mirror: str = Field(description="path inside a mirror folder; a name ending in .gz is decompressed")
+
+
+class Entry(Strict):
+    """One data set of the catalog."""
+
+    reader: str = Field(description="module in imprint/datasets that reads it")
+    licence: str = Field(description="the licence as far as it is known")
+    non_commercial: bool = Field(False, description="must then be accepted by name in `accept_licences`")
+    files: dict[str, CatalogFile] = Field(description="file name -> where it is")
+
+
+@cache
+def load(path: Path = PATH) -> dict[str, Entry]:
+    """All entries. A malformed catalog is an error that names the entry."""
+    entries = {}
+    for name, value in strict_yaml.load(path).items():
+        try:
+            entries[name] = Entry.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in (name, *first["loc"]))
+            raise ImprintError(f"{path}: {where}: {first['msg']}") from None
+    return entries
+
+
+def inside(root: Path, relative: str) -> Path:
+    """`root / relative`, refused when it leaves `root`: no path from config or data may escape."""
+    path = root / relative
+    if Path(relative).is_absolute() or not path.resolve().is_relative_to(root.resolve()):
+        raise ImprintError(f"the path '{relative}' leaves {root}; write a path inside it")
+    return path
+
+
+def fetch(file: CatalogFile, out: Path, mirror: Path | None) -> None:
+    """Put the original of `file` at `out`, from the mirror if there is one, else from upstream; verify size and hash
+    before it takes its name."""
+    source = f"{mirror}/{file.mirror}" if mirror else UPSTREAM.format(**file.model_dump())
+    with atomic(out) as temporary:
+        try:
+            if mirror:
+                path = inside(mirror, file.mirror)
+                opener = gzip.open if re.search(r"\.gz$", file.mirror) else open
+                with opener(path, "rb") as handle:
+                    data = handle.read(file.bytes + 1)
+            else:
+                with urllib.request.urlopen(source, timeout=TIMEOUT) as handle:
+                    data = handle.read(file.bytes + 1)
+        except FileNotFoundError:
+            raise ImprintError(
+                f"the mirror has no {source}; add the file, or unset `mirror` and IMPRINT_DATA_MIRROR to download it"
+            ) from None
+        except (OSError, EOFError, urllib.error.URLError) as error:
+            raise ImprintError(
+                f"{source} cannot be fetched ({error}); on a machine without internet set IMPRINT_DATA_MIRROR to a "
+                "folder that holds the files of resources/catalog.yaml"
+            ) from None
+        temporary.write_bytes(data)
+        if len(data) != file.bytes or file_sha256(temporary) != file.sha256:
+            raise ImprintError(
+                f"{source} is not the file of the catalog: {len(data):,}{'+' if len(data) > file.bytes else ''} bytes "
+                f"with sha256 {file_sha256(temporary)[:12]}..., expected {file.bytes:,} bytes and "
+                f"{file.sha256[:12]}...; a download may have been cut, or the mirror holds another version"
+            )

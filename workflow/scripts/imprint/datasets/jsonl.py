@@ -1,0 +1,75 @@
+"""Rows of our own, one JSON object a line: {"messages": [{"role", "content"}], "reference"?, "fields"?, "strata"?}.
+
+Example: {"messages": [{"role": "user", "content": "Name a colour."}, {"role": "assistant", "content": "Red."}]}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from imprint.errors import ImprintError
+from imprint.plugins import Strict
+
+ROLES = ("system", "user", "assistant")
+KEYS = ("messages", "reference", "fields", "strata")
+
+
+class Settings(Strict):
+    """Nothing to set."""
+
+
+def lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The JSON objects of a file with "FILE, line N" for each; empty lines are skipped."""
+    try:
+        with open(path, encoding="utf-8") as handle:
+            for number, line in enumerate(handle, 1):
+                if not line.strip():
+                    continue
+                where = f"{path}, line {number}"
+                try:
+                    value = json.loads(line)
+                except (json.JSONDecodeError, RecursionError) as error:
+                    raise ImprintError(f"{where}: not JSON ({error}); write one JSON object a line") from error
+                if not isinstance(value, dict):
+                    raise ImprintError(f"{where}: found {value!r:.80}; write one JSON object a line")
+                yield where, value
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImprintError(f"{path} cannot be read as UTF-8 text ({error}); restore the file") from error
+
+
+def _message(value: Any, where: str) -> dict[str, str]:
+    if (
+        not isinstance(value, dict)
+        or sorted(value) != ["content", "role"]
+        or value["role"] not in ROLES
+        or not isinstance(value["content"], str)
+        or not value["content"].strip()
+    ):
+        raise ImprintError(
+            f'{where}: found {value!r:.120}; write {{"role": "...", "content": "..."}} with a role of '
+            f"{', '.join(ROLES)} and a content that is not empty"
+        )
+    return {"role": value["role"], "content": value["content"]}
+
+
+def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]:
+    """The rows of all files, by file name, each checked. Messages may be empty only where a reference stands."""
+    for _, path in sorted(paths.items()):
+        for where, row in lines(path):
+            if unknown := sorted(set(row) - set(KEYS)):
+                raise ImprintError(f"{where}: unknown key '{unknown[0]}'; write only {', '.join(KEYS)}")
+            messages = row.get("messages")
+            if not isinstance(messages, list) or not (messages or row.get("reference")):
+                raise ImprintError(f"{where}, messages: found {messages!r:.80}; write a list of at least one message")
+            for key in ("fields", "strata"):
+                if not isinstance(row.get(key, {}), dict):
+                    raise ImprintError(f"{where}, {key}: found {row[key]!r:.80}; write a JSON object")
+            yield {
+                "messages": [_message(m, f"{where}, message {place}") for place, m in enumerate(messages, 1)],
+                "reference": row.get("reference"),
+                "fields": row.get("fields", {}),
+                "strata": row.get("strata", {}),
+            }

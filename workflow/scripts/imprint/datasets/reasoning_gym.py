@@ -1,0 +1,83 @@
+"""Questions made by the reasoning_gym library's generators, to be scored by its own verifiers (`score: reasoning_gym`).
+
+Example: task "chain_sum" asks 'State the final answer to the following arithmetic problem: 4 + 3 ='.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from imprint.errors import ImprintError
+from imprint.plugins import Strict
+
+DEMAND = "Give the final answer between <answer> and </answer>."
+
+
+class Settings(Strict):
+    """Which of the library's tasks, and how many questions."""
+
+    task: str = Field(description="a task of the library, such as chain_sum")
+    n: int = Field(gt=0, description="number of questions")
+    seed: int = Field(0, ge=0, description="the library's seed: question i is made from seed + i")
+    config: dict[str, Any] = Field({}, description="settings of the task, as the library names them")
+
+
+def make(task: str, n: int, seed: int, config: dict[str, Any]) -> Any:
+    """The library's dataset. Unknown tasks and settings that it refuses are errors."""
+    from reasoning_gym.factory import DATASETS, create_dataset
+
+    if task not in DATASETS:
+        close = difflib.get_close_matches(task, DATASETS, n=3) or sorted(DATASETS)
+        raise ImprintError(f"reasoning_gym has no task '{task}'; write one of: {', '.join(close)}")
+    try:
+        return create_dataset(task, size=n, seed=seed, **config)
+    except (TypeError, ValueError, AssertionError) as error:
+        what = f"the config {config!r:.200} of '{task}'"
+        raise ImprintError(f"reasoning_gym refuses {what}: {error}; change `config`") from error
+
+
+def pack(value: Any) -> Any:
+    """Plain JSON that `unpack` turns into an equal value: some verifiers tell tuples from lists."""
+    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, list):
+        return [pack(part) for part in value]
+    if isinstance(value, tuple):
+        return {"~tuple": [pack(part) for part in value]}
+    if isinstance(value, dict):
+        if all(isinstance(key, str) and not key.startswith("~") for key in value):
+            return {key: pack(part) for key, part in value.items()}
+        return {"~dict": [[pack(key), pack(part)] for key, part in value.items()]}
+    raise ImprintError(f"reasoning_gym: an entry holds {value!r:.80}, which JSON cannot store; choose another task")
+
+
+def unpack(value: Any) -> Any:
+    """The inverse of `pack`."""
+    if isinstance(value, list):
+        return [unpack(part) for part in value]
+    if isinstance(value, dict):
+        if set(value) == {"~tuple"}:
+            return tuple(unpack(part) for part in value["~tuple"])
+        if set(value) == {"~dict"}:
+            return {unpack(key): unpack(part) for key, part in value["~dict"]}
+        return {key: unpack(part) for key, part in value.items()}
+    return value
+
+
+def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]:
+    """Questions with reference {"task", "config", "entry"}; the entry is the library's, packed as plain JSON."""
+    dataset = make(settings.task, settings.n, settings.seed, settings.config)
+    for number in range(settings.n):
+        entry = dataset[number]
+        yield {
+            "messages": [{"role": "user", "content": f"{entry['question']}\n\n{DEMAND}"}],
+            "reference": {"task": settings.task, "config": settings.config, "entry": pack(entry)},
+            "fields": {},
+            "strata": {"task": settings.task},
+        }

@@ -1,0 +1,405 @@
+"""The DAG, derived from the config: paths, who depends on whom, and the identity of every job.
+
+A rule asks this module for its inputs and for one canonical JSON string, its `params`. That string says *what* a job
+makes and nothing of where or how, and holds only what the job depends on, so that editing one arm's learning rate reruns
+that arm and what is built on it.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imprint import catalog, plugins, scoring
+from imprint.config import Config
+from imprint.identity import canonical, fingerprint
+
+PACKAGE = plugins.PACKAGE
+SCRIPTS = PACKAGE.parent
+
+
+class Run(NamedTuple):
+    """One generate job and its score: an arm at a seed on an eval."""
+
+    arm: str
+    seed: int
+    eval: str
+
+
+class Experiment:
+    """Paths (as strings, for Snakemake) and job identities of one `Config`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.results = config.results.rstrip("/")
+
+    # Models
+
+    def model_key(self, model: str) -> str:
+        """Folder of a model under resources/models: its name and the beginning of its fingerprint, so that two configs
+        may give one name to different weights."""
+        return f"{model}-{fingerprint(self.model_spec(model))[:8]}"
+
+    def model_spec(self, model: str) -> dict[str, Any]:
+        """Where a model comes from; its licence does not enter its identity."""
+        return self.config.models[model].model_dump(exclude_none=True, exclude={"licence"})
+
+    @cached_property
+    def models(self) -> dict[str, str]:
+        """Folder name -> model name."""
+        return {self.model_key(name): name for name in self.config.models}
+
+    def model_manifest(self, model: str) -> str:
+        return f"resources/models/{self.model_key(model)}/manifest.json"
+
+    def model_files(self, model: str) -> list[str]:
+        """The files of a `path` model, so that a change of its weights is seen."""
+        folder = self.config.models[model].path
+        return sorted(str(path) for path in Path(folder).glob("*.*") if path.is_file()) if folder else []
+
+    # Datasets
+
+    def dataset(self, name: str) -> str:
+        return f"{self.results}/datasets/{name}.parquet"
+
+    def attempts(self, name: str) -> str:
+        return f"{self.results}/datasets/{name}.attempts.parquet"
+
+    def datasets(self, synthesised: bool) -> list[str]:
+        """Names of the datasets that are, or are not, synthesised."""
+        return [name for name, spec in self.config.datasets.items() if (spec.source == "synth") == synthesised]
+
+    def dataset_files(self, name: str) -> list[str]:
+        """The files a dataset is read from."""
+        spec = self.config.datasets[name]
+        if spec.source == "bundled":
+            return [f"resources/bundled/{spec.name}"]
+        if (entry := spec.entry()) is not None:
+            return [f"resources/data/{entry}/{file}" for file in catalog.load()[entry].files]
+        tables = spec.tables()
+        return sorted(str(path) for path in Path("resources", tables).iterdir()) if tables else []
+
+    def dataset_params(self, name: str) -> str:
+        spec = self.config.datasets[name]
+        return canonical(
+            {
+                "dataset": name,
+                "source": spec.source,
+                "name": spec.name,
+                "plugin": spec.plugin,
+                "settings": spec.settings.model_dump(mode="json"),
+                # Only a synthesiser reads other datasets through `limit`, and asks a model; a reader keeps every row.
+                **(
+                    {"limit": self.config.limit, "engine": self.config.engine.model_dump(mode="json", exclude={"device"})}
+                    if spec.source == "synth"
+                    else {}
+                ),
+            }
+        )
+
+    def synth_inputs(self, name: str) -> dict[str, list[str]]:
+        needs = self.config.synth_needs(name)
+        return {
+            "datasets": [self.dataset(other) for other in needs.datasets],
+            "manifests": [path for arm in needs.arms for path in self.chain(arm, self.config.seeds[0])],
+        }
+
+    # Arms
+
+    def seeded(self, arm: str) -> bool:
+        """Whether the arm's weights depend on the seed: it or an ancestor is fitted."""
+        return any(self.config.arms[name].fit for name in self.config.lineage(arm))
+
+    def seeds(self, arm: str, ev: str) -> list[int]:
+        """An unfitted greedy arm is the same at every seed: it runs once, as seed 0."""
+        return self.config.seeds if self.seeded(arm) or self.config.evals[ev].temperature > 0 else [0]
+
+    def manifest(self, arm: str, seed: int) -> str:
+        return f"{self.results}/arms/{arm}/seed{seed}/manifest.json"
+
+    def chain(self, arm: str, seed: int) -> list[str]:
+        """Manifests that name the arm's weights: its model's, then those of its fitted ancestors and its own."""
+        fitted = [name for name in self.config.lineage(arm) if self.config.arms[name].fit]
+        return [self.model_manifest(self.config.root_model(arm)), *(self.manifest(name, seed) for name in fitted)]
+
+    def fitted(self, method: str) -> list[str]:
+        """The arms that a method fits."""
+        return [name for name, arm in self.config.arms.items() if arm.fit and arm.fit.method == method]
+
+    @cached_property
+    def methods(self) -> list[str]:
+        return sorted({arm.fit.method for arm in self.config.arms.values() if arm.fit})
+
+    def fit_inputs(self, arm: str, seed: int) -> dict[str, list[str]]:
+        """What a training job reads: its parent's weights, and what its method asks for."""
+        needs = self.config.needs(arm)
+        parent = self.config.arms[arm].parent
+        model = self.config.arms[arm].model
+        return {
+            "manifests": self.chain(parent, seed) if parent else [self.model_manifest(str(model))],
+            "datasets": [self.dataset(name) for name in needs.datasets],
+            "arms": sorted({path for name in needs.arms for path in self.chain(name, seed)}),
+            "runs": [self.generations(Run(name, self.run_seed(name, ev, seed), ev)) for name, ev in needs.runs],
+        }
+
+    def run_seed(self, arm: str, ev: str, seed: int) -> int:
+        """The seed under which a run stands that is paired with `seed`."""
+        return seed if seed in self.seeds(arm, ev) else self.seeds(arm, ev)[0]
+
+    def fit_params(self, arm: str, seed: int) -> str:
+        fit = self.config.arms[arm].fit
+        assert fit is not None
+        needs = self.config.needs(arm)
+        return canonical(
+            {
+                "arm": arm,
+                "seed": seed,
+                "method": fit.method,
+                "settings": fit.settings.model_dump(mode="json"),
+                "context": fit.context.model_dump(mode="json"),
+                "datasets": list(needs.datasets),
+                "arms": {name: self.chain(name, seed) for name in needs.arms},
+                "runs": [[name, ev] for name, ev in needs.runs],
+                "dtype": self.config.engine.dtype,
+                "limit": self.config.limit,
+            }
+        )
+
+    # Runs
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Every (arm, seed, eval), in config order."""
+        return [
+            Run(arm, seed, ev)
+            for arm in self.config.arms
+            for ev in self.config.evals_of(arm)
+            for seed in self.seeds(arm, ev)
+        ]
+
+    def generations(self, run: Run) -> str:
+        return f"{self.results}/generations/{run.arm}/seed{run.seed}/{run.eval}.parquet"
+
+    def prompts(self, run: Run) -> str:
+        return f"{self.results}/prompts/{run.arm}/seed{run.seed}/{run.eval}.parquet"
+
+    def scores(self, run: Run) -> str:
+        return f"{self.results}/scores/{run.arm}/seed{run.seed}/{run.eval}.parquet"
+
+    def generate_params(self, run: Run) -> str:
+        ev = self.config.evals[run.eval]
+        asks = plugins.load("scores", ev.score.name).ASKS
+        decode = ev.model_dump(mode="json", include={"samples", "temperature", "top_p", "max_new_tokens"})
+        return canonical(
+            {
+                **run._asdict(),
+                **(decode if asks == "generate" else {"samples": 1, "temperature": 0.0, "top_p": 1.0, "max_new_tokens": 0}),
+                "ask": asks,
+                "context": self.config.arms[run.arm].apply.context.model_dump(mode="json"),
+                "limit": self.config.limit,
+                "engine": self.config.engine.model_dump(mode="json", exclude={"device"}),
+            }
+        )
+
+    def score_params(self, run: Run) -> str:
+        return canonical(
+            {
+                **run._asdict(),
+                "score": self.config.evals[run.eval].score.model_dump(mode="json"),
+                "context": self.config.arms[run.arm].apply.context.model_dump(mode="json"),
+                "limit": self.config.limit,
+            }
+        )
+
+    def metrics(self) -> dict[str, dict[str, tuple[bool, int]]]:
+        """Eval -> metric -> (is it the primary one, direction)."""
+        found = {}
+        for name, ev in self.config.evals.items():
+            module = plugins.load("scores", ev.score.name)
+            directions = {**module.METRICS, **(scoring.OF_RESPONSES if module.ASKS == "generate" else {})}
+            found[name] = {metric: (metric == module.PRIMARY, way) for metric, way in directions.items()}
+        return found
+
+    def summary_params(self) -> str:
+        """What the statistics depend on beside the scores: which runs there are, and who is compared with whom."""
+        return canonical(
+            {
+                "arms": {name: self.config.evals_of(name) for name in self.config.arms},
+                "runs": [list(run) for run in self.runs],
+                "metrics": self.metrics(),
+                "controls": {name: arm.control for name, arm in self.config.arms.items()},
+            }
+        )
+
+    def leakage_params(self) -> str:
+        """Which training sets stand against which evals."""
+        pairs = [(*training, ev) for training in self.trainings() for ev in sorted({run.eval for run in self.runs})]
+        return canonical(
+            [
+                {"arm": arm, "dataset": dataset, "train": self.dataset(dataset), "transductive": transductive,
+                 "eval": ev, "held_out": self.dataset(self.config.evals[ev].dataset)}
+                for arm, dataset, transductive, ev in pairs
+            ]
+        )
+
+    def trainings(self) -> list[tuple[str, str, bool]]:
+        """(arm, training dataset, transductive) of every fit."""
+        return [
+            (name, dataset, arm.transductive)
+            for name, arm in self.config.arms.items()
+            for dataset in self.config.needs(name).datasets
+        ]
+
+    # Code: the modules a job runs are inputs of its rule, so that an edit reruns it.
+
+    def code(self, script: str, *modules: tuple[str, str]) -> list[str]:
+        """A rule's script and the plug-ins that it runs, (kind, name), each with the modules that it imports."""
+        files = plugins.imports(SCRIPTS / f"{script}.py")
+        for kind, name in modules:
+            files |= plugins.imports(plugins.path(kind, name))
+        return sorted(str(path.relative_to(SCRIPTS.parent.parent)) for path in files)
+
+    def dataset_code(self, name: str) -> list[str]:
+        spec = self.config.datasets[name]
+        if spec.source == "synth":
+            return self.code("synthesize", ("synthesis", spec.plugin), ("engines", self.config.engine.name))
+        return self.code("prepare", ("datasets", spec.plugin))
+
+    def fit_code(self, arm: str) -> list[str]:
+        fit = self.config.arms[arm].fit
+        assert fit is not None
+        used = self.config.needs(arm).plugins
+        return self.code("train", ("methods", fit.method), ("contexts", fit.context.name), *used)
+
+    def generate_code(self, run: Run) -> list[str]:
+        context = self.config.arms[run.arm].apply.context.name
+        return self.code("generate", ("engines", self.config.engine.name), ("contexts", context))
+
+    def score_code(self, run: Run) -> list[str]:
+        context = self.config.arms[run.arm].apply.context.name
+        return self.code("score", ("scores", self.config.evals[run.eval].score.name), ("contexts", context))
+
+    # Tables, charts, report
+
+    def catalog_params(self, entry: str, file: str) -> str:
+        """Identity of a fetched file: where it is mirrored does not enter it."""
+        return canonical(catalog.load()[entry].files[file].model_dump(exclude={"mirror"}))
+
+    def leakage_inputs(self) -> list[str]:
+        held_out = {self.config.evals[run.eval].dataset for run in self.runs}
+        return [self.dataset(name) for name in sorted({dataset for _, dataset, _ in self.trainings()} | held_out)]
+
+    def fitted_manifests(self) -> list[str]:
+        """Every manifest of the experiment that a fit makes, in config order."""
+        return [
+            self.manifest(name, seed)
+            for name, arm in self.config.arms.items()
+            if arm.fit
+            for seed in self.config.seeds
+        ]
+
+    def collect_params(self) -> str:
+        return canonical({"results": self.results, "runs": [list(run) for run in self.runs]})
+
+    TABLES = ("summary", "comparisons", "costs", "curves", "contamination", "synthesis")
+
+    def table(self, name: str) -> str:
+        return f"{self.results}/tables/{name}.parquet"
+
+    def tables(self) -> dict[str, Any]:
+        """Every table by name: one file for the small ones, a list of files for those with a row per example."""
+        evals = {run.eval for run in self.runs}
+        datasets = {self.config.evals[name].dataset for name in evals} | {name for _, name, _ in self.trainings()}
+        return {
+            **{name: self.table(name) for name in self.TABLES},
+            "datasets": [self.dataset(name) for name in sorted(datasets | set(self.datasets(synthesised=True)))],
+            "prompts": [self.prompts(run) for run in self.runs],
+            "generations": [self.generations(run) for run in self.runs],
+            "scores": [self.scores(run) for run in self.runs],
+        }
+
+    def chart_inputs(self, chart: str) -> list[str]:
+        """The files of the tables that a chart reads, in the chart's order."""
+        tables = self.tables()
+        files = [tables[name] for name in plugins.load("charts", chart).TABLES]
+        return [path for entry in files for path in ([entry] if isinstance(entry, str) else entry)]
+
+    def chart_params(self, chart: str) -> str:
+        tables = self.tables()
+        return canonical(
+            {
+                "chart": chart,
+                "tables": {name: tables[name] for name in plugins.load("charts", chart).TABLES},
+                "arms": list(self.config.arms),
+                "evals": list(self.config.evals),
+            }
+        )
+
+    def report_params(self) -> str:
+        """What the report says of the experiment beside the tables (`imprint.report.Settings`)."""
+        config = self.config
+        return canonical(
+            {
+                "title": "What moved, and what it gained",
+                "folder": self.results,
+                "seeds": config.seeds,
+                "limit": config.limit,
+                "models": [
+                    {
+                        "name": name,
+                        "source": ", ".join(f"{key} {value}" for key, value in self.model_spec(name).items()),
+                        "licence": model.licence,
+                    }
+                    for name, model in config.models.items()
+                ],
+                "datasets": [
+                    {
+                        "name": name,
+                        "source": f"{spec.source} {spec.name}",
+                        "licence": catalog.load()[entry].licence if (entry := self.entry(name)) else None,
+                    }
+                    for name, spec in config.datasets.items()
+                ],
+                "evals": [
+                    {
+                        "name": name,
+                        "dataset": ev.dataset,
+                        "score": ev.score.name,
+                        "asks": plugins.load("scores", ev.score.name).ASKS,
+                        "retention": ev.retention,
+                    }
+                    for name, ev in config.evals.items()
+                ],
+                "arms": [
+                    {
+                        "name": name,
+                        "what": self.describe(name),
+                        "control": arm.control,
+                        "transductive": arm.transductive,
+                    }
+                    for name, arm in config.arms.items()
+                ],
+            }
+        )
+
+    def entry(self, dataset: str) -> str | None:
+        """The catalog entry behind a dataset, also when it was synthesised from it."""
+        spec = self.config.datasets[dataset]
+        if spec.source != "synth":
+            return spec.entry()
+        entries = (self.entry(other) for other in self.config.synth_needs(dataset).datasets)
+        return next((entry for entry in entries if entry), None)
+
+    def describe(self, arm: str) -> str:
+        """An arm in a few words, from its config."""
+        spec = self.config.arms[arm]
+        words = [f"model {spec.model}" if spec.model else f"from {spec.parent}"]
+        if spec.fit:
+            trained = f" under the context {spec.fit.context.name}" if spec.fit.context.name != "plain" else ""
+            changed = spec.fit.settings.model_dump(mode="json", exclude_unset=True, by_alias=True)
+            keys = ", ".join(f"{key} {canonical(value)}" for key, value in changed.items())
+            words.append(f"trained by {spec.fit.method}{trained} ({keys})")
+        if spec.apply.context.name != "plain":
+            words.append(f"asked in the context {spec.apply.context.name}")
+        return "; ".join(words)

@@ -1,0 +1,66 @@
+"""What a model folder holds: safetensors weights, a tokenizer and its chat template. Fetching a model and loading it both
+rest on this, and on nothing of each other, so that an edit to one does not rerun the other."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from imprint.errors import ImprintError
+from imprint.identity import read_json
+
+MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+
+
+def template_sha256(tokenizer: Any) -> str:
+    """sha256 of the chat template's text: two models with equal sums render a dialogue alike."""
+    template = tokenizer.chat_template
+    if not isinstance(template, str) or not template:
+        raise ImprintError(
+            f"the tokenizer of {tokenizer.name_or_path} has no single chat template; put the one it was trained with "
+            "beside its files as chat_template.jinja"
+        )
+    return hashlib.sha256(template.encode()).hexdigest()
+
+
+def check_safetensors(folder: Path) -> None:
+    """Raise unless `folder` holds a whole set of safetensors weights: the shards its index names, each with a readable
+    header and as long as the header says."""
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / f"{WEIGHTS}.index.json"
+    if index.exists():
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+    else:
+        names = [WEIGHTS]
+    for name in names:
+        if not names or Path(name).name != name or not (folder / name).is_file():
+            found = ", ".join(sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".pt")))
+            raise ImprintError(
+                f"{folder} has no weights file {name} (weights found: {found or 'none'}); only safetensors are "
+                "read, so convert other formats first"
+            )
+        try:
+            with safe_open(folder / name, framework="pt") as handle:
+                handle.keys()
+        except (OSError, SafetensorError) as error:
+            raise ImprintError(f"{folder / name} is not a whole safetensors file ({error}); fetch it again") from error
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder, padding on the left as generation needs it."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, padding_side="left"
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ImprintError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
+    if tokenizer.eos_token_id is None:
+        raise ImprintError(f"the tokenizer in {folder} names no eos_token; add it to tokenizer_config.json")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

@@ -1,0 +1,73 @@
+"""IFEval: does a response follow the verifiable instructions of its prompt?
+
+Paper: Zhou et al. 2023, Instruction-Following Evaluation for Large Language Models. The verdicts equal those of its
+scorer (google-research, instruction_following_eval), but for two prompts that count a character that is no letter.
+
+Strict: the response is not blank and the checker accepts it as it is. Loose: the checker accepts at least one of its
+variants {whole, without first line, without last line, without both} x {as it is, every `*` deleted}. A prompt is
+passed when all its instructions are; loosely, each instruction may pass on another variant. Instruction-level values
+are one verdict each, so their mean over all verdicts is the pooled one of the paper.
+
+    reference {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}, response "Well, yes.\\nYes."
+    -> prompt_strict 0, prompt_loose 1, instruction_strict 0 and instruction_loose 1 with item 0
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from imprint import instructions
+from imprint.errors import ImprintError
+from imprint.plugins import Strict
+from imprint.scores import Verdict
+
+ASKS = "generate"
+VERSION = "1"
+PRIMARY = "prompt_strict"
+METRICS = {"prompt_strict": 1, "prompt_loose": 1, "instruction_strict": 1, "instruction_loose": 1}
+
+
+class Settings(Strict):
+    """No settings: the rules are the benchmark's."""
+
+
+def variants(response: str) -> list[str]:
+    """The distinct non-blank texts that the loose criterion tries, the response itself first."""
+    lines = response.split("\n")
+    cuts = [response, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
+    return [text for text in dict.fromkeys([*cuts, *(cut.replace("*", "") for cut in cuts)]) if text.strip()]
+
+
+def follows(instruction: str, kwargs: dict[str, Any], texts: list[str]) -> tuple[bool, bool]:
+    """(strict, loose) for one instruction; `texts` are the variants of a response that is not blank."""
+    from imprint.instructions.checkers import checker
+
+    # One checker for all variants: building it again could change its criterion.
+    check = checker(instruction, kwargs)
+    strict = bool(check.check_following(texts[0]))
+    return strict, strict or any(check.check_following(text) for text in texts[1:])
+
+
+def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
+    """Verdicts of 0 or 1: two for the prompt, then two for each instruction with its index as `item` and its id as
+    `label`. `row["reference"]` holds instruction_id_list and kwargs. Raises ImprintError on a reference that cannot
+    be judged; a blank response follows nothing."""
+    reference = row["reference"]
+    where = f"IFEval reference of {str(reference.get('prompt', ''))[:60]!r}"
+    try:
+        pairs = instructions.check_all(reference["instruction_id_list"], reference["kwargs"], where)
+    except KeyError as error:
+        raise ImprintError(f"{where} has no {error}; it needs instruction_id_list and kwargs") from error
+    if response.strip():
+        texts = variants(response)
+        results = [follows(name, kwargs, texts) for name, kwargs in pairs]
+    else:
+        results = [(False, False)] * len(pairs)
+    verdicts = [
+        Verdict("prompt_strict", float(all(strict for strict, _ in results))),
+        Verdict("prompt_loose", float(all(loose for _, loose in results))),
+    ]
+    for item, ((name, _), (strict, loose)) in enumerate(zip(pairs, results, strict=True)):
+        verdicts.append(Verdict("instruction_strict", float(strict), item, name))
+        verdicts.append(Verdict("instruction_loose", float(loose), item, name))
+    return verdicts

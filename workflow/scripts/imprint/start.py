@@ -1,0 +1,50 @@
+"""How the Snakefile gets its config, and how a command line is checked before snakemake reads any file of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from imprint import config as configs
+from imprint import leakage, strict_yaml
+from imprint.config import Config
+from imprint.errors import ImprintError
+
+
+def check_files(argv: list[str]) -> None:
+    """Exit with one message if a `--configfile` is no YAML mapping. The default profile calls this, because snakemake
+    itself loads those files before the Snakefile: it would answer a broken one without its name, and an alias bomb
+    never."""
+    names: list[str] = []
+    for index, word in enumerate(argv):
+        if word in ("--configfile", "--configfiles"):
+            for name in argv[index + 1 :]:
+                if name.startswith("-"):
+                    break
+                names.append(name)
+        elif word.startswith(("--configfile=", "--configfiles=")):
+            names.append(word.split("=", 1)[1])
+    # `--configfile FILE TARGET` is ambiguous to everyone but the parser: only look at what looks like a config.
+    for name in names:
+        if name.endswith((".yaml", ".yml", ".json")) or Path(name).is_file():
+            try:
+                strict_yaml.load(Path(name))
+            except ImprintError as error:
+                sys.exit(f"imprint: {error}")
+
+
+def load_config(workflow: Any) -> Config:
+    """The config of this run: the `--configfile`s, else config/config.yaml, with `--config` laid on it. A problem ends
+    the run at once with one message; only the first process of a run looks for leaks, which needs the rows."""
+    from snakemake.exceptions import WorkflowError
+
+    settings = workflow.config_settings
+    files = [Path(path) for path in settings.configfiles] or [configs.DEFAULT]
+    try:
+        config = configs.load(files, dict(settings.config))
+        if not workflow.remote_exec:
+            leakage.check(config)
+    except ImprintError as error:
+        raise WorkflowError(str(error)) from None
+    return config

@@ -1,0 +1,87 @@
+"""YAML as an experiment needs it: duplicate keys are errors, `1e-5` is a number, and aliases cannot explode."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from imprint.errors import ImprintError
+
+MAX_NODES = 100_000
+"""More nodes than this, aliases counted as often as they are used, is no experiment but a mistake or an attack."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the float syntax of YAML 1.2: 1.1 reads `1e-5` as a string."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0] not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"),
+    list("-+.0123456789"),
+)
+
+
+def _check(node: yaml.Node, path: str, sizes: dict[int, int], above: frozenset[int]) -> int:
+    """Count the nodes under `node` with aliases expanded, and refuse duplicate keys and aliases to an enclosing node."""
+    if id(node) in above:
+        raise ImprintError(f"{path or 'the file'}: an alias refers to what encloses it; write the value out")
+    if id(node) in sizes:
+        return sizes[id(node)]
+    above = above | {id(node)}
+    size = 1
+    if isinstance(node, yaml.MappingNode):
+        first: dict[Any, int] = {}
+        for key, value in node.value:
+            name = str(key.value)
+            where = f"{path}.{name}" if path else name
+            line = key.start_mark.line + 1
+            if name in first and name != "<<":
+                raise ImprintError(f"{where}: the key stands twice, in lines {first[name]} and {line}; keep one")
+            first[name] = line
+            size += 1 + _check(value, where, sizes, above)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            size += _check(value, f"{path}[{index}]", sizes, above)
+    if size > MAX_NODES:
+        raise ImprintError(f"{path or 'the file'}: expands to over {MAX_NODES:,} values; write fewer aliases")
+    sizes[id(node)] = size
+    return size
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Errors name the file, and the line or the path inside it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=_Loader)
+        if node is None:
+            raise ImprintError("the file is empty; copy config/config.yaml and change it")
+        if not isinstance(node, yaml.MappingNode):
+            raise ImprintError("the file holds no mapping; its top level must read `key: value`")
+        _check(node, "", {}, frozenset())
+        loader = _Loader(text)
+        try:
+            value = loader.get_single_data()
+        finally:
+            loader.dispose()
+    except ImprintError as error:
+        raise ImprintError(f"{path}: {error}") from None
+    except OSError as error:
+        raise ImprintError(f"{path}: cannot be read ({error.strerror}); write the path of a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise ImprintError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or type(error).__name__
+        raise ImprintError(f"{path}{where}: not YAML ({problem}); check brackets, quotes and indentation") from None
+    except ValueError as error:
+        raise ImprintError(f"{path}: holds a value that cannot be read ({error}); quote it if it is text") from None
+    return value

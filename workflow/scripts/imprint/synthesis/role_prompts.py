@@ -1,0 +1,153 @@
+"""Role prompts written by a teacher: the synthesis step of self-prompt tuning (Kong et al., arXiv 2407.08995).
+
+The paper's annotation instruction is not public; instruction, filters and examples here are ours. The teacher sees the
+question and its answer, so a filter looks for the answer in the role. A row may be asked for several times, at a
+temperature; every attempt is a row of the synthesis table with the reason of its rejection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import Field
+
+from imprint.contexts import Message, Request
+from imprint.errors import ImprintError
+from imprint.methods import Inputs
+from imprint.plugins import Strict
+from imprint.synthesis import Made
+
+WORDS = (20, 120)
+GRAM = 8
+OPENING = "You are"
+
+INSTRUCTION = (
+    "Name the expert who is best placed to answer the question below, and write a short role prompt for that expert: "
+    'two or three sentences in the second person that begin with "You are" and say why this expert has an advantage '
+    "on this question. Do not answer the question and do not give the answer away."
+)
+
+# Two worked examples from fields that the bundled dialogues do not cover; a role that copies them is rejected.
+EXAMPLES = (
+    (
+        "Why do cats knead blankets with their paws?",
+        "You are a veterinarian who specialises in feline behaviour. Years of watching kittens grow up have taught you "
+        "where the odd habits of adult cats come from.",
+    ),
+    (
+        "How do I get a red wine stain out of a carpet?",
+        "You are the owner of a carpet-cleaning firm with thirty years of emergencies behind you. You know which "
+        "household products rescue a fibre and which ones ruin it for good.",
+    ),
+)
+
+
+class Settings(Strict):
+    source: str = Field(alias="from", description="dataset of dialogues")
+    teacher: str = Field(description="arm that writes the role prompts")
+    n: int | None = Field(None, ge=1, description="annotate only the first n rows; null is all")
+    attempts: int = Field(4, ge=1, le=64, description="times a row may be asked for")
+    temperature: float = Field(0.8, gt=0, le=10, description="of the teacher")
+    max_new_tokens: int = Field(120, ge=16, description="of a role prompt")
+    seed: int = Field(0, ge=0, description="of the teacher's sampling")
+    min_yield: float = Field(0.5, ge=0, le=1, description="below this share of kept rows the run stops")
+
+
+def inputs(settings: Settings) -> Inputs:
+    return Inputs(datasets=(settings.source,), arms=(settings.teacher,))
+
+
+def request(row: dict[str, Any], settings: Settings) -> Request:
+    """What the teacher is asked: instruction, worked examples as earlier turns, then this row's question and answer;
+    its turn is opened with the first words of a role prompt."""
+    turns: list[Message] = []
+    for question, role in EXAMPLES:
+        turns += [{"role": "user", "content": f"{INSTRUCTION}\n\nQuestion: {question}"}]
+        turns += [{"role": "assistant", "content": role}]
+    question, answer = _first_exchange(row)
+    shown = f"{INSTRUCTION}\n\nQuestion: {question}\n\nReference answer, not to be repeated: {answer}"
+    turns.append({"role": "user", "content": shown})
+    return Request(turns, prefill=OPENING, final=False, max_new_tokens=settings.max_new_tokens, stop=("\n",))
+
+
+def _first_exchange(row: dict[str, Any]) -> tuple[str, str]:
+    question = next((m["content"] for m in row["messages"] if m["role"] == "user"), None)
+    answer = next((m["content"] for m in row["messages"] if m["role"] == "assistant"), None)
+    if question is None or answer is None:
+        raise ImprintError(f"example {row['example_id']} has no user turn with an answer; role prompts need dialogues")
+    return question, answer
+
+
+def _grams(text: str) -> set[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.casefold())
+    return {tuple(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1)}
+
+
+EXAMPLE_GRAMS = frozenset(gram for _, role in EXAMPLES for gram in _grams(role))
+
+
+def rejection(role: str, answer: str, cut: bool = False) -> str | None:
+    """Why a role prompt is not kept, or None. `cut` says that the token limit ended it."""
+    words = len(role.split())
+    if not role.startswith(OPENING):
+        return "does not begin with 'You are'"
+    if cut:
+        return "cut at the token limit"
+    if not WORDS[0] <= words <= WORDS[1]:
+        return f"not {WORDS[0]} to {WORDS[1]} words"
+    if "\n" in role.strip():
+        return "more than one paragraph"
+    if "[Role]" in role or "[Answer]" in role:
+        return "holds a delimiter"
+    if _grams(role) & _grams(answer) or answer.strip().casefold() in role.casefold():
+        return "leaks the answer"
+    if _grams(role) & EXAMPLE_GRAMS:
+        return "copies an example"
+    return None
+
+
+def rows(
+    settings: Settings,
+    datasets: dict[str, list[dict[str, Any]]],
+    ask: Callable[..., list[Any]],
+) -> Made:
+    """Ask, filter, ask again for what was rejected; stop with an error when too little is kept."""
+    todo = datasets[settings.source][: settings.n]
+    total = len(todo)
+    kept: dict[str, str] = {}
+    attempts: list[dict[str, Any]] = []
+    for attempt in range(settings.attempts):
+        requests = [request(row, settings) for row in todo]
+        responses = ask(requests, f"attempt{attempt}", temperature=settings.temperature, seed=settings.seed + attempt)
+        again = []
+        for row, response in zip(todo, responses, strict=True):
+            role = f"{OPENING}{response.text or ''}".strip()
+            reason = response.error or rejection(role, _first_exchange(row)[1], response.finish_reason == "length")
+            if reason is None and role in kept.values():
+                reason = "repeats another row's role"
+            if reason is None:
+                kept[row["example_id"]] = role
+            else:
+                again.append(row)
+            result = {"kept": reason is None, "reason": reason, "response": role}
+            attempts.append({"example_id": row["example_id"], **result})
+        todo = again
+        if not todo:
+            break
+    if len(kept) < settings.min_yield * total:
+        reasons = Counter(attempt["reason"] for attempt in attempts if attempt["reason"])
+        raise ImprintError(
+            f"the teacher '{settings.teacher}' gave a usable role prompt for {len(kept)} of {total} rows, under the "
+            f"{settings.min_yield:.0%} of min_yield; rejected because: "
+            + "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+            + "; take a stronger teacher, more `attempts`, or a lower `min_yield`"
+        )
+    made = [
+        {**row, "fields": {**row["fields"], "role_prompt": kept[row["example_id"]]}}
+        for row in datasets[settings.source][: settings.n]
+        if row["example_id"] in kept
+    ]
+    return Made(made, attempts)

@@ -1,0 +1,227 @@
+"""The tables: their Parquet schemas, how rows get their ids, and reading and writing that never leaves half a file.
+
+Tables are long, not wide: a new metric adds rows. A dataset row in Python is
+`{"example_id", "messages": [{"role", "content"}], "reference", "fields": {}, "strata": {}}`; on disk `reference`,
+`fields` and `strata` are JSON text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from imprint.errors import ImprintError
+from imprint.identity import atomic, canonical
+
+_text, _int, _float, _bool = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+_run = [("arm", _text), ("seed", _int), ("eval", _text)]
+
+SCHEMAS: dict[str, pa.Schema] = {
+    # One row per example.
+    "datasets": pa.schema(
+        [
+            ("dataset", _text),
+            ("example_id", _text),
+            ("messages", pa.list_(pa.struct([("role", _text), ("content", _text)]))),
+            ("reference", _text),
+            ("fields", _text),
+            ("strata", _text),
+            ("source_sha256", _text),
+        ]
+    ),
+    # One row per attempt of a synthesiser; reason is null when the row was kept.
+    "synthesis": pa.schema(
+        [("dataset", _text), ("example_id", _text), ("kept", _bool), ("reason", _text), ("response", _text)]
+    ),
+    # One row per distinct rendered prompt.
+    "prompts": pa.schema([("prompt_sha256", _text), ("prompt", _text), ("template_sha256", _text)]),
+    # One row per example x sample x turn. When options are scored by log-likelihood, `sample` is the option's index,
+    # `response` its text and `logprob_sum` its log-likelihood (nats); otherwise that of the generated tokens.
+    "generations": pa.schema(
+        [
+            *_run,
+            ("example_id", _text),
+            ("sample", _int),
+            ("turn", _int),
+            ("final", _bool),
+            ("prompt_sha256", _text),
+            ("response", _text),
+            ("finish_reason", _text),
+            ("prompt_tokens", _int),
+            ("response_tokens", _int),
+            ("logprob_sum", _float),
+            ("seconds", _float),
+            ("engine", _text),
+            ("error", _text),
+        ]
+    ),
+    # One row per example x sample x metric x item. `value` is null where nothing could be scored; status is
+    # "scored", "unparsed" (value 0) or "error" (value null).
+    "scores": pa.schema(
+        [
+            *_run,
+            ("eval_version", _text),
+            ("example_id", _text),
+            ("sample", _int),
+            ("metric", _text),
+            ("item", _int),
+            ("item_label", _text),
+            ("value", _float),
+            ("status", _text),
+            ("truncated", _bool),
+        ]
+    ),
+    # One row per arm x eval x metric (all seeds and samples of the run together).
+    "summary": pa.schema(
+        [
+            ("arm", _text),
+            ("eval", _text),
+            ("metric", _text),
+            ("primary", _bool),
+            ("direction", _int),
+            ("n_examples", _int),
+            ("n_attempted", _int),
+            ("n_scored", _int),
+            ("n_error", _int),
+            ("n_unparsed", _int),
+            ("n_truncated", _int),
+            ("mean", _float),
+            ("se", _float),
+            ("ci_low", _float),
+            ("ci_high", _float),
+            ("interval", _text),
+        ]
+    ),
+    # One row per arm x control x eval x metric: the arm minus the control on the same examples.
+    "comparisons": pa.schema(
+        [
+            ("arm", _text),
+            ("control", _text),
+            ("eval", _text),
+            ("metric", _text),
+            ("family", _text),
+            ("direction", _int),
+            ("n_pairs", _int),
+            ("n_missing", _int),
+            ("difference", _float),
+            ("ci_low", _float),
+            ("ci_high", _float),
+            ("p", _float),
+            ("p_adjusted", _float),
+            ("test", _text),
+            ("wins", _int),
+            ("losses", _int),
+            ("ties", _int),
+            ("verdict", _text),
+        ]
+    ),
+    # One row per arm x seed x stage ("train", "generate" with the eval's name, ...).
+    "costs": pa.schema(
+        [
+            ("arm", _text),
+            ("seed", _int),
+            ("stage", _text),
+            ("eval", _text),
+            ("seconds", _float),
+            ("cpu_seconds", _float),
+            ("peak_memory_bytes", _int),
+            ("tokens", _int),
+            ("device", _text),
+        ]
+    ),
+    # One row per logged training step and quantity (loss, reward, learning_rate, ...).
+    "curves": pa.schema([("arm", _text), ("seed", _int), ("step", _int), ("quantity", _text), ("value", _float)]),
+    # One row per pair of a training dataset and an eval.
+    "contamination": pa.schema(
+        [("arm", _text), ("dataset", _text), ("eval", _text), ("n_train", _int), ("n_eval", _int), ("n_shared", _int)]
+    ),
+}
+
+
+def write(path: Path, name: str, rows: Iterable[dict[str, Any]] | pa.Table) -> None:
+    """Write rows (dicts or a table) of schema `name` to a Parquet file, atomically. Missing columns are an error."""
+    schema = SCHEMAS[name]
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
+    table = table.select(schema.names).cast(schema)
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read(path: Path, name: str) -> pa.Table:
+    """Read a Parquet file and check that it has schema `name`; a broken or foreign file is an error that names it."""
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise ImprintError(f"{path} is not a readable Parquet file ({error}); delete it and run again") from error
+    if table.schema.names != SCHEMAS[name].names:
+        raise ImprintError(
+            f"{path} has the columns {', '.join(table.schema.names)}, but a '{name}' table has "
+            f"{', '.join(SCHEMAS[name].names)}; delete it and run again"
+        )
+    return table.cast(SCHEMAS[name])
+
+
+def concat(paths: Iterable[Path], name: str) -> pa.Table:
+    """The rows of several files of one schema, in the order given."""
+    return pa.concat_tables([SCHEMAS[name].empty_table(), *(read(path, name) for path in paths)])
+
+
+def example_ids(contents: Iterable[Any]) -> list[str]:
+    """Ids for rows by content: 16 hex digits of the sha256 of the canonical content, "-", and how often the same
+    content came before (public sets hold duplicates)."""
+    seen: Counter[str] = Counter()
+    ids = []
+    for content in contents:
+        digest = hashlib.sha256(canonical(content).encode()).hexdigest()[:16]
+        ids.append(f"{digest}-{seen[digest]}")
+        seen[digest] += 1
+    return ids
+
+
+def cluster(example_id: str) -> str:
+    """The unit that is resampled: duplicates of one content are one cluster."""
+    return example_id.split("-")[0]
+
+
+def write_dataset(path: Path, dataset: str, rows: Iterable[dict[str, Any]], source_sha256: str) -> None:
+    """Write dataset rows. Rows without an `example_id` get one from messages and reference; annotations (`fields`)
+    and strata do not enter it, so a row keeps its id when a role prompt is added to it."""
+    rows = list(rows)
+    fresh = example_ids({"messages": r["messages"], "reference": r.get("reference")} for r in rows)
+    write(
+        path,
+        "datasets",
+        [
+            {
+                "dataset": dataset,
+                "example_id": row.get("example_id") or new_id,
+                "messages": row["messages"],
+                "reference": canonical(row.get("reference")),
+                "fields": canonical(row.get("fields") or {}),
+                "strata": canonical(row.get("strata") or {}),
+                "source_sha256": source_sha256,
+            }
+            for row, new_id in zip(rows, fresh, strict=True)
+        ],
+    )
+
+
+def read_dataset(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
+    """Dataset rows with their JSON columns decoded, in file order. `limit` keeps the rows whose ids hash smallest, so
+    that a smaller limit is a subset of a larger one."""
+    rows = read(path, "datasets").to_pylist()
+    if limit is not None and len(rows) > limit:
+        order = sorted(rows, key=lambda row: hashlib.sha256(row["example_id"].encode()).hexdigest())
+        keep = {row["example_id"] for row in order[:limit]}
+        rows = [row for row in rows if row["example_id"] in keep]
+    for row in rows:
+        for column in ("reference", "fields", "strata"):
+            row[column] = json.loads(row[column])
+    return rows

@@ -1,0 +1,20 @@
+import json
+from pathlib import Path
+
+from imprint import runtime
+
+with runtime.job(snakemake):
+    import polars as pl
+
+    from imprint import charts, plugins, tables
+
+    spec = json.loads(snakemake.params.spec)
+    read = {
+        name: pl.from_arrow(tables.concat([Path(p) for p in ([paths] if isinstance(paths, str) else paths)], name))
+        for name, paths in spec["tables"].items()
+    }
+    module = plugins.load("charts", spec["chart"])
+    chart = module.chart(read, spec["arms"], spec["evals"])
+    caption = charts.caption(Path(snakemake.input.caption), module.facts(read))
+    Path(snakemake.output.svg).write_text(charts.svg(chart) if chart is not None else "")
+    Path(snakemake.output.caption).write_text(caption)

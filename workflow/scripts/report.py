@@ -1,0 +1,32 @@
+import json
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+from imprint import runtime
+
+with runtime.job(snakemake):
+    import polars as pl
+
+    from imprint import report, tables
+    from imprint.identity import atomic
+
+    spec = json.loads(snakemake.params.spec)
+    names = [name for name in snakemake.input.keys() if name in tables.SCHEMAS]
+    files = {name: snakemake.input[name] for name in names}
+    files = {name: [value] if isinstance(value, str) else value for name, value in files.items()}
+    frames = {name: pl.from_arrow(tables.concat([Path(p) for p in paths], name)) for name, paths in files.items()}
+    made = {
+        name: (rows.height, rows["source_sha256"][0])
+        for (name,), rows in frames["datasets"].partition_by("dataset", as_dict=True).items()
+    }
+    for dataset in spec["datasets"]:
+        dataset["rows"], dataset["sha256"] = made.get(dataset["name"], (None, None))
+    charts = {}
+    for svg, caption in zip(snakemake.input.charts, snakemake.input.captions, strict=True):
+        charts[Path(svg).stem.replace("_", " ")] = (Path(svg).read_text() or None, Path(caption).read_text())
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    packages = ("snakemake", "torch", "transformers", "trl", "peft", "polars", "duckdb")
+    settings = {**spec, "versions": {name: version(name) for name in packages}, "commit": commit or None}
+    with atomic(Path(snakemake.output[0])) as temporary:
+        temporary.write_text(report.render(Path(snakemake.input.template), frames, charts, settings))
