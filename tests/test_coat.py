@@ -220,7 +220,9 @@ def test_seed_and_wording() -> None:
     assert ask(BUNDLED, "0", 3, seed=1) != ask(BUNDLED, "0", 3, seed=2)
     row = ask(BUNDLED, "2", 3, n=1, ask="json", hint=True)[0]
     text = row["messages"][0]["content"]
-    assert all(f"\n{letter}. {option}" in text for letter, option in zip("ABC", row["reference"]["options"], strict=True))
+    assert all(
+        f"\n{letter}. {option}" in text for letter, option in zip("ABC", row["reference"]["options"], strict=True)
+    )
     assert coat_wording.HINT in text and '"answer"' in text and "\nD. " not in text
     plain = ask(BUNDLED, "2", 3, n=1)[0]["messages"][0]["content"]
     assert coat_wording.HINT not in plain and "\n" not in plain

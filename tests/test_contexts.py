@@ -31,7 +31,10 @@ def test_role_play_puts_two_rounds_before_the_question_and_after_a_system_turn()
     (request,) = drive(role_play.turns([system, *QUESTION], settings))
     assert [m["role"] for m in request.messages] == ["system", "user", "assistant", "user"]
     assert [m["content"] for m in request.messages] == [
-        "Be brief.", "You are a physicist.", "I am.", "Why is the sky blue?"
+        "Be brief.",
+        "You are a physicist.",
+        "I am.",
+        "Why is the sky blue?",
     ]
     (request,) = drive(role_play.turns(QUESTION, role_play.Settings()))
     assert [m["role"] for m in request.messages] == ["user", "assistant", "user"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import pico
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+import pico
 from imprint.engines import Candidates, Prompt
 from imprint.engines.transformers import Engine
 from imprint.model_files import load_tokenizer
@@ -69,7 +69,10 @@ def test_long_prompts_are_read_in_segments(engine, monkeypatch):
 
 
 def test_rows_that_end_are_dropped_and_change_nothing(engine, monkeypatch):
-    asked = [dataclasses.replace(one, max_new_tokens=count) for one, count in zip(prompts(engine), (3, 30, 1, 9, 17))]
+    asked = [
+        dataclasses.replace(one, max_new_tokens=count)
+        for one, count in zip(prompts(engine), (3, 30, 1, 9, 17), strict=True)
+    ]
     dropped, select = [], type(engine._prefill([[1]])[0]).batch_select_indices
     monkeypatch.setattr(
         "transformers.DynamicCache.batch_select_indices",
@@ -90,7 +93,7 @@ def test_the_log_probability_is_that_of_the_generated_tokens(engine):
         head = engine.tokens(one.text)
         # The response's tokens are found by asking for ever longer answers; each is a prefix of the next.
         sums = [engine.generate([dataclasses.replace(one, max_new_tokens=n)])[0].logprob_sum for n in range(1, 13)]
-        steps = [b - a for a, b in zip([0.0, *sums], sums)]
+        steps = [b - a for a, b in zip([0.0, *sums[:-1]], sums, strict=True)]
         assert all(step <= 1e-6 for step in steps) and sums[-1] == pytest.approx(response.logprob_sum)
         with torch.inference_mode():
             first = engine.model(torch.tensor([head])).logits[0, -1].float().log_softmax(0)
@@ -105,7 +108,7 @@ def test_sampling_depends_on_the_seed_and_not_on_the_batch(engine):
     found = engine.generate(asked)
     same(found, [engine.generate([one])[0] for one in asked])
     other = engine.generate([dataclasses.replace(one, seed=one.seed + 100) for one in asked])
-    assert all(a.text != b.text for a, b in zip(found, other))
+    assert all(a.text != b.text for a, b in zip(found, other, strict=True))
 
 
 def test_top_p_takes_the_smallest_set_and_the_draw_follows_the_distribution():

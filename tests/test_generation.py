@@ -11,10 +11,10 @@ import time
 import types
 from pathlib import Path
 
-import pico
 import pytest
 import torch
 
+import pico
 from imprint import generation, shards, sources, tables, work
 from imprint.contexts import Request
 from imprint.engines import Prompt
@@ -80,7 +80,9 @@ def context(monkeypatch, turns):
 
     module = types.SimpleNamespace(turns=turns, Settings=plain.Settings)
     load = generation.plugins.load
-    monkeypatch.setattr(generation.plugins, "load", lambda kind, name: module if kind == "contexts" else load(kind, name))
+    monkeypatch.setattr(
+        generation.plugins, "load", lambda kind, name: module if kind == "contexts" else load(kind, name)
+    )
 
 
 def test_rows_come_in_the_order_of_the_dataset(manifest, dataset, tmp_path):

@@ -71,9 +71,9 @@ def test_a_second_holder_is_told_who_holds_it_and_a_kill_lets_go(tmp_path):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert child.stdout is not None and child.stdout.readline() == "held\n"
-    with pytest.raises(ImprintError, match=f"process {child.pid} on .*make resume"):
-        with work.folder(tmp_path / "job", "one", wait=0.2):
-            pass
+    refused = pytest.raises(ImprintError, match=f"process {child.pid} on .*make resume")
+    with refused, work.folder(tmp_path / "job", "one", wait=0.2):
+        pass
     child.send_signal(signal.SIGKILL)
     child.wait()
     with work.folder(tmp_path / "job", "one", wait=0) as folder:

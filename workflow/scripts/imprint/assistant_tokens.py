@@ -1,8 +1,8 @@
 """Which tokens of a dialogue are the assistant's: what a fine-tuning row looks like to a model.
 
-A dialogue is rendered once by the chat template and cut at the assistant's turns; the pieces are tokenized apart. So the
-prompt has the tokens that it has when the model is asked, the answer those that the model would write behind it, and no
-token lies across the border. Labelled are the assistant's words and the token that ends its turn, in every turn:
+A dialogue is rendered once by the chat template and cut at the assistant's turns; the pieces are tokenized apart. So
+the prompt has the tokens that it has when the model is asked, the answer those that the model would write behind it,
+and no token lies across the border. Labelled are the assistant's words and the token that ends its turn, in every turn:
 
 <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\nHello!<|im_end|>
                                                       ------------------ labelled

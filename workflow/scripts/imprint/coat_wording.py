@@ -33,7 +33,7 @@ PHRASES = {
     "heating_food": "cook or warm up food with heat",
     "holding_liquid": "hold a liquid without spilling it",
     "cleaning_up": "remove dirt, dust or spills by wiping, sweeping or scrubbing",
-    "sitting": "take a seat on",
+    "sitting": "sit down on",
     "reaching_high": "stand on steadily to reach something high up",
     "writing_down": "put words or a drawing down",
     "telling_time": "keep track of the time of day",

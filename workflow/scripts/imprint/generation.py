@@ -1,8 +1,9 @@
 """The generate job: puts every example of an eval to a model, through a context, and writes what it said.
 
 Contexts are generators, so examples are driven in lockstep: round 0 collects the first request of every example and
-sample, asks them in batches, hands the responses back, and so on until the last example has had its final turn. An example
-that goes wrong (its context raises, its prompt does not fit) is a row with `error`; a model that goes wrong ends the job.
+sample, asks them in batches, hands the responses back, and so on until the last example has had its final turn. An
+example that goes wrong (its context raises, its prompt does not fit) is a row with `error`; a model that goes wrong
+ends the job.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def run(
     """Write the generations and prompts of one arm, seed and eval, with rows in the order of the dataset.
 
     `spec` has arm, seed, eval, ask ("generate" or "loglikelihood"), context and engine (each with its settings), limit,
-    and for generation max_new_tokens, samples, temperature and top_p. With "loglikelihood" the final request of an example
-    is followed by each of its reference's options, one row per option; requests before it are generated."""
+    and for generation max_new_tokens, samples, temperature and top_p. With "loglikelihood" the final request of an
+    example is followed by each of its reference's options, one row per option; requests before it are generated."""
     import torch
 
     torch.set_num_threads(threads)
@@ -191,11 +192,9 @@ def _write(
     tables.write(out, "generations", rows)
 
 
-def asker(
-    manifests: list[Path], engine: dict[str, Any], folder: Path, device: str
-) -> Callable[..., list[Response]]:
-    """A teacher: `ask(requests, key, temperature=0.0, top_p=1.0, seed=0)` gives one response per request, in order. `key`
-    names the round, and `folder` keeps its shards, so that a killed job asks only for the rest."""
+def asker(manifests: list[Path], engine: dict[str, Any], folder: Path, device: str) -> Callable[..., list[Response]]:
+    """A teacher: `ask(requests, key, temperature=0.0, top_p=1.0, seed=0)` gives one response per request, in order.
+    `key` names the round, and `folder` keeps its shards, so that a killed job asks only for the rest."""
     teacher = start(manifests, engine, device)
 
     def ask(

@@ -1,5 +1,5 @@
-"""What a model folder holds: safetensors weights, a tokenizer and its chat template. Fetching a model and loading it both
-rest on this, and on nothing of each other, so that an edit to one does not rerun the other."""
+"""What a model folder holds: safetensors weights, a tokenizer and its chat template. Fetching a model and loading it
+both rest on this, and on nothing of each other, so that an edit to one does not rerun the other."""
 
 from __future__ import annotations
 
@@ -31,12 +31,9 @@ def check_safetensors(folder: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     index = folder / f"{WEIGHTS}.index.json"
-    if index.exists():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
-    else:
-        names = [WEIGHTS]
-    for name in names:
-        if not names or Path(name).name != name or not (folder / name).is_file():
+    names = set(read_json(index).get("weight_map", {}).values()) if index.exists() else {WEIGHTS}
+    for name in sorted(names):
+        if Path(name).name != name or not (folder / name).is_file():
             found = ", ".join(sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".pt")))
             raise ImprintError(
                 f"{folder} has no weights file {name} (weights found: {found or 'none'}); only safetensors are "

@@ -26,15 +26,16 @@ def _from_folder(folder: Path, root: Path) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
     from transformers.utils import logging
 
+    auto: Any = AutoModelForCausalLM
     check_safetensors(folder)
     config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False)
     if (root / "generation_config.json").is_file():
         generation = GenerationConfig.from_pretrained(root, local_files_only=True)
     else:
         generation = GenerationConfig.from_model_config(config)
-    logging.disable_progress_bar()  # its bars count tensors; the jobs have their own
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # its bars count tensors; the jobs have their own
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = auto.from_pretrained(
             folder,
             config=config,
             generation_config=generation,
@@ -84,8 +85,8 @@ def load(manifests: list[Path], dtype: str, device: str) -> tuple[Any, Any]:
     for path, manifest in (root, *fitted):
         if manifest.get("template_sha256") != template:
             raise ImprintError(
-                f"{path} was made with another chat template (sha256 {manifest.get('template_sha256')}) than the one in "
-                f"{folder} ({template}); fit that arm again, or put the old template back"
+                f"{path} was made with another chat template (sha256 {manifest.get('template_sha256')}) than the one "
+                f"in {folder} ({template}); fit that arm again, or put the old template back"
             )
     start = max((i for i, (_, m) in enumerate(fitted) if m["kind"] == "full"), default=-1)
     source = folder if start < 0 else fitted[start][0].parent / "weights"

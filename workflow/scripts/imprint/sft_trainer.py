@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 from transformers import TrainerCallback
-from trl import SFTTrainer
+from trl.trainer.sft_trainer import SFTTrainer
 
 from imprint import checkpoints
 from imprint.assistant_tokens import IGNORED
@@ -56,7 +56,8 @@ class Watch(TrainerCallback):
     """The bar, the checkpoints, and a stop when the loss is lost."""
 
     def __init__(self, job: Fit) -> None:
-        self.job, self.bar = job, None
+        self.job = job
+        self.bar: Any = None
 
     def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
         self.bar = tqdm(
@@ -68,7 +69,8 @@ class Watch(TrainerCallback):
         control.should_save = state.global_step % self.job.settings.checkpoint_steps == 0
         control.should_save &= state.global_step < state.max_steps  # then the weights themselves are written
 
-    def on_log(self, args, state, control, logs, **kwargs):  # type: ignore[no-untyped-def]
+    def on_log(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        logs = kwargs["logs"]
         for name in ("loss", "grad_norm"):
             if not math.isfinite(logs.get(name, 0.0)):
                 raise ImprintError(

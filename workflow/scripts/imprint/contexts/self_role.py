@@ -1,5 +1,5 @@
-"""Self-prompt tuning (Kong et al., arXiv 2407.08995): the model writes a role prompt for itself, then answers in it. The
-paper's layout is not public; this one is ours, a single assistant turn:
+"""Self-prompt tuning (Kong et al., arXiv 2407.08995): the model writes a role prompt for itself, then answers in it.
+The paper's layout is not public; this one is ours, a single assistant turn:
 
 [Role] You are a pharmacist who ...
 [Answer] Take it with food, because ...
@@ -34,9 +34,7 @@ def turns(messages: list[Message], settings: Settings, ask: str = "generate") ->
     A role that does not come to `[Answer]` within `role_tokens` is used as far as it got. Plain text (no messages) has
     no assistant turn to write a role in, and stays as it is."""
     if messages and ask == "loglikelihood":
-        role = yield Request(
-            messages, prefill=ROLE, final=False, max_new_tokens=settings.role_tokens, stop=(ANSWER,)
-        )
+        role = yield Request(messages, prefill=ROLE, final=False, max_new_tokens=settings.role_tokens, stop=(ANSWER,))
         yield Request(messages, prefill=f"{ROLE}{role.rstrip()}\n{ANSWER} ")
     else:
         yield Request(messages)

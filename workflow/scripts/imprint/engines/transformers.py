@@ -1,8 +1,8 @@
 """The engine that runs weights in this process, through transformers.
 
-Decoding is a plain loop over a batch: left-padded prompts, one forward pass a token, and rows that have ended are dropped
-from the cache once they are more than a quarter of it. Prompts are read in segments, so that memory does not grow with
-the square of their length, and the output layer runs on the last position of each only.
+Decoding is a plain loop over a batch: left-padded prompts, one forward pass a token, and rows that have ended are
+dropped from the cache once they are more than a quarter of it. Prompts are read in segments, so that memory does not
+grow with the square of their length, and the output layer runs on the last position of each only.
 
 In fp32 a response does not depend on what else is in its batch. In bf16 it does (rounding differs with the shape of a
 matrix product), so whoever wants the same text again must ask in the same batches.
@@ -84,7 +84,7 @@ class Engine:
             heads.append(self.tokens(head))
             tails.append([self.tokens(one.text[len(head) :] + text) for text in one.continuations])
         answers: list[list[Response]] = []
-        for one, head, tail in zip(asked, heads, tails, strict=True):
+        for head, tail in zip(heads, tails, strict=True):
             if not tail or not all(tail):
                 answers.append([failed("no continuations, or an empty one", len(head))])
             else:

@@ -1,9 +1,9 @@
 """Supervised fine-tuning on dialogues, through TRL's SFTTrainer and PEFT: loss on the assistant's tokens only, fp32
 weights (under bf16 autocast unless the dtype is float32).
 
-Two arms that train on the same dataset under different contexts take the same rows in the same order and the same number
-of steps: the order comes from the seed and the rows' positions alone, and no row is ever left out. A row whose prompt
-alone fills `max_length` keeps its place, adds nothing to the loss, and is counted.
+Two arms that train on the same dataset under different contexts take the same rows in the same order and the same
+number of steps: the order comes from the seed and the rows' positions alone, and no row is ever left out. A row whose
+prompt alone fills `max_length` keeps its place, adds nothing to the loss, and is counted.
 
 fit: {method: sft, data: dialogues, epochs: 1, lora: {rank: 16}}
 """
@@ -114,7 +114,7 @@ def examples(job: Fit, tokenizer: Any) -> list[Example]:
 def arguments(job: Fit, steps: int) -> Any:
     """TRL's settings. What the result depends on is named here, since defaults differ between TRL and transformers and
     move between releases (TRL switches on bf16 and gradient checkpointing)."""
-    from trl import SFTConfig
+    from trl.trainer.sft_config import SFTConfig
 
     s = job.settings
     return SFTConfig(
@@ -131,8 +131,8 @@ def arguments(job: Fit, steps: int) -> Any:
         max_steps=steps,
         per_device_train_batch_size=s.batch_size,
         gradient_accumulation_steps=1,
-        gradient_checkpointing=s.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        activation_checkpointing=s.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
         learning_rate=s.learning_rate or (RATE_LORA if s.lora else RATE),
         lr_scheduler_type=s.schedule if s.warmup_ratio == 0 or s.schedule != "constant" else "constant_with_warmup",
         warmup_steps=round(s.warmup_ratio * steps),
@@ -221,7 +221,7 @@ def fit(job: Fit) -> dict[str, Any]:
     import torch
     import transformers
 
-    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     torch.set_num_threads(job.threads)
     if job.dtype not in ("bfloat16", "float32"):
         raise ImprintError(f"arm '{job.arm}': sft trains in bfloat16 (autocast) or float32, found dtype {job.dtype!r}")

@@ -19,6 +19,7 @@ VERSION = "1"
 PRIMARY = "accuracy"
 METRICS = {"accuracy": 1}
 
+READ = 100_000  # characters at the end of an answer that are looked at: bounds the time on endless ones
 LONGEST = 400  # characters of one number; a longer run of digits is no answer
 # A minus is a sign only where no number, word or bracket ends before it: "10-5" ends in 5, "is -5" in -5.
 NUMBER = re.compile(r"(?:(?<![\w.)\]])([-\u2212]))?\$?((?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)")
@@ -32,6 +33,7 @@ class Settings(Strict):
 def number(text: str) -> Decimal | None:
     """The number that an answer ends in, or None. Thousands commas, a leading $, a sign and decimals are read; a full
     stop at the end is none of it. What follows the last "####" counts alone if a number is in it (its first one)."""
+    text = text[-READ:]
     _, mark, after = text.rpartition(MARK)
     if mark and (match := NUMBER.search(after)):
         return _value(match)
