@@ -5,9 +5,9 @@ rule check_leakage:
         code=experiment.code("check_leakage"),
     output:
         f"{RESULTS}/tables/contamination.parquet",
+    priority: 100
     params:
         spec=experiment.leakage_params(),
-    priority: 100
     script:
         "../workflow/scripts/check_leakage.py"
 

@@ -7,12 +7,12 @@ rule generate:
     output:
         generations=f"{RESULTS}/generations/{{arm}}/seed{{seed}}/{{eval}}.parquet",
         prompts=f"{RESULTS}/prompts/{{arm}}/seed{{seed}}/{{eval}}.parquet",
-    params:
-        spec=lambda w: experiment.generate_params(run_of(w)),
-    resources:
-        device=experiment.config.engine.device,
     benchmark:
         f"{RESULTS}/benchmarks/generate/{{arm}}.seed{{seed}}.{{eval}}.tsv"
+    resources:
+        device=experiment.config.engine.device,
+    params:
+        spec=lambda w: experiment.generate_params(run_of(w)),
     script:
         "../workflow/scripts/generate.py"
 

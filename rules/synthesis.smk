@@ -6,13 +6,13 @@ rule synthesize:
     output:
         dataset=f"{RESULTS}/datasets/{{dataset}}.parquet",
         attempts=f"{RESULTS}/datasets/{{dataset}}.attempts.parquet",
-    params:
-        spec=lambda w: experiment.dataset_params(w.dataset),
+    benchmark:
+        f"{RESULTS}/benchmarks/synthesize/{{dataset}}.tsv"
     wildcard_constraints:
         dataset=one_of(experiment.datasets(synthesised=True)),
     resources:
         device=experiment.config.engine.device,
-    benchmark:
-        f"{RESULTS}/benchmarks/synthesize/{{dataset}}.tsv"
+    params:
+        spec=lambda w: experiment.dataset_params(w.dataset),
     script:
         "../workflow/scripts/synthesize.py"

@@ -12,14 +12,14 @@ for method in experiment.methods:
             code=lambda w: experiment.fit_code(w.arm),
         output:
             f"{RESULTS}/arms/{{arm}}/seed{{seed}}/manifest.json",
-        params:
-            spec=lambda w: experiment.fit_params(w.arm, int(w.seed)),
+        benchmark:
+            f"{RESULTS}/benchmarks/train/{{arm}}.seed{{seed}}.tsv"
         wildcard_constraints:
             arm=one_of(experiment.fitted(method)),
         priority: 10
         resources:
             device=experiment.config.engine.device,
-        benchmark:
-            f"{RESULTS}/benchmarks/train/{{arm}}.seed{{seed}}.tsv"
+        params:
+            spec=lambda w: experiment.fit_params(w.arm, int(w.seed)),
         script:
             "../workflow/scripts/train.py"

@@ -63,7 +63,11 @@ BAD = [
         {"arms": {"tuned": {"apply": {"context": "role_pla"}}}},
         ["arms.tuned.apply.context", "'role_pla'", "'role_play'"],
     ),
-    ("unknown dataset of an eval", {"evals": {"general": {"dataset": "generall"}}}, ["evals.general.dataset", "generall"]),
+    (
+        "unknown dataset of an eval",
+        {"evals": {"general": {"dataset": "generall"}}},
+        ["evals.general.dataset", "generall"],
+    ),
     ("unknown dataset of a fit", {"arms": {"tuned": {"fit": {"data": "dialoges"}}}}, ["arms.tuned.fit", "dialoges"]),
     ("unknown bundled file", {"datasets": {"general": {"bundled": "nope.jsonl"}}}, ["datasets.general", "nope.jsonl"]),
     ("a bundled path that leaves", {"datasets": {"general": {"bundled": "../../etc/x"}}}, ["datasets.general"]),
@@ -80,7 +84,11 @@ BAD = [
     ("control shares no eval", {"arms": {"base": {"evals": []}}}, ["arms.tuned.control", "shares no eval", "'base'"]),
     ("results leave the project", {"results": "../elsewhere"}, ["results", "leaves the project"]),
     ("absolute results", {"results": "/tmp/elsewhere"}, ["results", "leaves the project"]),
-    ("model path leaves the project", {"models": {"tiny": {"wheel": None, "sha256": None, "path": "/models/x"}}}, ["models.tiny.path", "leaves"]),
+    (
+        "model path leaves the project",
+        {"models": {"tiny": {"wheel": None, "sha256": None, "path": "/models/x"}}},
+        ["models.tiny.path", "leaves"],
+    ),
     ("hub without a revision", {"models": {"more": {"hub": "a/b"}}}, ["models.more", "revision"]),
     ("wheel without a hash", {"models": {"more": {"wheel": "a==1"}}}, ["models.more", "sha256"]),
     ("no such model folder", {"models": {"more": {"path": "resources/none"}}}, ["models.more.path", "resources/none"]),
@@ -88,7 +96,11 @@ BAD = [
     ("samples at temperature 0", {"evals": {"general": {"samples": 4}}}, ["evals.general", "temperature"]),
     ("unknown chart", {"charts": ["scors"]}, ["charts", "'scors'", "'scores'"]),
     ("unknown engine", {"engine": {"name": "vlmm"}}, ["engine.name", "'vlmm'"]),
-    ("a licence that was not accepted", {"datasets": {"lima": {"catalog": "lima"}}}, ["datasets.lima", "accept_licences"]),
+    (
+        "a licence that was not accepted",
+        {"datasets": {"lima": {"catalog": "lima"}}},
+        ["datasets.lima", "accept_licences"],
+    ),
     (
         "leakage by content",
         {"evals": {"train_again": {"dataset": "shuffled", "score": "numeric"}}},
@@ -162,7 +174,15 @@ def test_not_utf8_and_missing(tmp_path: Path) -> None:
 def test_numbers_as_people_write_them(tmp_path: Path) -> None:
     path = tmp_path / "numbers.yaml"
     path.write_text("a: 1e-5\nb: 1\nc: 1.5E3\nd: 2026-01-02\ne: .5\nf: '1e-5'\ng: 0.1.2\n")
-    assert strict_yaml.load(path) == {"a": 1e-5, "b": 1, "c": 1500.0, "d": "2026-01-02", "e": 0.5, "f": "1e-5", "g": "0.1.2"}
+    assert strict_yaml.load(path) == {
+        "a": 1e-5,
+        "b": 1,
+        "c": 1500.0,
+        "d": "2026-01-02",
+        "e": 0.5,
+        "f": "1e-5",
+        "g": "0.1.2",
+    }
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda path: path.name)
@@ -171,7 +191,9 @@ def test_shipped_configs_are_valid(file: Path) -> None:
 
 
 def test_the_manual_is_in_step() -> None:
-    assert (ROOT / "config/README.md").read_text() == manual.render(), "run: python -m imprint.manual > config/README.md"
+    assert (ROOT / "config/README.md").read_text() == manual.render(), (
+        "run: python -m imprint.manual > config/README.md"
+    )
 
 
 def test_every_field_is_described() -> None:
@@ -186,11 +208,16 @@ def test_every_field_is_described() -> None:
 
 
 def test_loading_a_config_does_not_import_torch() -> None:
-    code = "import sys; from pathlib import Path; from imprint import config, leakage, experiment; " \
-        "c = config.load([Path('config/config.yaml')]); leakage.check(c); " \
-        "experiment.Experiment(c).runs; print([m for m in ('torch', 'transformers', 'lm_eval', 'polars') if m in sys.modules])"
+    code = (
+        "import sys; from pathlib import Path; from imprint import config, leakage, experiment; "
+        "c = config.load([Path('config/config.yaml')]); leakage.check(c); "
+        "experiment.Experiment(c).runs; "
+        "print([m for m in ('torch', 'transformers', 'lm_eval', 'polars') if m in sys.modules])"
+    )
     environment = {**os.environ, "PYTHONPATH": "workflow/scripts"}
-    out = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert out.stdout.strip() == "[]"
 
 
@@ -200,24 +227,35 @@ def test_loading_a_config_does_not_import_torch() -> None:
     [
         (GOOD.replace("parent: base", "parent: bass"), ["arms.tuned.parent", "'bass'", "'base'"]),
         (GOOD + "limit: many\n", ["limit", "'many'"]),
-        *[(text, parts) for name, text, parts in BROKEN if name in ("broken YAML", "empty file", "alias bomb", "duplicate key")],
+        *[
+            (text, parts)
+            for name, text, parts in BROKEN
+            if name in ("broken YAML", "empty file", "alias bomb", "duplicate key")
+        ],
     ],
 )
 def test_snakemake_stops_at_once(text: str, parts: list[str], project: Path) -> None:
     """The whole command: one message, no traceback, no file left behind, within seconds."""
     (project / "bad.yaml").write_text(text)
-    before = sorted(path for path in project.rglob("*") if ".snakemake" not in path.parts and "__pycache__" not in path.parts)
+    before = sorted(
+        path for path in project.rglob("*") if ".snakemake" not in path.parts and "__pycache__" not in path.parts
+    )
     start = time.monotonic()
     out = subprocess.run(
         [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "bad.yaml"],
-        cwd=project, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     seconds = time.monotonic() - start
     message = out.stdout + out.stderr
     assert out.returncode != 0
     for part in [*parts, "bad.yaml"]:
         assert part in message
     assert "Traceback" not in message
-    after = sorted(path for path in project.rglob("*") if ".snakemake" not in path.parts and "__pycache__" not in path.parts)
+    after = sorted(
+        path for path in project.rglob("*") if ".snakemake" not in path.parts and "__pycache__" not in path.parts
+    )
     assert before == after
     assert seconds < 20, "an idle machine takes two seconds; this bound only catches a hang"

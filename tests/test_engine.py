@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import pico
+from imprint import grouped_attention
 from imprint.engines import Candidates, Prompt
 from imprint.engines.transformers import Engine
 from imprint.model_files import load_tokenizer
@@ -51,15 +52,32 @@ def test_a_batch_says_what_each_prompt_says_alone(engine):
     same(engine.generate(asked[::-1]), engine.generate(asked)[::-1])
 
 
-def test_greedy_equals_transformers_own_generate(engine):
+def test_greedy_equals_transformers_own_generate(engine, plain_model):
     for one in prompts(engine)[:2]:
         ids = torch.tensor([engine.tokens(one.text)])
-        out = engine.model.generate(
+        out = plain_model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False, pad_token_id=2
         )[0, ids.shape[1] :]
         (response,) = engine.generate([one])
         assert response.text == engine.tokenizer.decode(out, skip_special_tokens=True)
         assert response.response_tokens == len(out) and response.prompt_tokens == ids.shape[1]
+
+
+def test_grouped_attention_is_attention(engine, plain_model):
+    assert engine.model.config._attn_implementation == grouped_attention.NAME
+    assert plain_model.config._attn_implementation == "sdpa"
+    ids = torch.randint(3, 250, (3, 50), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[0, :20] = mask[1, :3] = 0
+    with torch.inference_mode():
+        ours, theirs = (m(ids, attention_mask=mask).logits[mask.bool()] for m in (engine.model, plain_model))
+    assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_models_with_another_attention_keep_it(plain_model, monkeypatch):
+    monkeypatch.setattr(grouped_attention, "MODELS", frozenset())
+    grouped_attention.install(plain_model)
+    assert plain_model.config._attn_implementation == "sdpa"
 
 
 def test_long_prompts_are_read_in_segments(engine, monkeypatch):
@@ -69,10 +87,8 @@ def test_long_prompts_are_read_in_segments(engine, monkeypatch):
 
 
 def test_rows_that_end_are_dropped_and_change_nothing(engine, monkeypatch):
-    asked = [
-        dataclasses.replace(one, max_new_tokens=count)
-        for one, count in zip(prompts(engine), (3, 30, 1, 9, 17), strict=True)
-    ]
+    counts = (3, 30, 1, 9, 17)
+    asked = [dataclasses.replace(one, max_new_tokens=n) for one, n in zip(prompts(engine), counts, strict=True)]
     dropped, select = [], type(engine._prefill([[1]])[0]).batch_select_indices
     monkeypatch.setattr(
         "transformers.DynamicCache.batch_select_indices",
@@ -82,7 +98,7 @@ def test_rows_that_end_are_dropped_and_change_nothing(engine, monkeypatch):
     assert dropped, "the test is to drop rows"
     monkeypatch.setattr("imprint.engines.transformers.LIVE", 0.0)
     same(engine.generate(asked), found)
-    assert [one.response_tokens for one in found] == [3, 30, 1, 9, 17]
+    assert tuple(one.response_tokens for one in found) == counts
     assert {one.finish_reason for one in found} == {"length"}
 
 
@@ -160,16 +176,22 @@ def test_a_prompt_that_does_not_fit_is_an_error_and_costs_nobody_else(engine):
     assert "empty" in engine.generate([Prompt("", 5)])[0].error
 
 
-def plain_pass(engine, prompt, continuation):
+@pytest.fixture
+def plain_model(folder):
+    """The model as transformers loads it, with its own attention."""
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+def plain_pass(model, engine, prompt, continuation):
     """Log-likelihood by one forward pass over everything."""
     head, tail = engine.tokens(prompt), engine.tokens(continuation)
     with torch.inference_mode():
-        logprobs = engine.model(torch.tensor([head + tail])).logits[0].float().log_softmax(1)
+        logprobs = model(torch.tensor([head + tail])).logits[0].float().log_softmax(1)
     return sum(float(logprobs[len(head) + i - 1, token]) for i, token in enumerate(tail)), len(tail)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_likelihoods_equal_a_plain_forward_pass(engine, monkeypatch, batch_size):
+def test_likelihoods_equal_a_plain_forward_pass(engine, plain_model, monkeypatch, batch_size):
     monkeypatch.setattr(engine, "batch_size", batch_size)
     monkeypatch.setattr("imprint.engines.transformers.SCORED", 16)  # so that long options are read in parts
     options = ("A", " the banana", "é" * 9, "a much longer answer than the others, which you are to read in parts")
@@ -177,21 +199,21 @@ def test_likelihoods_equal_a_plain_forward_pass(engine, monkeypatch, batch_size)
     for one, found in zip(asked, engine.loglikelihood(asked), strict=True):
         assert [response.text for response in found] == list(one.continuations)
         for response in found:
-            total, count = plain_pass(engine, one.text, response.text)
+            total, count = plain_pass(plain_model, engine, one.text, response.text)
             assert response.logprob_sum == pytest.approx(total, abs=1e-4)
             assert (response.response_tokens, response.finish_reason) == (count, None)
 
 
-def test_plain_text_is_scored_behind_the_start_token(engine):
+def test_plain_text_is_scored_behind_the_start_token(engine, plain_model):
     text = "You are in the system and the user is a assistant. " * 12
     ((response,),) = engine.loglikelihood([Candidates(engine.render([]), (text,))])
-    total, _ = plain_pass(engine, "<|im_start|>", text)
+    total, _ = plain_pass(plain_model, engine, "<|im_start|>", text)
     assert response.logprob_sum == pytest.approx(total, abs=1e-3) and response.prompt_tokens == 1
 
 
-def test_a_space_at_the_end_of_the_prompt_goes_to_the_continuation(engine):
+def test_a_space_at_the_end_of_the_prompt_goes_to_the_continuation(engine, plain_model):
     ((response,),) = engine.loglikelihood([Candidates("Answer: ", ("the sea",))])
-    total, count = plain_pass(engine, "Answer:", " the sea")
+    total, count = plain_pass(plain_model, engine, "Answer:", " the sea")
     assert response.logprob_sum == pytest.approx(total, abs=1e-4)
     assert response.text == "the sea" and response.response_tokens == count
 

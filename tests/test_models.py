@@ -345,6 +345,14 @@ def test_no_silent_fallback(project, root):
         models.load([root, manifest], "float32", "cpu")
 
 
+def test_auto_is_the_number_format_that_the_processor_has(monkeypatch):
+    assert models.dtype_of("float16", "cpu") == "float16"
+    for has, expected in (({"avx512_bf16": True}, "bfloat16"), ({"avx512_bf16": False, "avx2": True}, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has)
+        assert models.dtype_of("auto", "cpu") == expected
+        assert models.dtype_of("auto", "cuda") == "bfloat16"
+
+
 def test_importing_fetches_no_torch():
     code = (
         "import sys; from imprint import generation, models, sources, work; from imprint.engines import transformers; "

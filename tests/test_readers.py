@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -90,7 +91,7 @@ def test_wrong_encoding(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes('{"messages": "\u00e9"}'.encode("latin-1"))
     for module in (jsonl, gsm8k, lima):
-        with pytest.raises(ImprintError, match="UTF-8|readable JSON"):
+        with pytest.raises(ImprintError, match=r"UTF-8|readable JSON"):
             read(module, {path.name: path})
 
 
@@ -99,10 +100,8 @@ def test_jsonl_raises_nothing_else(tmp_path_factory: pytest.TempPathFactory, tex
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     path.write_text(text, encoding="utf-8", errors="replace")
     for module in (jsonl, gsm8k, lima):
-        try:
+        with contextlib.suppress(ImprintError):
             read(module, {path.name: path})
-        except ImprintError:
-            pass
 
 
 def test_bundled_files_are_valid() -> None:
@@ -125,7 +124,7 @@ def test_gsm8k_rows(tmp_path: Path) -> None:
     for wrong in ({"question": "?"}, {"question": "?", "answer": 3}, {"question": "?", "answer": "6"}):
         with pytest.raises(ImprintError, match="line 2"):
             read(gsm8k, write(tmp_path / "test.jsonl", row, wrong))
-    with pytest.raises(ImprintError, match='found .*many.*; end it with "#### " and a number'):
+    with pytest.raises(ImprintError, match=r'found .*many.*; end it with "#### " and a number'):
         read(gsm8k, write(tmp_path / "test.jsonl", {"question": "?", "answer": "#### many"}))
 
 
@@ -174,7 +173,7 @@ def test_reasoning_gym_errors() -> None:
     pytest.importorskip("reasoning_gym")
     with pytest.raises(ImprintError, match="no task 'chain_sums'; write one of: chain_sum"):
         list(reasoning_gym.rows(reasoning_gym.Settings(task="chain_sums", n=1), {}))
-    with pytest.raises(ImprintError, match="refuses the config .*unexpected"):
+    with pytest.raises(ImprintError, match=r"refuses the config .*unexpected"):
         list(reasoning_gym.rows(reasoning_gym.Settings(task="chain_sum", n=1, config={"unexpected": 1}), {}))
     with pytest.raises(ImprintError, match="refuses the config"):
         list(reasoning_gym.rows(reasoning_gym.Settings(task="chain_sum", n=1, config={"min_terms": -1}), {}))

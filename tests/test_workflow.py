@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pico
 import pytest
+
+import pico
 import workflow
 from conftest import make_project
-
 from imprint import tables
 
 pytestmark = pytest.mark.workflow
 
-REPORT = {"report", "database", *(f"plot {chart}" for chart in ("scores", "differences", "instruction_types", "loss_curves"))}
+REPORT = {
+    "report",
+    "database",
+    *(f"plot {chart}" for chart in ("scores", "differences", "instruction_types", "loss_curves")),
+}
 AGGREGATE = {"summarize", "collect", *REPORT}
 CHARTS_OF_SCORES = {"summarize", "database", "report", "plot scores", "plot differences", "plot instruction_types"}
 
@@ -60,7 +63,9 @@ def test_every_arm_eval_and_metric_is_in_the_tables(finished: Path) -> None:
     results = finished / "results"
     with duckdb.connect(str(results / "imprint.duckdb"), read_only=True) as db:
         rows = db.execute("select arm, eval, metric, n_attempted, n_scored, n_error from summary").fetchall()
-        assert {row[:2] for row in rows} == {(a, e) for a in ("base", "instruct", "shuffled") for e in ("general", "constraints")}
+        assert {row[:2] for row in rows} == {
+            (a, e) for a in ("base", "instruct", "shuffled") for e in ("general", "constraints")
+        }
         assert all(attempted == scored + error for *_, attempted, scored, error in rows)
         counts = db.execute("select count(*) from generations where eval = 'constraints'").fetchone()
         assert counts == (3 * 8,)
@@ -100,8 +105,13 @@ def test_one_learning_rate(done: Path) -> None:
 
 
 def test_one_arm_added(done: Path) -> None:
-    workflow.edit(done, lambda config: config["arms"].update(played={"parent": "base", "apply": {"context": "role_play"}}))
-    assert workflow.planned(done) == {*runs("played"), *AGGREGATE, "check_leakage"} - {"check_leakage", "plot loss_curves"} | {"plot loss_curves"}
+    workflow.edit(
+        done, lambda config: config["arms"].update(played={"parent": "base", "apply": {"context": "role_play"}})
+    )
+    assert workflow.planned(done) == {*runs("played"), *AGGREGATE, "check_leakage"} - {
+        "check_leakage",
+        "plot loss_curves",
+    } | {"plot loss_curves"}
 
 
 def test_one_arm_removed(done: Path) -> None:
@@ -109,7 +119,10 @@ def test_one_arm_removed(done: Path) -> None:
     assert workflow.planned(done) == {*AGGREGATE, "check_leakage"}
     workflow.run(done)
     with duckdb.connect(str(done / "results/imprint.duckdb"), read_only=True) as db:
-        assert {row[0] for row in db.execute("select distinct arm from summary union select distinct arm from scores").fetchall()} == {
+        assert {
+            row[0]
+            for row in db.execute("select distinct arm from summary union select distinct arm from scores").fetchall()
+        } == {
             "base",
             "instruct",
         }
@@ -128,7 +141,14 @@ def test_one_arm_removed(done: Path) -> None:
         ),
         (
             "workflow/scripts/score.py",
-            {*(f"score {arm} 0 {ev}" for arm in ("base", "instruct", "shuffled") for ev in ("general", "constraints")), *CHARTS_OF_SCORES},
+            {
+                *(
+                    f"score {arm} 0 {ev}"
+                    for arm in ("base", "instruct", "shuffled")
+                    for ev in ("general", "constraints")
+                ),
+                *CHARTS_OF_SCORES,
+            },
         ),
         ("workflow/scripts/summarize.py", CHARTS_OF_SCORES - {"plot instruction_types"}),
         ("resources/captions/scores.md", {"plot scores", "report"}),
@@ -150,7 +170,13 @@ def test_a_datasets_bytes_changed(done: Path) -> None:
     path.write_text(path.read_text().replace("?", " ?", 1))
     arms = ("base", "instruct", "shuffled")
     jobs = {f"{rule} {arm} 0 general" for rule in ("generate", "score") for arm in arms}
-    assert workflow.planned(done) == {"prepare general", "check_leakage", *jobs, *AGGREGATE - {"plot loss_curves"}, "plot loss_curves"}
+    assert workflow.planned(done) == {
+        "prepare general",
+        "check_leakage",
+        *jobs,
+        *AGGREGATE - {"plot loss_curves"},
+        "plot loss_curves",
+    }
 
 
 def test_a_second_seed_runs_only_itself(done: Path) -> None:
@@ -167,31 +193,22 @@ def _wait(condition: Callable[[], bool], process: subprocess.Popen, seconds: flo
         time.sleep(0.02)
 
 
-def _running(project: Path, script: str) -> bool:
-    """Whether a job script of this project runs now."""
+def _jobs(project: Path, script: str = "") -> dict[int, str]:
+    """Process id -> command line of what runs in this project's folder, or just of one of its job scripts."""
+    found = {}
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and (entry / "cwd").resolve() == project.resolve():
-                if re.search(rf"\.snakemake/scripts/\S*{script}", (entry / "cmdline").read_bytes().decode(errors="replace")):
-                    return True
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().decode(errors="replace")
         except OSError:
-            continue
-    return False
-
-
-def _jobs(project: Path) -> Iterator[int]:
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and (entry / "cwd").resolve() == project.resolve():
-                yield int(entry.name)
-        except OSError:
-            continue
+            continue  # it ended meanwhile
+    return {pid: line for pid, line in found.items() if script in line}
 
 
 KILLS: dict[str, Callable[[Path], bool]] = {
     "training": lambda p: any((p / "results/arms/instruct/seed0/work").rglob("trainer_state.json")),
     "generation": lambda p: any(p.glob("results/generations/*/seed0/*.work/*.parquet")),
-    "aggregation": lambda p: _running(p, "summarize.py"),
+    "aggregation": lambda p: bool(_jobs(p, "summarize.py")),
 }
 
 
@@ -206,9 +223,13 @@ def test_sigkill_then_resume(stage: str, orphan: bool, finished: Path, tmp_path:
         shutil.copytree(finished, project, symlinks=True)
         (project / "results/tables/summary.parquet").unlink()
     process = subprocess.Popen(
-        workflow.command(), cwd=project, env=workflow.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        workflow.command(),
+        cwd=project,
+        env=workflow.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
-    )  # fmt: skip
+    )
     _wait(lambda: KILLS[stage](project), process)
     if orphan:
         process.kill()
@@ -216,10 +237,15 @@ def test_sigkill_then_resume(stage: str, orphan: bool, finished: Path, tmp_path:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     resume = subprocess.run(
-        [workflow.command()[0], "-m", "imprint.resume"], cwd=project, env=workflow.environment(), capture_output=True, text=True, check=True
-    )  # fmt: skip
+        [workflow.command()[0], "-m", "imprint.resume"],
+        cwd=project,
+        env=workflow.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert ("ending" in resume.stdout) or not orphan
-    assert not list(_jobs(project)), "an orphan outlived `make resume`"
+    assert not _jobs(project), "an orphan outlived `make resume`"
     workflow.run(project, "--unlock")
     workflow.run(project, "--rerun-incomplete")
     broken, unbroken = workflow.contents(project), workflow.contents(finished)
@@ -236,7 +262,9 @@ def test_prune_lists_what_no_config_needs(done: Path) -> None:
             other.unlink()
 
     def prune(*flags: str) -> str:
-        return subprocess.run([*command, *flags], cwd=done, env=workflow.environment(), capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            [*command, *flags], cwd=done, env=workflow.environment(), capture_output=True, text=True, check=True
+        ).stdout
 
     listed = prune()
     assert "results/arms/shuffled/seed0" in listed

@@ -19,7 +19,12 @@ VARYING = {"seconds", "cpu_seconds", "peak_memory_bytes"}
 
 def environment() -> dict[str, str]:
     """The environment of a job of ours: passive threads, no user profile."""
-    return {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": "workflow/scripts", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {
+        **os.environ,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONPATH": "workflow/scripts",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 def command(*arguments: str) -> list[str]:

@@ -8,5 +8,8 @@ with runtime.job(snakemake):
     files = {name: value for name, value in snakemake.input.items() if name != "code"}
     database.write_duckdb(
         Path(snakemake.output[0]),
-        {name: [Path(path) for path in ([value] if isinstance(value, str) else value)] for name, value in files.items()},
+        {
+            name: [Path(path) for path in ([value] if isinstance(value, str) else value)]
+            for name, value in files.items()
+        },
     )

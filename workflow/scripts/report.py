@@ -12,7 +12,7 @@ with runtime.job(snakemake):
     from imprint.identity import atomic
 
     spec = json.loads(snakemake.params.spec)
-    names = [name for name in snakemake.input.keys() if name in tables.SCHEMAS]
+    names = [name for name in dict(snakemake.input.items()) if name in tables.SCHEMAS]
     files = {name: snakemake.input[name] for name in names}
     files = {name: [value] if isinstance(value, str) else value for name, value in files.items()}
     frames = {name: pl.from_arrow(tables.concat([Path(p) for p in paths], name)) for name, paths in files.items()}

@@ -25,7 +25,7 @@ def problems(config: Config) -> Iterator[str]:
     """Problems that only show when the parts are seen together, or beside the files that they name."""
     for name, model in config.models.items():
         if model.path and not list(Path(model.path).glob("*.safetensors")):
-            yield f"models.{name}.path: '{model.path}' is no folder with safetensors; put the model there, or link it in"
+            yield f"models.{name}.path: '{model.path}' is no folder with safetensors; copy the model there"
     for name, dataset in config.datasets.items():
         where = f"datasets.{name}"
         entry = dataset.entry() if dataset.source != "synth" else None
@@ -65,7 +65,9 @@ def problems(config: Config) -> Iterator[str]:
             elif control == name:
                 yield f"{where}.control: the arm is its own control; write another arm"
             elif not set(config.evals_of(name)) & set(config.evals_of(control)):
-                yield f"{where}.control: shares no eval with '{control}'; add one to `evals` of both, or drop the control"
+                yield (
+                    f"{where}.control: shares no eval with '{control}'; add one to `evals` of both, or drop the control"
+                )
         needs = config.needs(name)
         for dataset_name in needs.datasets:
             if dataset_name not in config.datasets:
@@ -112,5 +114,6 @@ def _cycles(config: Config) -> Iterator[str]:
     for start in graph:
         if cycle := visit(start, []):
             kind, name = cycle[0].split("/")
-            yield f"{kind}s.{name}: made from itself: {' -> '.join(step.split('/')[1] for step in cycle)}; break the cycle"
+            path = " -> ".join(step.split("/")[1] for step in cycle)
+            yield f"{kind}s.{name}: made from itself: {path}; break the cycle"
             return

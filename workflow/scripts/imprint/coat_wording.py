@@ -89,7 +89,9 @@ def question(task: str, utility: str, job: str | None, options: list[str], ask: 
         start = f"What household object should I use to {PHRASES.get(utility, f'do this: {utility_text(utility)}')}?"
     else:
         state = "" if task == "0" else ", in which state,"
-        start = f"What household object{state} should I use for {utility_text(utility)} in this task: {job}?"
+        start = (
+            f"I want to do this at home: {job}. What household object{state} should I use for {utility_text(utility)}?"
+        )
     parts = [part for part in (start, GUIDANCE[task], HINT if hint else "") if part]
     if ask == "json":
         parts.append("Choose one of these.")

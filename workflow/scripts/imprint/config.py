@@ -99,7 +99,9 @@ class Engine(Strict):
 
     name: str = Field("transformers", description="module in imprint/engines")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
-        "auto", description="of the weights in generation and of autocast in training; auto is bfloat16"
+        "auto",
+        description="of the weights in generation and of autocast in training; auto is bfloat16 where the processor "
+        "computes in it, else float32",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto is cuda where a job was given a GPU, else cpu; never enters an arm's identity"
@@ -161,7 +163,9 @@ class Dataset(Strict):
     def _parse(cls, raw: Any) -> Any:
         given = [key for key in SOURCES if isinstance(raw, dict) and key in raw]
         if len(given) != 1:
-            raise ValueError(f"found {raw!r:.80}; write exactly one of {', '.join(SOURCES)}, such as {{bundled: dialogues.jsonl}}")
+            raise ValueError(
+                f"found {raw!r:.80}; write exactly one of {', '.join(SOURCES)}, such as {{bundled: dialogues.jsonl}}"
+            )
         source, name = given[0], raw[given[0]]
         kind = "synthesis" if source == "synth" else "datasets"
         plugin = name
@@ -232,7 +236,9 @@ class FitSpec(Strict):
 class Apply(Strict):
     """How an arm is used; never inherited."""
 
-    context: ContextRef = Field(default_factory=_plain, description="how an example is put to the model (module in imprint/contexts)")
+    context: ContextRef = Field(
+        default_factory=_plain, description="how an example is put to the model (module in imprint/contexts)"
+    )
 
 
 class Arm(Strict):
@@ -266,7 +272,8 @@ class Config(Strict):
         None, ge=1, description="caps the rows of every eval and training set; stamped on the report"
     )
     mirror: str | None = Field(
-        None, description="folder with the catalog's files, read instead of the network; IMPRINT_DATA_MIRROR is the same"
+        None,
+        description="folder with the catalog's files, read instead of the network; IMPRINT_DATA_MIRROR is the same",
     )
     accept_licences: list[str] = Field([], description="non-commercial catalog entries whose licence you accept")
     engine: Engine = Field(Engine(), description="what runs the models")

@@ -50,7 +50,9 @@ def run(*, spec: dict[str, Any], manifests: list[Path], attempts: list[Path], ou
         made = {"tokens": manifest["metrics"].get("tokens"), "device": manifest["device"]}
         rows.append({"arm": arm, "seed": seed, "stage": "train", "eval": None, **times, **made})
     for arm, seed, ev in spec["runs"]:
-        generations = tables.read(Path(spec["results"], "generations", arm, f"seed{seed}", f"{ev}.parquet"), "generations")
+        generations = tables.read(
+            Path(spec["results"], "generations", arm, f"seed{seed}", f"{ev}.parquet"), "generations"
+        )
         times = benchmark(Path(spec["results"], "benchmarks", "generate", f"{arm}.seed{seed}.{ev}.tsv"))
         tokens = pc.sum(generations["response_tokens"]).as_py() or 0
         rows.append(

@@ -1,8 +1,8 @@
 """The DAG, derived from the config: paths, who depends on whom, and the identity of every job.
 
 A rule asks this module for its inputs and for one canonical JSON string, its `params`. That string says *what* a job
-makes and nothing of where or how, and holds only what the job depends on, so that editing one arm's learning rate reruns
-that arm and what is built on it.
+makes and nothing of where or how, and holds only what the job depends on, so that editing one arm's learning rate
+reruns that arm and what is built on it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,10 @@ class Experiment:
                 "settings": spec.settings.model_dump(mode="json"),
                 # Only a synthesiser reads other datasets through `limit`, and asks a model; a reader keeps every row.
                 **(
-                    {"limit": self.config.limit, "engine": self.config.engine.model_dump(mode="json", exclude={"device"})}
+                    {
+                        "limit": self.config.limit,
+                        "engine": self.config.engine.model_dump(mode="json", exclude={"device"}),
+                    }
                     if spec.source == "synth"
                     else {}
                 ),
@@ -194,7 +197,11 @@ class Experiment:
         return canonical(
             {
                 **run._asdict(),
-                **(decode if asks == "generate" else {"samples": 1, "temperature": 0.0, "top_p": 1.0, "max_new_tokens": 0}),
+                **(
+                    decode
+                    if asks == "generate"
+                    else {"samples": 1, "temperature": 0.0, "top_p": 1.0, "max_new_tokens": 0}
+                ),
                 "ask": asks,
                 "context": self.config.arms[run.arm].apply.context.model_dump(mode="json"),
                 "limit": self.config.limit,
@@ -237,8 +244,14 @@ class Experiment:
         pairs = [(*training, ev) for training in self.trainings() for ev in sorted({run.eval for run in self.runs})]
         return canonical(
             [
-                {"arm": arm, "dataset": dataset, "train": self.dataset(dataset), "transductive": transductive,
-                 "eval": ev, "held_out": self.dataset(self.config.evals[ev].dataset)}
+                {
+                    "arm": arm,
+                    "dataset": dataset,
+                    "train": self.dataset(dataset),
+                    "transductive": transductive,
+                    "eval": ev,
+                    "held_out": self.dataset(self.config.evals[ev].dataset),
+                }
                 for arm, dataset, transductive, ev in pairs
             ]
         )
@@ -293,10 +306,7 @@ class Experiment:
     def fitted_manifests(self) -> list[str]:
         """Every manifest of the experiment that a fit makes, in config order."""
         return [
-            self.manifest(name, seed)
-            for name, arm in self.config.arms.items()
-            if arm.fit
-            for seed in self.config.seeds
+            self.manifest(name, seed) for name, arm in self.config.arms.items() if arm.fit for seed in self.config.seeds
         ]
 
     def collect_params(self) -> str:

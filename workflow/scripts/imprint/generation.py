@@ -23,10 +23,8 @@ from imprint.identity import canonical, file_sha256, fingerprint, read_json
 
 
 def start(manifests: list[Path], engine: dict[str, Any], device: str) -> Any:
-    """An engine with the weights of a chain of manifests. `engine` is {"name", "dtype", "batch_size"}; dtype "auto" is
-    bfloat16."""
-    dtype = "bfloat16" if engine["dtype"] == "auto" else engine["dtype"]
-    model, tokenizer = models.load(manifests, dtype, device)
+    """An engine with the weights of a chain of manifests. `engine` is {"name", "dtype", "batch_size"}."""
+    model, tokenizer = models.load(manifests, models.dtype_of(engine["dtype"], device), device)
     return plugins.load("engines", engine["name"]).Engine(model, tokenizer, engine["batch_size"])
 
 
@@ -89,7 +87,7 @@ def run(
         "dataset": file_sha256(dataset),
         "weights": [read_json(path)["fingerprint"] for path in manifests],
         "code": {str(path): file_sha256(path) for path in code},
-        "device": device,
+        "device": [device, models.dtype_of(spec["engine"]["dtype"], device)],
     }
     with work.folder(work_folder, fingerprint(identity)) as folder:
         engine = start(manifests, spec["engine"], device)

@@ -1,9 +1,9 @@
 """Attention for decoding on a CPU, where several query heads share a key-value head (Ainslie et al., arXiv 2305.13245).
 
-The queries of a group are stacked and multiplied with their shared keys as one matrix, so that the keys and values of the
-cache are never copied once per query head. Measured with one thread at batch 16 to 32 it is about 1.3 times as fast as
-transformers' "eager", and never slower than the better of that and "sdpa", which of the two depends on processor and
-number format.
+The queries of a group are stacked and multiplied with their shared keys as one matrix, so that the keys and values of
+the cache are never copied once per query head, as transformers' "eager" does. With one thread, fp32 and batch 16 a step
+took 0.77 of the time that eager took, and as long as with "sdpa"; in bf16 on a processor with bf16 instructions sdpa in
+turn takes 1.5 times as long as eager. This one need not be chosen by machine.
 """
 
 from __future__ import annotations

@@ -37,9 +37,9 @@ def message(arm: str, dataset: str, ev: str, rows: list[dict[str, Any]]) -> str:
     """What to tell the person whose training set overlaps an eval."""
     first = next((m["content"] for m in rows[0]["messages"] if m["role"] == "user"), "")
     return (
-        f"arms.{arm}: trains on '{dataset}', which shares {len(rows)} row(s) with the eval '{ev}' (such as {first!r:.70}); "
-        f"take other rows for one of them (another seed, part or dataset), or write `transductive: true` on the arm if "
-        "it may see them"
+        f"arms.{arm}: trains on '{dataset}', which shares {len(rows)} row(s) with the eval '{ev}' "
+        f"(such as {first!r:.70}); take other rows for one of them (another seed, part or dataset), or write "
+        "`transductive: true` on the arm if it may see them"
     )
 
 

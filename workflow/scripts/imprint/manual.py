@@ -1,5 +1,5 @@
-"""`python -m imprint.manual > config/README.md`: the manual of the config, from the descriptions in the config model and
-in the plug-ins. A test keeps the file in step."""
+"""`python -m imprint.manual > config/README.md`: the manual of the config, from the descriptions in the config model
+and in the plug-ins. A test keeps the file in step."""
 
 from __future__ import annotations
 

@@ -17,7 +17,13 @@ def prepare(threads: int, network: bool = False) -> None:
     Threads that wait by spinning cost a factor of ten when cores are shared, so the OpenMP wait policy is passive.
     Without `network` the model hubs are offline: a job that is not a fetch must never download anything.
     """
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS"):
+    for name in (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "POLARS_MAX_THREADS",
+        "RAYON_NUM_THREADS",
+    ):
         os.environ[name] = str(threads)
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -38,8 +44,8 @@ def device(choice: str, gpus: int) -> str:
     if not torch.cuda.is_available():
         asked = "engine.device: cuda" if choice == "cuda" else f"resources gpu={gpus}"
         raise ImprintError(
-            f"{asked} asks for a GPU, but torch {torch.__version__} finds none here; install a CUDA build and run where "
-            "a GPU is, or take the request away (engine.device: cpu, or a profile without gpu)"
+            f"{asked} asks for a GPU, but torch {torch.__version__} finds none here; install a CUDA build and run "
+            "where a GPU is, or take the request away (engine.device: cpu, or a profile without gpu)"
         )
     return "cuda"
 

@@ -5,7 +5,7 @@ under `reference`. For IFEval that is `prompt`, `instruction_id_list` and `kwarg
 a row comes out: the row's number and key, and each metric as a number, or as a list in item order.
 
     $ python -m imprint.score ifeval rows.jsonl
-    {"row": 1, "key": 1001, "prompt_strict": 0.0, ..., "instruction_strict": [1.0, 0.0], "labels": ["punctuation:no_comma", ...]}
+    {"row": 1, "key": 1001, "prompt_strict": 0.0, ..., "instruction_strict": [1.0, 0.0], "labels": ["...", "..."]}
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def verdicts(name: str, row: dict[str, Any]) -> dict[str, Any]:
     example = {
         "example_id": str(row.get("key", row.get("example_id", ""))),
         "messages": row.get("messages") or [{"role": "user", "content": row.get("prompt", "")}],
-        "reference": row["reference"] if "reference" in row else given,
+        "reference": row.get("reference", given),
         "fields": row.get("fields", {}),
     }
     response = row["response"]

@@ -30,7 +30,7 @@ _Loader.add_implicit_resolver(
 
 
 def _check(node: yaml.Node, path: str, sizes: dict[int, int], above: frozenset[int]) -> int:
-    """Count the nodes under `node` with aliases expanded, and refuse duplicate keys and aliases to an enclosing node."""
+    """Count the nodes under `node`, aliases expanded; refuse duplicate keys and aliases to an enclosing node."""
     if id(node) in above:
         raise ImprintError(f"{path or 'the file'}: an alias refers to what encloses it; write the value out")
     if id(node) in sizes:

@@ -11,7 +11,7 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
-from imprint import plugins, tables, work
+from imprint import models, plugins, tables, work
 from imprint.identity import file_sha256, fingerprint, read_json, write_json
 from imprint.methods import Context, Fit
 
@@ -50,13 +50,15 @@ def run(
             arm=spec["arm"],
             seed=spec["seed"],
             settings=plugins.settings("methods", spec["method"], spec["settings"]),
-            context=Context(context, plugins.settings("contexts", spec["context"]["name"], spec["context"]["settings"])),
+            context=Context(
+                context, plugins.settings("contexts", spec["context"]["name"], spec["context"]["settings"])
+            ),
             manifests=manifests,
             folder=scratch,
             out=folder,
             threads=threads,
             device=device,
-            dtype="bfloat16" if spec["dtype"] == "auto" else spec["dtype"],
+            dtype=models.dtype_of(spec["dtype"], device),
             datasets={name: tables.read_dataset(path, spec["limit"]) for name, path in data.items()},
             arms=arms,
             runs={tuple(name): path for name, path in zip(spec["runs"], runs, strict=True)},

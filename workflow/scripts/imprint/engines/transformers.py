@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from imprint import grouped_attention
 from imprint.engines import Candidates, Prompt, Response, failed
 from imprint.errors import ImprintError
 
@@ -38,7 +39,7 @@ class Engine:
         ends = model.generation_config.eos_token_id
         self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
         if self.device.type == "cpu":
-            model.set_attn_implementation("eager")  # decodes about 1.5 times as fast as sdpa on a CPU
+            grouped_attention.install(model)
         dtype = str(model.dtype).removeprefix("torch.")
         self.name = f"transformers {transformers.__version__} {dtype} {self.device.type}"
 
@@ -80,9 +81,9 @@ class Engine:
 
         heads, tails = [], []
         for one in asked:
-            head = one.text.rstrip(" ")
-            heads.append(self.tokens(head))
-            tails.append([self.tokens(one.text[len(head) :] + text) for text in one.continuations])
+            before = one.text.rstrip(" ")
+            heads.append(self.tokens(before))
+            tails.append([self.tokens(one.text[len(before) :] + text) for text in one.continuations])
         answers: list[list[Response]] = []
         for head, tail in zip(heads, tails, strict=True):
             if not tail or not all(tail):

@@ -38,9 +38,7 @@ def run(
         "teacher": [read_json(path)["fingerprint"] for path in manifests],
         "code": {path.name: file_sha256(path) for path in code},
     }
-    rows = {
-        name: tables.read_dataset(path, spec["limit"]) for name, path in zip(needs.datasets, datasets, strict=True)
-    }
+    rows = {name: tables.read_dataset(path, spec["limit"]) for name, path in zip(needs.datasets, datasets, strict=True)}
     work_folder = out.with_suffix(".work")
     with work.folder(work_folder, fingerprint(identity)) as scratch:
         ask = generation.asker(manifests, spec["engine"], scratch, device()) if manifests else None
