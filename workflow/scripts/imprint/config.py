@@ -276,7 +276,7 @@ class Config(Strict):
         description="folder with the catalog's files, read instead of the network; IMPRINT_DATA_MIRROR is the same",
     )
     accept_licences: list[str] = Field([], description="non-commercial catalog entries whose licence you accept")
-    engine: Engine = Field(Engine(), description="what runs the models")
+    engine: Engine = Field(default_factory=lambda: Engine.model_validate({}), description="what runs the models")
     models: dict[Name, Model] = Field(min_length=1, description="base weights")
     datasets: dict[Name, Dataset] = Field({}, description="rows")
     evals: dict[Name, Eval] = Field({}, description="what is measured")

@@ -68,7 +68,7 @@ def load(path: Path) -> dict[str, Any]:
         _check(node, "", {}, frozenset())
         loader = _Loader(text)
         try:
-            value = loader.get_single_data()
+            value: dict[str, Any] = loader.get_single_data()
         finally:
             loader.dispose()
     except ImprintError as error:

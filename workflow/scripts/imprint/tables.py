@@ -216,7 +216,7 @@ def write_dataset(path: Path, dataset: str, rows: Iterable[dict[str, Any]], sour
 def read_dataset(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
     """Dataset rows with their JSON columns decoded, in file order. `limit` keeps the rows whose ids hash smallest, so
     that a smaller limit is a subset of a larger one."""
-    rows = read(path, "datasets").to_pylist()
+    rows: list[dict[str, Any]] = read(path, "datasets").to_pylist()
     if limit is not None and len(rows) > limit:
         order = sorted(rows, key=lambda row: hashlib.sha256(row["example_id"].encode()).hexdigest())
         keep = {row["example_id"] for row in order[:limit]}

@@ -14,6 +14,7 @@ import hashlib
 import math
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,8 @@ from imprint.errors import ImprintError
 from imprint.methods import Fit, Inputs
 from imprint.plugins import Strict
 
-RATE, RATE_LORA = 5e-5, 2e-4
+RATE, RATE_LORA = 1e-4, 1e-3
+"""By measurement on a 135M model: either lowers the held-out loss from 3.56 to about 3.2 in 12 steps of 4 rows."""
 
 
 class Lora(Strict):
@@ -228,12 +230,14 @@ def fit(job: Fit) -> dict[str, Any]:
     model, tokenizer = models.load(job.manifests, "float32", job.device)
     made = examples(job, tokenizer)
     rows = [made[i] for i in order(len(made), job.settings.epochs, job.seed)]
-    run, watch = trainer(job, model, tokenizer, rows)
     resume = checkpoints.last(job.folder)
-    try:
-        run.train(resume_from_checkpoint=None if resume is None else str(resume))
-    finally:
-        watch.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # what the pinned libraries say of each other
+        run, watch = trainer(job, model, tokenizer, rows)
+        try:
+            run.train(resume_from_checkpoint=None if resume is None else str(resume))
+        finally:
+            watch.close()
     save(run.accelerator.unwrap_model(run.model), job.out / "weights", job.settings.lora is not None)
     size = job.settings.batch_size
     tokens = [sum(len(row.input_ids) for row in rows[i : i + size]) for i in range(0, len(rows), size)]

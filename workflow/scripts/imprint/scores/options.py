@@ -1,9 +1,9 @@
 """Which option does the model find likeliest? Each option is scored as the assistant's turn; the likeliest is chosen.
 
 PRIMARY is `accuracy`; `chance` stands beside it. Example: log-likelihoods -7.1, -6.3 and -9.0 choose the second option.
-Sums are compared as they are, because on COAT's bundled questions the untrained embedded model scores no better any
-other way that was tried (3 options, n = 48 to 64, sum / per character: task u 0.70 / 0.64, 1 0.46 / 0.38, 2 0.31 / 0.27),
-and dividing by the length favours long options; single words of a general quiz gain by it (0.58 / 0.67 of 4 options).
+Sums are compared as they are: dividing by the length favours long options, and the untrained embedded model was right
+less often with it on COAT's bundled questions (3 options, n = 48 to 64, sum / per character: task u 0.70 / 0.64,
+0 0.47 / 0.42, 1 0.46 / 0.38, 2 0.31 / 0.27). The one-word options of a quiz gained by it (0.58 / 0.67 of 4).
 """
 
 from __future__ import annotations
