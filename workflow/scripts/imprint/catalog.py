@@ -21,6 +21,7 @@ import urllib.error
 import urllib.request
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 
 from pydantic import Field, ValidationError
 
@@ -79,7 +80,11 @@ def inside(root: Path, relative: str) -> Path:
 def fetch(file: CatalogFile, out: Path, mirror: Path | None) -> None:
     """Put the original of `file` at `out`, from the mirror if there is one, else from upstream; verify size and hash
     before it takes its name."""
-    source = f"{mirror}/{file.mirror}" if mirror else UPSTREAM.format(**file.model_dump())
+    source = (
+        f"{mirror}/{file.mirror}"
+        if mirror
+        else UPSTREAM.format(repo=file.repo, commit=file.commit, path=quote(file.path))
+    )
     with atomic(out) as temporary:
         try:
             if mirror:

@@ -1,0 +1,54 @@
+"""A row is known by its content, whatever file, name or annotation it comes with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imprint import leakage, tables
+from imprint.errors import ImprintError
+
+
+def row(*turns: str, reference: object = None, **fields: str) -> dict:
+    roles = ("user", "assistant")
+    messages = [{"role": roles[i % 2], "content": turn} for i, turn in enumerate(turns)]
+    return {"messages": messages, "reference": reference, "fields": fields}
+
+
+def test_case_punctuation_and_annotations_do_not_hide_a_row() -> None:
+    train = [row("How do tides   work?", "By gravity.", role_prompt="You are a sailor.")]
+    assert leakage.shared(train, [row("how do tides work")])
+    assert not leakage.shared(train, [row("how do winds work")])
+
+
+def test_a_later_turn_counts_but_a_stock_phrase_does_not() -> None:
+    train = [
+        row("Tell me about the moon.", "It is far.", "Go on.", "It is grey.", "And how do tides work then?", "Well.")
+    ]
+    assert leakage.shared(train, [row("And how do tides work then?")])
+    assert not leakage.shared(train, [row("Tell me about Mars, please.", "Red.", "Go on.")])
+
+
+def test_plain_text_is_known_by_itself() -> None:
+    passage = {"messages": [], "reference": {"options": ["The sea was calm that night."]}}
+    assert leakage.shared([passage], [passage])
+    assert leakage.shared([row("The sea was calm that night")], [passage])
+
+
+def test_the_job_stops_or_writes_the_table(tmp_path: Path) -> None:
+    for name, rows in {"train": [row("One two three four?", "1")], "test": [row("One two, three four")]}.items():
+        tables.write_dataset(tmp_path / f"{name}.parquet", name, rows, "0")
+    pair = {
+        "arm": "a1",
+        "dataset": "train",
+        "eval": "e1",
+        "train": str(tmp_path / "train.parquet"),
+        "held_out": str(tmp_path / "test.parquet"),
+    }
+    out = tmp_path / "out.parquet"
+    with pytest.raises(ImprintError, match=r"arms\.a1.*'train'.*1 row.*'e1'"):
+        leakage.run([{**pair, "transductive": False}], out)
+    assert not out.exists()
+    leakage.run([{**pair, "transductive": True}], out)
+    assert tables.read(out, "contamination").to_pylist()[0]["n_shared"] == 1

@@ -1,0 +1,141 @@
+"""Role synthesis: filters, yield, and the shuffled placebo."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imprint.engines import Response
+from imprint.errors import ImprintError
+from imprint.synthesis import role_prompts, shuffled_roles
+
+ANSWER = "Stir the pot every five minutes and add salt only at the very end of cooking."
+GOOD = (
+    "You are a cook who has run a village kitchen for decades, and you know from long practice which small habits "
+    "decide whether a stew turns out well."
+)
+
+
+def dialogues(n: int) -> list[dict]:
+    return [
+        {
+            "example_id": f"{i:016x}-0",
+            "messages": [{"role": "user", "content": f"Question {i}?"}, {"role": "assistant", "content": ANSWER}],
+            "reference": None,
+            "fields": {"role_prompt": f"You are expert {i}."},
+            "strata": {},
+        }
+        for i in range(n)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("role", "reason"),
+    [
+        (GOOD, None),
+        ("As a cook, " + GOOD, "does not begin with 'You are'"),
+        ("You are a cook.", "not 20 to 120 words"),
+        (GOOD + " more" * 120, "not 20 to 120 words"),
+        (GOOD + "\n\nAnd patient.", "more than one paragraph"),
+        (GOOD + " Remember to stir the pot every five minutes and add salt late.", "leaks the answer"),
+        (role_prompts.EXAMPLES[0][1], "copies an example"),
+        (GOOD + " [Answer] yes", "holds a delimiter"),
+    ],
+)
+def test_filters(role: str, reason: str | None) -> None:
+    assert role_prompts.rejection(role, ANSWER) == reason
+
+
+def test_a_short_answer_in_the_role_is_a_leak() -> None:
+    assert role_prompts.rejection(GOOD, "village kitchen") == "leaks the answer"
+    assert role_prompts.rejection(GOOD, "soup") is None
+
+
+def test_cut_roles_are_rejected() -> None:
+    assert role_prompts.rejection(GOOD, ANSWER, cut=True) == "cut at the token limit"
+
+
+def teacher(texts: dict[int, list[str]]):
+    """A teacher that says, per attempt, one text per asked row."""
+    asked = []
+
+    def ask(requests: list, key: str, temperature: float, seed: int) -> list[Response]:
+        attempt = len(asked)
+        asked.append([request.messages[-1]["content"] for request in requests])
+        return [Response(text, "stop", 1, 1, 0.0, 0.0) for text in texts[attempt][: len(requests)]]
+
+    ask.asked = asked  # type: ignore[attr-defined]
+    return ask
+
+
+SETTINGS = {"from": "dialogues", "teacher": "base"}
+
+
+def varied(i: int) -> str:
+    return GOOD.removeprefix("You are") + f" You have {i} apprentices."
+
+
+def test_rejected_rows_are_asked_again_and_every_attempt_is_a_row() -> None:
+    settings = role_prompts.Settings.model_validate({**SETTINGS, "attempts": 2})
+    ask = teacher({0: [varied(0), " short", varied(0)], 1: [varied(1), " short"]})
+    made = role_prompts.rows(settings, {"dialogues": dialogues(3)}, ask)
+    assert [len(asked) for asked in ask.asked] == [3, 2]
+    assert [row["example_id"][15] for row in made.rows] == ["0", "1"]
+    assert made.rows[1]["fields"]["role_prompt"] == "You are" + varied(1)
+    assert [attempt["reason"] for attempt in made.attempts] == [
+        None,
+        "not 20 to 120 words",
+        "repeats another row's role",
+        None,
+        "not 20 to 120 words",
+    ]
+
+
+def test_a_low_yield_stops_and_says_why() -> None:
+    settings = role_prompts.Settings.model_validate({**SETTINGS, "attempts": 1})
+    with pytest.raises(ImprintError, match=r"1 of 3 rows.*not 20 to 120 words \(2\)"):
+        role_prompts.rows(settings, {"dialogues": dialogues(3)}, teacher({0: [varied(0), " no", " no"]}))
+
+
+def test_n_takes_the_first_rows() -> None:
+    settings = role_prompts.Settings.model_validate({**SETTINGS, "n": 1})
+    ask = teacher({0: [varied(0)]})
+    assert len(role_prompts.rows(settings, {"dialogues": dialogues(5)}, ask).rows) == 1
+    assert len(ask.asked) == 1
+
+
+def shuffle(rows: list[dict], seed: int = 0) -> list[dict]:
+    settings = shuffled_roles.Settings.model_validate({"from": "dialogues", "seed": seed})
+    return shuffled_roles.rows(settings, {"dialogues": rows}, None).rows
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=30), st.integers(0, 100))
+def test_no_row_keeps_its_role_and_none_is_lost(kinds: list[int], seed: int) -> None:
+    rows = dialogues(len(kinds))
+    for row, kind in zip(rows, kinds, strict=True):
+        row["fields"]["role_prompt"] = f"You are {kind}."
+    before = [row["fields"]["role_prompt"] for row in rows]
+    if 2 * max(Counter(before).values()) > len(before):
+        with pytest.raises(ImprintError, match="cannot be shuffled"):
+            shuffle(rows, seed)
+        return
+    after = [row["fields"]["role_prompt"] for row in shuffle(rows, seed)]
+    assert Counter(after) == Counter(before)
+    assert all(a != b for a, b in zip(after, before, strict=True))
+
+
+def test_a_shuffle_changes_nothing_but_the_roles() -> None:
+    rows = dialogues(8)
+    strip = [{key: value for key, value in row.items() if key != "fields"} for row in rows]
+    assert [{k: v for k, v in row.items() if k != "fields"} for row in shuffle(rows)] == strip
+    assert shuffle(rows) == shuffle(rows) != shuffle(rows, seed=1)
+
+
+def test_rows_without_a_role_are_named() -> None:
+    rows = dialogues(3)
+    rows[1]["fields"] = {}
+    with pytest.raises(ImprintError, match=rows[1]["example_id"]):
+        shuffle(rows)
