@@ -10,6 +10,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+
 import workflow
 
 ROOT = Path(__file__).parent.parent
