@@ -361,7 +361,7 @@ class Experiment:
                         "source": ", ".join(f"{key} {value}" for key, value in self.model_spec(name).items()),
                         "licence": model.licence,
                     }
-                    for name, model in config.models.items()
+                    for name, model in sorted(config.models.items())
                 ],
                 "datasets": [
                     {
@@ -369,7 +369,7 @@ class Experiment:
                         "source": f"{spec.source} {spec.name}",
                         "licence": catalog.load()[entry].licence if (entry := self.entry(name)) else None,
                     }
-                    for name, spec in config.datasets.items()
+                    for name, spec in sorted(config.datasets.items())
                 ],
                 "evals": [
                     {
