@@ -25,7 +25,7 @@ ANSWER = "[Answer]"
 
 class Settings(Strict):
     role_tokens: int = Field(
-        160, ge=1, description="longest role prompt, in tokens, that is written before options are scored"
+        96, ge=1, description="longest role prompt, in tokens, that is written before options are scored"
     )
 
 
