@@ -207,7 +207,7 @@ def _jobs(project: Path, script: str = "") -> dict[int, str]:
 
 KILLS: dict[str, Callable[[Path], bool]] = {
     "training": lambda p: any((p / "results/arms/instruct/seed0/work").rglob("trainer_state.json")),
-    "generation": lambda p: any(p.glob("results/generations/*/seed0/*.work/*.parquet")),
+    "generation": lambda p: any(p.glob("results/generations/*/seed0/*.work/*/*.parquet")),
     "aggregation": lambda p: bool(_jobs(p, "summarize.py")),
 }
 
@@ -221,7 +221,8 @@ def test_sigkill_then_resume(stage: str, orphan: bool, finished: Path, tmp_path:
     if stage == "aggregation":
         shutil.rmtree(project)
         shutil.copytree(finished, project, symlinks=True)
-        (project / "results/tables/summary.parquet").unlink()
+        for made in ("tables/summary.parquet", "imprint.duckdb", "report.html"):
+            (project / "results" / made).unlink()
     process = subprocess.Popen(
         workflow.command(),
         cwd=project,
