@@ -25,8 +25,9 @@ lint: .venv/made
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
 
+# Two processes, a file to each: the workflow tests share one finished run.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # After a kill: end what it left running, unlock, run again. Nothing finished is done twice.
 resume: .venv/made
