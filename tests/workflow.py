@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-VARYING = {"seconds", "cpu_seconds", "peak_memory_bytes"}
+VARYING = {"seconds", "cpu_seconds", "peak_memory_bytes", "tokens_per_second"}
 """Columns that may differ between equal runs."""
 
 

@@ -40,6 +40,11 @@ def benchmark(path: Path) -> dict[str, Any]:
     }
 
 
+def _tokens(tokens: int | None, seconds: float | None) -> dict[str, Any]:
+    """Tokens trained on or generated, and how many a second of the whole job, loading included."""
+    return {"tokens": tokens or 0, "tokens_per_second": tokens / seconds if tokens and seconds else None}
+
+
 def run(*, spec: dict[str, Any], manifests: list[Path], attempts: list[Path], out: dict[str, Path]) -> None:
     """Write the costs, curves and synthesis tables."""
     rows = []
@@ -47,17 +52,19 @@ def run(*, spec: dict[str, Any], manifests: list[Path], attempts: list[Path], ou
         manifest = read_json(path)
         arm, seed = manifest["arm"], manifest["seed"]
         times = benchmark(Path(spec["results"], "benchmarks", "train", f"{arm}.seed{seed}.tsv"))
-        made = {"tokens": manifest["metrics"].get("tokens"), "device": manifest["device"]}
-        rows.append({"arm": arm, "seed": seed, "stage": "train", "eval": None, **times, **made})
+        made = _tokens(manifest["metrics"].get("tokens"), times["seconds"])
+        stage = {"arm": arm, "seed": seed, "stage": "train", "eval": None, "device": manifest["device"]}
+        rows.append({**stage, **times, **made})
     for arm, seed, ev in spec["runs"]:
         generations = tables.read(
             Path(spec["results"], "generations", arm, f"seed{seed}", f"{ev}.parquet"), "generations"
         )
         times = benchmark(Path(spec["results"], "benchmarks", "generate", f"{arm}.seed{seed}.{ev}.tsv"))
-        tokens = pc.sum(generations["response_tokens"]).as_py() or 0
-        rows.append(
-            {"arm": arm, "seed": seed, "stage": "generate", "eval": ev, **times, "tokens": tokens, "device": None}
-        )
+        made = _tokens(pc.sum(generations["response_tokens"]).as_py(), times["seconds"])
+        # The engine's name ends with the device that it ran on.
+        engine = next((name for name in generations["engine"].to_pylist() if name), "")
+        stage = {"arm": arm, "seed": seed, "stage": "generate", "eval": ev, "device": engine.rpartition(" ")[2] or None}
+        rows.append({**stage, **times, **made})
     tables.write(out["costs"], "costs", rows)
     curves = [path.with_name("curves.parquet") for path in manifests]
     tables.write(out["curves"], "curves", tables.concat([path for path in curves if path.is_file()], "curves"))

@@ -133,6 +133,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("cpu_seconds", _float),
             ("peak_memory_bytes", _int),
             ("tokens", _int),
+            ("tokens_per_second", _float),
             ("device", _text),
         ]
     ),
