@@ -3,10 +3,10 @@
     PYTHONPATH=workflow/scripts python benchmarks/atlas_step.py [--model FOLDER] [--rounds 5]
 
 The vectors are the model's weights plus small random differences, written to a temporary folder. All that is compared
-takes turns in one process, so that a busy machine slows all alike, and is counted in CPU seconds of one thread; a figure
-is the median over rounds of the ratio within a round. Both sides compute under bf16 autocast over fp32 weights, with the
-loss over all tokens. Memory is the peak of RssAnon over steps of a process that does nothing else. The last line is one
-JSON object with the figures, the limits and `holds`.
+takes turns in one process, so that a busy machine slows all alike, and is counted in CPU seconds of one thread; a
+figure is the median over rounds of the ratio within a round. Both sides compute under bf16 autocast over fp32 weights,
+with the loss over all tokens. Memory is the peak of RssAnon over steps of a process that does nothing else. The last
+line is one JSON object with the figures, the limits and `holds`.
 """
 
 from __future__ import annotations
@@ -207,7 +207,10 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
     figures: dict[str, Any] = {f"step_over_plain_{n}": ratio(times, f"step_{n}", "plain") for n in COUNTS}
     assert pool is not None
     everything = Composition(None, pool, start=0.01)
-    files = [folder / "root" / models.WEIGHTS, *(chain[-1].parent / "weights" / models.WEIGHTS for chain in arms.values())]
+    files = [
+        folder / "root" / models.WEIGHTS,
+        *(chain[-1].parent / "weights" / models.WEIGHTS for chain in arms.values()),
+    ]
     saving = {
         "compose": lambda: everything.save(folder / "composed" / models.WEIGHTS),
         "copy": copy(files, folder / "copied"),
@@ -249,9 +252,15 @@ def main() -> None:
         figures["anonymous_memory_8_over_2"] = peaks[8] / peaks[2]
     for key, (sign, limit) in LIMITS.items():
         print(f"{key:28} {figures[key]:7.3f}  {sign} {limit}")
-    holds = all(figures[key] <= limit if sign == "<=" else figures[key] >= limit for key, (sign, limit) in LIMITS.items())
+    holds = all(
+        figures[key] <= limit if sign == "<=" else figures[key] >= limit for key, (sign, limit) in LIMITS.items()
+    )
     shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
-    print(json.dumps({**shown, "limits": {key: f"{sign} {limit}" for key, (sign, limit) in LIMITS.items()}, "holds": holds}))
+    print(
+        json.dumps(
+            {**shown, "limits": {key: f"{sign} {limit}" for key, (sign, limit) in LIMITS.items()}, "holds": holds}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -125,7 +125,9 @@ def test_gradients_are_finite_differences(made: Any) -> None:
                 ours.values[at] += sign * step
                 ends.append(float(loss()))
                 ours.values[at] -= sign * step
-        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(float(gradient[at]), rel=2e-2, abs=2e-6)  # sums are fp32
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(
+            float(gradient[at]), rel=2e-2, abs=2e-6
+        )  # sums are fp32
 
 
 def test_gradients_add_up_over_micro_batches_and_double_passes(made: Any) -> None:
@@ -216,7 +218,9 @@ def test_equal_parts_are_the_whole(made: Any) -> None:
 def test_parts_are_drawn_by_name_and_alike() -> None:
     drawn = partition(0, "a", 0, 600_000, 7)
     assert torch.equal(drawn[composition.CHUNK :], partition(0, "a", composition.CHUNK, 600_000 - composition.CHUNK, 7))
-    assert not torch.equal(drawn, partition(0, "b", 0, 600_000, 7)) and not torch.equal(drawn, partition(1, "a", 0, 600_000, 7))
+    assert not torch.equal(drawn, partition(0, "b", 0, 600_000, 7)) and not torch.equal(
+        drawn, partition(1, "a", 0, 600_000, 7)
+    )
     counts = torch.bincount(drawn)
     assert len(counts) == 7 and counts.min() > 84_000 and counts.max() < 87_500
 
@@ -247,7 +251,14 @@ def test_saved_weights_are_the_merged_ones(made: Any, tmp_path: Path, kind: str)
 
 def job(arms: Any, out: Path, module: Any = atlas, dataset: Any = None, seed: int = 0, **settings: Any) -> Fit:
     chain, vectors = arms
-    defaults = {"vectors": list(vectors), "data": "d", "batch_size": 4, "max_length": 512, "epochs": 3.0, "rows_at_once": 2}
+    defaults = {
+        "vectors": list(vectors),
+        "data": "d",
+        "batch_size": 4,
+        "max_length": 512,
+        "epochs": 3.0,
+        "rows_at_once": 2,
+    }
     (out / "work").mkdir(parents=True, exist_ok=True)
     return Fit(
         arm="composed",
@@ -276,7 +287,7 @@ def test_a_fit_learns_and_its_weights_load(made: Any, tmp_path: Path) -> None:
     assert metrics["steps"] == 8 and metrics["rows"] == 10 and metrics["coefficients"] == 2 * 20
     template = read_json(fit.manifests[0])["template_sha256"]
     write_json(fit.out / "manifest.json", {"kind": "full", "fingerprint": "1", "template_sha256": template})
-    model, tokenizer = models.load([*fit.manifests, fit.out / "manifest.json"], "float32", "cpu")
+    model, _ = models.load([*fit.manifests, fit.out / "manifest.json"], "float32", "cpu")
     table = tables.read(fit.out / "coefficients.parquet", "coefficients").to_pylist()
     assert len(table) == 40 and {row["vector"] for row in table} == {"a", "b"}
     # The weights are the table's sum.
@@ -336,20 +347,24 @@ def test_a_budget_keeps_so_many(made: Any, tmp_path: Path, select: str) -> None:
     assert len(used) == 1 if select != "gradient_block" else used <= set(arms)
     if select == "gradient_block":
         _, ours = composed(chain, arms)
-        model, ours = composed(chain, arms)
         assert len(by_block) == len(ours.blocks)
 
 
 def test_partitions_and_random_vectors_fit(made: Any, tmp_path: Path) -> None:
     found = atlas.fit(job(made["tied"], tmp_path / "parts", partitions=3, granularity="kind"))
-    assert found["metrics"]["coefficients"] == 2 * 11 * 3 and found["metrics"]["final_loss"] < found["metrics"]["first_loss"]
+    assert (
+        found["metrics"]["coefficients"] == 2 * 11 * 3
+        and found["metrics"]["final_loss"] < found["metrics"]["first_loss"]
+    )
     control = atlas_random.fit(job(made["tied"], tmp_path / "random", atlas_random))
     plain_loss = atlas.fit(job(made["tied"], tmp_path / "plain"))["metrics"]["final_loss"]
     assert control["metrics"]["final_loss"] != plain_loss
 
 
 def test_a_lost_loss_is_named(made: Any, tmp_path: Path) -> None:
-    with pytest.raises(ImprintError, match=r"arm 'composed': the (loss|grad_norm) is (nan|inf).* of 8; write a smaller"):
+    with pytest.raises(
+        ImprintError, match=r"arm 'composed': the (loss|grad_norm) is (nan|inf).* of 8; write a smaller"
+    ):
         atlas.fit(job(made["tied"], tmp_path, learning_rate=1e30))
 
 

@@ -2,10 +2,11 @@
 et al., arXiv 2407.02880).
 
 dL/dlambda of a block is the inner product of the block's weight gradient, at the merged weights, with the task vector.
-So the merged weights are written into the model without a graph, one ordinary backward pass runs, and a hook takes each
-gradient as it is complete, adds its inner products to the coefficients' gradient, and frees it. For an adapter's vector
-< G, s B A > = s sum((B^T G) * A). No graph over the vectors is built and no full gradient is ever held; vectors are read
-from disk piece by piece. It equals autograd through `torch.func.functional_call`, and adds up over micro-batches.
+So the merged weights are written into the model without a graph, one ordinary backward pass runs, and a hook takes
+each gradient as it is complete, adds its inner products to the coefficients' gradient, and frees it. For an adapter's
+vector < G, s B A > = s sum((B^T G) * A). No graph over the vectors is built and no full gradient is ever held; vectors
+are read from disk piece by piece. It equals autograd through `torch.func.functional_call`, and adds up over
+micro-batches.
 
     made = Composition(model, pool, granularity="tensor")
     made.merge()
@@ -14,7 +15,7 @@ from disk piece by piece. It equals autograd through `torch.func.functional_call
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ class Place(NamedTuple):
 
 
 def place(block: str) -> Place:
-    """"model.layers.3.mlp.up_proj.weight" is layer 3, "mlp.up_proj.weight"; "model.norm.weight" is None, "norm.weight"."""
+    """Layer 3 and "mlp.up_proj.weight" for "model.layers.3.mlp.up_proj.weight"."""
     parts = block.split(".")
     for i, part in enumerate(parts):
         if part.isdecimal():
@@ -43,14 +44,15 @@ def place(block: str) -> Place:
 def groups(blocks: list[str], granularity: str) -> dict[str, int]:
     """Block -> index of the coefficient it shares: one each (tensor), or one a layer, a kind or a vector. Outside the
     layers, "layer" gives each block one of its own."""
-    names = {
+    sharers: dict[str, Callable[[str], object]] = {
         "tensor": lambda block: block,
         "layer": lambda block: block if place(block).layer is None else place(block).layer,
         "kind": lambda block: place(block).kind,
         "vector": lambda block: None,
-    }[granularity]
-    keys = list(dict.fromkeys(names(block) for block in blocks))
-    return {block: keys.index(names(block)) for block in blocks}
+    }
+    sharer = sharers[granularity]
+    keys = list(dict.fromkeys(sharer(block) for block in blocks))
+    return {block: keys.index(sharer(block)) for block in blocks}
 
 
 def partition(seed: int, block: str, start: int, size: int, parts: int) -> torch.Tensor:
@@ -165,8 +167,8 @@ class Composition:
         ]
 
     def _live(self, block: str, nonzero: bool) -> list[tuple[Vector, torch.Tensor]]:
-        """The vectors that count in a block, with their coefficients [part]. A zero coefficient is left out of a sum, so
-        that coefficients of zero give the start bit for bit."""
+        """The vectors that count in a block, with their coefficients [part]. A zero coefficient is left out of a sum,
+        so that coefficients of zero give the start bit for bit."""
         group = self.group[block]
         return [
             (vector, self.values.detach()[i, group])
@@ -217,7 +219,8 @@ class Composition:
                     products[i] += scale * torch.dot((b.T @ matrix).view(-1), a.reshape(-1))
                 else:
                     for rows, index in self._rows(block, gradient.shape, gradient.device):
-                        products[i] += scale * self._inner((b[rows] @ a).view(-1), matrix[rows].reshape(-1), index.reshape(-1))
+                        part = (b[rows] @ a).view(-1)
+                        products[i] += scale * self._inner(part, matrix[rows].reshape(-1), index.reshape(-1))
         self.values.grad[:, group] += products.cpu().float()
 
     def _inner(self, delta: torch.Tensor, gradient: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:

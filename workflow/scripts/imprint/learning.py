@@ -1,7 +1,8 @@
 """Learning the coefficients of task vectors: the settings that all such methods share, and the loop.
 
-A method gives an objective; the loop clips, steps, merges anew, writes checkpoints and curves, and at the end writes the
-merged weights and the table of coefficients. Defaults are the published ones of aTLAS (arXiv 2407.02880 and its code).
+A method gives an objective; the loop clips, steps, merges anew, writes checkpoints and curves, and at the end writes
+the merged weights and the table of coefficients. Defaults are the published ones of aTLAS (arXiv 2407.02880 and its
+code).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from imprint import checkpoints, models, tables
+from imprint import checkpoints, model_files, models, tables
 from imprint.errors import ImprintError
 from imprint.methods import Fit, Inputs
 from imprint.plugins import Strict
@@ -45,27 +46,31 @@ class Learned(Vectors):
 
     granularity: Literal["tensor", "layer", "kind", "vector"] = Field(
         "tensor",
-        description="what shares a coefficient: a parameter tensor (the paper's anisotropic scaling), a layer, a kind of "
-        "module over all layers, or a whole vector (isotropic)",
+        description="what shares a coefficient: a parameter tensor (the paper's anisotropic scaling), a layer, a kind "
+        "of module over all layers, or a whole vector (isotropic)",
     )
     partitions: int = Field(
-        1, ge=1, le=65536, description="coefficients per block, for K random parts of its elements (the paper's aTLAS x K)"
+        1,
+        ge=1,
+        le=65536,
+        description="coefficients per block, for K random parts of its elements (the paper's aTLAS x K)",
     )
     budget: int | None = Field(None, ge=1, description="use so many of the vectors only; null uses all")
     select: Literal["random", "gradient", "gradient_block"] = Field(
         "gradient_block",
-        description="how a budget's vectors are chosen, at coefficient 0 on the first batch: at random, by the L1 norm of "
-        "the vector's gradient, or in each block by its size (the paper's best, D.6)",
+        description="how a budget's vectors are chosen, at coefficient 0 on the first batch: at random, by the L1 norm "
+        "of the vector's gradient, or in each block by its size (the paper's best, D.6)",
     )
     learning_rate: float = Field(0.1, gt=0, description="peak learning rate of AdamW (few-shot: paper D.3)")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="over the steps, no warm-up (paper D.3)")
     weight_decay: float = Field(0.1, ge=0, description="AdamW's, towards coefficient 0 (published code)")
-    max_grad_norm: float = Field(1.0, gt=0, description="the coefficients' gradient is clipped to it (published code)")
+    max_grad_norm: float | None = Field(
+        1.0, gt=0, description="the coefficients' gradient is clipped to it (published code); null: never"
+    )
     batch_size: int = Field(128, ge=1, description="rows a step, of each dataset (paper D.3)")
     rows_at_once: int = Field(
         8, ge=1, description="rows in one pass; gradients of the coefficients add up exactly (ours, small for a CPU)"
     )
-    epochs: float = Field(10.0, gt=0, description="passes over the rows (paper D.3)")
     max_length: int = Field(192, ge=8, description="tokens a row; longer rows are cut at the end and counted (ours)")
     checkpoint_steps: int = Field(
         10, ge=1, description="steps between checkpoints; a killed fit goes on from the last (ours)"
@@ -74,8 +79,16 @@ class Learned(Vectors):
     @model_validator(mode="after")
     def _budget_selects(self) -> Learned:
         if self.budget is not None and self.budget > len(self.vectors):
-            raise ValueError(f"found budget {self.budget} for {len(self.vectors)} vectors; write a smaller one, or null")
+            raise ValueError(
+                f"found budget {self.budget} for {len(self.vectors)} vectors; write a smaller one, or null"
+            )
         return self
+
+
+class Passes(Learned):
+    """Learners that go over their rows a number of times."""
+
+    epochs: float = Field(10.0, gt=0, description="passes over the rows (paper D.3)")
 
 
 class Objective(NamedTuple):
@@ -94,6 +107,11 @@ class Objective(NamedTuple):
 def inputs(settings: Vectors, *datasets: str) -> Inputs:
     """The datasets, and the arms behind the vectors."""
     return Inputs(datasets=tuple(dict.fromkeys(datasets)), arms=tuple(settings.vectors))
+
+
+def listed(data: str | list[str]) -> list[str]:
+    """One dataset or several, as a list."""
+    return [data] if isinstance(data, str) else data
 
 
 def autocast(job: Fit) -> Any:
@@ -190,7 +208,7 @@ def learn(
             values = backward(job, objective, step)
             step += 1
             if made.values.grad is not None:  # no gradient: no row of this step has anything to learn from
-                norm = torch.nn.utils.clip_grad_norm_([made.values], s.max_grad_norm)
+                norm = torch.nn.utils.clip_grad_norm_([made.values], s.max_grad_norm or math.inf)
                 values["grad_norm"] = float(norm)
                 check(job, values, step, objective.steps)
                 optimiser.step()
@@ -241,7 +259,7 @@ def learn(
 def write(out: Path, made: Composition, arm: str, seed: int) -> None:
     """The weights of a composition, and its coefficients as a table beside them."""
     shutil.rmtree(out / "weights", ignore_errors=True)  # of a fit of another kind
-    made.save(out / "weights" / models.WEIGHTS)
+    made.save(out / "weights" / model_files.WEIGHTS)
     tables.write(out / "coefficients.parquet", "coefficients", made.rows(arm, seed))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from imprint.assistant_tokens import IGNORED, Example
-from imprint.learning import Objective
+from imprint.learning import Objective, autocast
 from imprint.methods import Fit
 from imprint.methods.sft import examples, order
 
@@ -51,6 +51,55 @@ class Stream:
         return sum(len(row.input_ids) for row in self.batch(step))
 
 
+def negation(job: Fit, model: Any, tokenizer: Any) -> Objective:
+    """Unlearn `data`, keep `control`: the mean of -min(cross-entropy, bound) over the target's labelled tokens plus the
+    control's mean cross-entropy, for as long as the control's token accuracy is at least `keep` of the start's."""
+    import torch
+
+    from imprint.token_loss import labelled_logits
+
+    s = job.settings
+    target, control = Stream(job, tokenizer, s.data), Stream(job, tokenizer, s.control)
+    bound = math.log(model.config.vocab_size) if s.bound is None else s.bound
+    head = model.get_output_embeddings()
+    metrics: dict[str, Any] = {"rows": len(target.rows), "control_rows": len(control.rows)}
+
+    def losses(step: int) -> Iterator[tuple[str, Any]]:
+        rows = target.batch(step)
+        total = max(1, sum(labelled(row) for row in rows))
+        for ids, labels in target.passes(rows):
+            logits, wanted = labelled_logits(model, head, ids, labels)
+            each = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
+            yield "target", -each.clamp(max=bound).sum() / total
+        for part in control.losses(model, step):
+            yield "control", part
+
+    def accuracy() -> float:
+        right = total = 0
+        for ids, labels in control.passes(control.rows):
+            logits, wanted = labelled_logits(model, head, ids, labels)
+            right, total = right + int((logits.argmax(1) == wanted).sum()), total + len(wanted)
+        return right / max(1, total)
+
+    def holds() -> bool:
+        found = accuracy()
+        if found >= s.keep * metrics["control_accuracy_start"]:
+            metrics["control_accuracy"] = found
+            return True
+        return False
+
+    with torch.no_grad():
+        metrics["control_accuracy_start"] = metrics["control_accuracy"] = accuracy()
+    return Objective(
+        steps=target.steps,
+        steps_an_epoch=target.steps_an_epoch,
+        losses=losses,
+        tokens=lambda step: target.tokens(step) + control.tokens(step),
+        holds=holds,
+        metrics=metrics,
+    )
+
+
 def labelled(row: Example) -> int:
     """The tokens of a row that count."""
     return sum(label != IGNORED for label in row.labels[1:])
@@ -75,3 +124,18 @@ def supervised(job: Fit, model: Any, tokenizer: Any, data: list[str]) -> Objecti
             "truncated_rows": sum(row.full > job.settings.max_length for s in streams for row in s.rows),
         },
     )
+
+
+def mean_loss(job: Fit, model: Any, tokenizer: Any, data: str) -> float:
+    """Mean cross-entropy over the labelled tokens of all rows, without a graph."""
+    import torch
+
+    from imprint.token_loss import collate, cross_entropy
+
+    rows, size = sorted(examples(job, tokenizer, data), key=lambda row: len(row.input_ids)), job.settings.rows_at_once
+    total = 0.0
+    with torch.no_grad(), autocast(job):
+        for at in range(0, len(rows), size):
+            batch = {name: t.to(job.device) for name, t in collate([r._asdict() for r in rows[at : at + size]]).items()}
+            total += float(cross_entropy(model, model.get_output_embeddings(), batch["input_ids"], batch["labels"]))
+    return total / max(1, sum(labelled(row) for row in rows))

@@ -29,8 +29,10 @@ class TensorFolder:
         self.folder = folder
         index = folder / f"{WEIGHTS}.index.json"
         files = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else [WEIGHTS]
-        handles = [safe_open(folder / file, framework="pt") for file in files]
-        self._handles: dict[str, Any] = {name: handle for handle in handles for name in handle.keys()}  # noqa: SIM118
+        handles: list[Any] = [safe_open(folder / file, framework="pt") for file in files]
+        self._handles: dict[str, Any] = {}
+        for handle in handles:
+            self._handles |= dict.fromkeys(handle.keys(), handle)
 
     @property
     def names(self) -> list[str]:
@@ -49,7 +51,8 @@ class TensorFolder:
 def write(
     path: Path, shapes: Iterable[tuple[str, tuple[int, ...], torch.dtype]], read: Callable[[str], torch.Tensor]
 ) -> None:
-    """Write a safetensors file, atomically; `read(name)` makes each tensor in turn, of the shape and dtype announced."""
+    """Write a safetensors file, atomically; `read(name)` makes each tensor in turn, of the shape and dtype
+    announced."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape, dtype in shapes:
@@ -65,6 +68,6 @@ def write(
             tensor = read(name).detach().cpu().contiguous()
             if _NAMES.get(tensor.dtype) != entry["dtype"] or list(tensor.shape) != entry["shape"]:
                 raise ImprintError(f"{path}: tensor '{name}' is {tensor.dtype} {list(tensor.shape)}, announced {entry}")
-            data, done = memoryview(tensor.view(-1).view(torch.uint8).numpy()), 0
+            data, done = memoryview(tensor.view(-1).view(torch.uint8).numpy()), 0  # type: ignore[arg-type]
             while done < len(data):  # one call writes 2 GiB at the most
                 done += file.write(data[done : done + (1 << 30)])

@@ -1,5 +1,5 @@
-"""Rows to batches, and the loss on the assistant's tokens, as every fit takes them. Imports torch: only fits import this
-module."""
+"""Rows to batches, and the loss on the assistant's tokens, as every fit takes them. Imports torch: only fits import
+this module."""
 
 from __future__ import annotations
 

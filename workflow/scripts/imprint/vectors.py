@@ -44,9 +44,10 @@ class Blocks:
     def __init__(self, root: Path) -> None:
         from transformers import AutoConfig, AutoModelForCausalLM
 
+        auto: Any = AutoModelForCausalLM
         config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            model = auto.from_config(config, trust_remote_code=False)
         self.shapes: dict[str, tuple[int, ...]] = {name: tuple(p.shape) for name, p in model.named_parameters()}
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         self.alias = {
@@ -62,9 +63,9 @@ class Blocks:
         for block, shape in self.shapes.items():
             if block not in found:
                 raise ImprintError(f"{where}: {weights.folder} has no block '{block}', which its root model has")
-            if (other := weights.shape(found[block])) != shape:
+            if (other := list(weights.shape(found[block]))) != list(shape):
                 raise ImprintError(
-                    f"{where}: block '{block}' is {list(other)} in {weights.folder}, but {list(shape)} in its root model"
+                    f"{where}: block '{block}' is {other} in {weights.folder}, but {list(shape)} in its root model"
                 )
         return found
 
@@ -160,8 +161,8 @@ class RandomVector(Vector):
 
     def fill(self, block: str, start: int, base: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         if block not in self._moments:
-            std, mean = torch.std_mean(self.root.full(block).float(), correction=0)
-            self._moments[block] = float(mean), float(std)
+            spread, middle = torch.std_mean(self.root.full(block).float(), correction=0)
+            self._moments[block] = float(middle), float(spread)
         mean, std = self._moments[block]
         made = torch.cat([
             torch.randn(CHUNK, generator=generator(self.seed, self.name, block, at))
@@ -209,9 +210,9 @@ class Pool:
             if vector.dense:
                 for _, parts in pieces(block, self.root, [vector]):
                     found += float(torch.dot(parts[0], parts[0]))
-            for factors in vector.factors(block):
-                # The product is zero just when a factor is; B starts at zero.
-                found += float(factors.a.square().sum()) * float(factors.b.square().sum()) * factors.scale**2
+            for s, b, a in vector.factors(block):
+                # B starts at zero: an adapter that learned nothing is zero.
+                found += s**2 * float(a.square().sum()) * float(b.square().sum())
             if not found < float("inf"):
                 raise ImprintError(
                     f"task vector '{vector.name}' holds NaN or Inf in block '{block}' of {vector.arm.weights.folder}; "
@@ -277,7 +278,7 @@ def adapter(folder: Path, blocks: Blocks, arm: str) -> Iterator[tuple[str, Facto
     suffixes = (".lora_A.weight", ".lora_B.weight")
     for name in tensors:
         if not name.endswith(suffixes):
-            raise ImprintError(f"task vector '{arm}': {folder} has a tensor '{name}', which is no LoRA factor of a layer")
+            raise ImprintError(f"task vector '{arm}': {folder} has a tensor '{name}', no LoRA factor of a layer")
     for name in sorted(tensors):
         if name.endswith(suffixes[0]):
             stem = name.removesuffix(suffixes[0])

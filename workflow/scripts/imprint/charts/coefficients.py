@@ -18,15 +18,15 @@ LEAST = 13  # width of a layer's cell
 
 
 def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Sequence[str]) -> Any | None:
-    """One heat map an arm and vector: rows are kinds of module, columns layers, with what stands outside the layers in a
-    column of its own. Colours of one arm share one scale."""
+    """One heat map an arm and vector: rows are kinds of module, columns layers, with what stands outside the layers in
+    a column of its own. Colours of one arm share one scale."""
     table = _means(tables["coefficients"])
     panels = []
     for arm in arms:
         rows = table.filter(pl.col("arm") == arm)
-        largest = rows["value"].abs().max() if len(rows) else None
+        largest = max((abs(value) for value in rows["value"].to_list()), default=0.0) or 1.0
         for vector in rows["vector"].unique(maintain_order=True):
-            panels.append(_panel(rows.filter(pl.col("vector") == vector), arm, vector, float(largest or 1.0) or 1.0))
+            panels.append(_panel(rows.filter(pl.col("vector") == vector), arm, vector, largest))
     return charts.stack(panels) if panels else None
 
 
@@ -64,10 +64,11 @@ def _panel(rows: pl.DataFrame, arm: str, vector: str, largest: float) -> Any:
 def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
     """For the caption: how many coefficients, arms and seeds there are, and their range."""
     table = tables["coefficients"]
+    values = table["value"].to_list() or [0.0]
     return {
         "coefficients": len(table),
         "arms": table["arm"].n_unique(),
         "seeds": table["seed"].n_unique(),
-        "smallest": f"{table['value'].min() or 0:.2f}",
-        "largest": f"{table['value'].max() or 0:.2f}",
+        "smallest": f"{min(values):.2f}",
+        "largest": f"{max(values):.2f}",
     }

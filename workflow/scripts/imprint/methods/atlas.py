@@ -1,9 +1,9 @@
 """aTLAS (Zhang et al., arXiv 2407.02880): task vectors composed with learned coefficients, one per vector and parameter
 tensor, by cross-entropy on the assistant's tokens; merged to ordinary weights.
 
-The fit starts from the parent's weights with all coefficients zero. With one dataset it is the paper's few-shot setting,
-with several their losses are summed (addition; the paper then takes a learning rate of 1e-3, constant, 20 epochs of
-batches of 16). The paper is about images; for language models there are no published results.
+The fit starts from the parent's weights with all coefficients zero. With one dataset it is the paper's few-shot
+setting, with several their losses are summed (addition; the paper then takes a learning rate of 1e-3, constant, 20
+epochs of batches of 16). The paper is about images; for language models there are no published results.
 
 fit: {method: atlas, vectors: [self_prompt, ppe_plan], data: dialogues, batch_size: 8, epochs: 1}
 """
@@ -18,18 +18,13 @@ from imprint import learning
 from imprint.methods import Fit, Inputs
 
 
-class Settings(learning.Learned):
+class Settings(learning.Passes):
     data: str | list[str] = Field(description="dataset of dialogues with assistant turns, or several")
-
-
-def datasets(settings: Settings) -> list[str]:
-    """The datasets, in a list."""
-    return [settings.data] if isinstance(settings.data, str) else settings.data
 
 
 def inputs(settings: Settings) -> Inputs:
     """The datasets, and the arms behind the vectors."""
-    return learning.inputs(settings, *datasets(settings))
+    return learning.inputs(settings, *learning.listed(settings.data))
 
 
 def fit(job: Fit, random: bool = False) -> dict[str, Any]:
@@ -41,4 +36,4 @@ def fit(job: Fit, random: bool = False) -> dict[str, Any]:
     pool = Pool(job.manifests, job.arms, job.seed if random else None)
     model, tokenizer = learning.load(job)
     made = Composition(model, pool, job.settings.granularity, job.settings.partitions, job.seed)
-    return learning.learn(job, made, supervised(job, model, tokenizer, datasets(job.settings)))
+    return learning.learn(job, made, supervised(job, model, tokenizer, learning.listed(job.settings.data)))
