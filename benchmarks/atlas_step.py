@@ -90,23 +90,24 @@ def backward(model: Any, ids: torch.Tensor) -> None:
     (loss / ids.numel()).backward()
 
 
-def stepper(model: Any, made: Composition, ids: torch.Tensor) -> Callable[[], None]:
+def stepper(model: Any, pool: Pool, ids: torch.Tensor) -> Callable[[], None]:
     """One step as `imprint.learning` makes it."""
-    optimiser = torch.optim.AdamW([made.values], lr=1e-2)
 
     def step() -> None:
+        made = Composition(model, pool, start=0.01)
+        optimiser = torch.optim.AdamW([made.values], lr=1e-2)
         made.merge()
         backward(model, ids)
         torch.nn.utils.clip_grad_norm_([made.values], 1.0)
         optimiser.step()
-        optimiser.zero_grad()
+        made.detach()
 
     return step
 
 
 def by_functional_call(model: Any, pool: Pool, ids: torch.Tensor) -> Callable[[], None]:
     """The same step with differences in memory and a graph over them."""
-    start = {name: p.detach() for name, p in model.named_parameters()}
+    start = {name: pool.root.read(name).view(p.shape) for name, p in model.named_parameters()}
     deltas = {name: torch.stack([v.delta(name) for v in pool.vectors]) for name in start}
     values = {name: torch.full((len(pool.vectors),), 0.01, requires_grad=True) for name in start}
     optimiser = torch.optim.AdamW(list(values.values()), lr=1e-2)
@@ -137,6 +138,7 @@ def take_turns(work: dict[str, Callable[[], None]], rounds: int) -> dict[str, li
         names = list(work)
         for name in names[i % len(names) :] + names[: i % len(names)]:
             seconds = cpu_seconds(work[name])
+            print(f"round {i}: {name} {seconds:.2f} CPU seconds", file=sys.stderr, flush=True)
             if i >= 0:
                 times[name].append(seconds)
     return times
@@ -155,7 +157,7 @@ def memory(folder: Path, count: int) -> int:
     """The peak over two steps with so many vectors, run in a process of its own."""
     chain, arms = found(folder, count)
     model, _ = models.load(chain, "float32", "cpu")
-    step, peak, done = stepper(model, Composition(model, Pool(chain, arms), start=0.01), batch(model, BATCH)), 0, False
+    step, peak, done = stepper(model, Pool(chain, arms), batch(model, BATCH)), 0, False
 
     def watch() -> None:
         nonlocal peak
@@ -189,24 +191,18 @@ def copy(files: list[Path], out: Path) -> Callable[[], None]:
 
 def measure(folder: Path, rounds: int) -> dict[str, Any]:
     chain, arms = found(folder, max(COUNTS))
-    work: dict[str, Callable[[], None]] = {}
-    plain, _ = models.load(chain, "float32", "cpu")
-    ids = batch(plain, BATCH)
+    model, _ = models.load(chain, "float32", "cpu")
+    ids = batch(model, BATCH)
 
     def forward_backward() -> None:
-        backward(plain, ids)
-        plain.zero_grad(set_to_none=True)
+        backward(model, ids)
+        model.zero_grad(set_to_none=True)
 
-    work["plain"] = forward_backward
-    pool = None
-    for n in COUNTS:
-        model, _ = models.load(chain, "float32", "cpu")
-        pool = Pool(chain, dict(list(arms.items())[:n]))
-        work[f"step_{n}"] = stepper(model, Composition(model, pool, start=0.01), ids)
+    pools = {n: Pool(chain, dict(list(arms.items())[:n])) for n in COUNTS}
+    work = {"plain": forward_backward, **{f"step_{n}": stepper(model, pool, ids) for n, pool in pools.items()}}
     times = take_turns(work, rounds)
     figures: dict[str, Any] = {f"step_over_plain_{n}": ratio(times, f"step_{n}", "plain") for n in COUNTS}
-    assert pool is not None
-    everything = Composition(None, pool, start=0.01)
+    everything = Composition(None, pools[8], start=0.01)
     files = [
         folder / "root" / models.WEIGHTS,
         *(chain[-1].parent / "weights" / models.WEIGHTS for chain in arms.values()),
@@ -217,11 +213,9 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
     }
     times |= take_turns(saving, 2 * rounds)
     figures["compose_over_copy"] = ratio(times, "compose", "copy")
-    work.clear()
-    model, _ = models.load(chain, "float32", "cpu")
-    five, small = Pool(chain, dict(list(arms.items())[:5])), batch(model, SMALL)
-    step = stepper(model, Composition(model, five, start=0.01), small)
-    times |= take_turns({"small": step, "functional_call": by_functional_call(plain, five, small)}, 2 * rounds)
+    small = batch(model, SMALL)
+    both = {"small": stepper(model, pools[5], small), "functional_call": by_functional_call(model, pools[5], small)}
+    times |= take_turns(both, 2 * rounds)
     figures["functional_call_over_step"] = ratio(times, "functional_call", "small")
     figures["cpu_seconds"] = {name: round(statistics.median(values), 3) for name, values in times.items()}
     return figures

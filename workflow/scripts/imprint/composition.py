@@ -81,12 +81,18 @@ class Composition:
         self.values = torch.full((len(pool.vectors), size, parts), start, requires_grad=True)
         self.chosen = torch.ones(len(pool.vectors), size, dtype=torch.bool)
         self.parameters: dict[str, torch.nn.Parameter] = {}
+        self._handles: list[Any] = []
         if model is not None:
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(name in self.group)
                 if name in self.group:
                     self.parameters[name] = parameter
-                    parameter.register_post_accumulate_grad_hook(self._hook(name))
+                    self._handles.append(parameter.register_post_accumulate_grad_hook(self._hook(name)))
+
+    def detach(self) -> None:
+        """Let go of the model: its gradients stay with it again."""
+        for handle in self._handles:
+            handle.remove()
 
     def merge(self) -> None:
         """Write the sum into the model's parameters, from the start and never from the last sum."""
