@@ -70,7 +70,8 @@ def problems(config: Config) -> Iterator[str]:
                 )
         method = plugins.load("methods", arm.fit.method) if arm.fit else None
         if method is not None and getattr(method, "TRANSDUCTIVE", False) and not arm.transductive:
-            yield f"{where}: {method.__name__.split('.')[-1]} adapts to rows that may be an eval's; write `transductive: true`"
+            name_of = method.__name__.split(".")[-1]
+            yield f"{where}: {name_of} adapts to rows that may be an eval's; write `transductive: true`"
         needs = config.needs(name)
         for dataset_name in needs.datasets:
             if dataset_name not in config.datasets:
