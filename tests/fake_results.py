@@ -171,10 +171,18 @@ def tables(n: int = 48) -> dict[str, pl.DataFrame]:
         "coefficients": frame(
             "coefficients",
             [
-                {"arm": ARMS[-1], "seed": 0, "vector": vector, "layer": layer, "kind": kind, "block": f"{layer}.{kind}",
-                 "part": 0, "value": sign * (layer or 0) / 3}
+                {
+                    "arm": ARMS[-1],
+                    "seed": 0,
+                    "vector": vector,
+                    "layer": layer,
+                    "kind": kind,
+                    "block": f"{layer}.{kind}",
+                    "part": 0,
+                    "value": sign * (layer or 0) / 3,
+                }
                 for vector, sign in ((ARMS[2], 1), (ARMS[3], -1))
-                for layer, kind in [(None, "norm.weight"), *((i, k) for i in range(3) for k in ("q.weight", "up.weight"))]
+                for layer, kind in [(None, "norm.weight"), (0, "q.weight"), (0, "up.weight"), (1, "q.weight")]
             ],
         ),
         "contamination": frame(
