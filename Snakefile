@@ -6,7 +6,7 @@
 # results/arms/{arm}/seed{seed}/manifest.json              weights and curves beside it
 # results/generations/{arm}/seed{seed}/{eval}.parquet      prompts/... has the rendered prompts
 # results/scores/{arm}/seed{seed}/{eval}.parquet
-# results/tables/{summary,comparisons,costs,curves,contamination,synthesis}.parquet     results/imprint.duckdb
+# results/tables/{summary,comparisons,costs,curves,coefficients,contamination,synthesis}.parquet     results/imprint.duckdb
 # results/charts/{chart}.svg                               results/report.html
 import sys
 from pathlib import Path

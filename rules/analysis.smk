@@ -34,6 +34,7 @@ rule collect:
     output:
         costs=f"{RESULTS}/tables/costs.parquet",
         curves=f"{RESULTS}/tables/curves.parquet",
+        coefficients=f"{RESULTS}/tables/coefficients.parquet",
         synthesis=f"{RESULTS}/tables/synthesis.parquet",
     params:
         spec=experiment.collect_params(),

@@ -169,6 +169,23 @@ def tables(n: int = 48) -> dict[str, pl.DataFrame]:
                 for stage, e in [*([("train", None)] if a in ARMS[2:] else []), *(("generate", e) for e in EVALS)]
             ],
         ),
+        "coefficients": frame(
+            "coefficients",
+            [
+                {
+                    "arm": ARMS[-1],
+                    "seed": 0,
+                    "vector": vector,
+                    "layer": layer,
+                    "kind": kind,
+                    "block": f"{layer}.{kind}",
+                    "part": 0,
+                    "value": sign * (layer or 0) / 3,
+                }
+                for vector, sign in ((ARMS[2], 1), (ARMS[3], -1))
+                for layer, kind in [(None, "norm.weight"), (0, "q.weight"), (0, "up.weight"), (1, "q.weight")]
+            ],
+        ),
         "contamination": frame(
             "contamination",
             [

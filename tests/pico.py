@@ -31,9 +31,9 @@ def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     return vocabulary, merges
 
 
-def make(folder: Path, seed: int = 0) -> Path:
+def make(folder: Path, seed: int = 0, tied: bool = True) -> Path:
     """Write the model as safetensors (fp32, about 27 thousand parameters) with its tokenizer; equal seeds give equal
-    bytes. Returns `folder`, which serves as a `path` model."""
+    bytes. `tied`: the output layer is the embedding. Returns `folder`, which serves as a `path` model."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -51,7 +51,7 @@ def make(folder: Path, seed: int = 0) -> Path:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=2048,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         initializer_range=0.25,  # wide, so that greedy answers differ between prompts instead of repeating one byte
         bos_token_id=1,
         eos_token_id=2,

@@ -117,7 +117,7 @@ def test_the_loss_is_that_of_a_plain_forward_pass_over_the_labelled_tokens(root:
 
     fit = job(root, tmp_path, batch_size=4)
     model, tokenizer = models.load([root], "float32", "cpu")
-    made = sft.examples(fit, tokenizer)
+    made = sft.examples(fit, tokenizer, "d")
     batch = [made[i] for i in sft.order(len(made), 1, 0)[:4]]
     total = count = 0.0
     for one in batch:

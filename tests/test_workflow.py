@@ -287,5 +287,5 @@ def test_a_broken_table_is_named_and_never_aggregated(done: Path) -> None:
 
 
 def test_tables_have_their_schemas(finished: Path) -> None:
-    for name in ("summary", "comparisons", "costs", "curves", "contamination", "synthesis"):
+    for name in ("summary", "comparisons", "costs", "curves", "coefficients", "contamination", "synthesis"):
         tables.read(finished / "results/tables" / f"{name}.parquet", name)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imprint import catalog
+from imprint import catalog, plugins
 from imprint.methods import Inputs
 
 if TYPE_CHECKING:
@@ -68,6 +68,10 @@ def problems(config: Config) -> Iterator[str]:
                 yield (
                     f"{where}.control: shares no eval with '{control}'; add one to `evals` of both, or drop the control"
                 )
+        method = plugins.load("methods", arm.fit.method) if arm.fit else None
+        if method is not None and getattr(method, "TRANSDUCTIVE", False) and not arm.transductive:
+            name_of = method.__name__.split(".")[-1]
+            yield f"{where}: {name_of} adapts to rows that may be an eval's; write `transductive: true`"
         needs = config.needs(name)
         for dataset_name in needs.datasets:
             if dataset_name not in config.datasets:

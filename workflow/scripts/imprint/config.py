@@ -282,7 +282,8 @@ class Config(Strict):
     evals: dict[Name, Eval] = Field({}, description="what is measured")
     arms: dict[Name, Arm] = Field(min_length=1, description="what is compared")
     charts: list[str] = Field(
-        ["scores", "differences", "instruction_types", "loss_curves"], description="modules in imprint/charts, in order"
+        ["scores", "differences", "instruction_types", "loss_curves", "coefficients"],
+        description="modules in imprint/charts, in order",
     )
 
     @field_validator("seeds")

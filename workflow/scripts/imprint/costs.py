@@ -1,5 +1,5 @@
 """What it cost: seconds and memory from Snakemake's benchmark files, tokens from manifests and generations, and the
-training curves and synthesis attempts of the whole experiment in one table each."""
+training curves, composed arms' coefficients and synthesis attempts of the whole experiment in one table each."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _tokens(tokens: int | None, seconds: float | None) -> dict[str, Any]:
 
 
 def run(*, spec: dict[str, Any], manifests: list[Path], attempts: list[Path], out: dict[str, Path]) -> None:
-    """Write the costs, curves and synthesis tables."""
+    """Write the costs, curves, coefficients and synthesis tables."""
     rows = []
     for path in manifests:
         manifest = read_json(path)
@@ -68,4 +68,7 @@ def run(*, spec: dict[str, Any], manifests: list[Path], attempts: list[Path], ou
     tables.write(out["costs"], "costs", rows)
     curves = [path.with_name("curves.parquet") for path in manifests]
     tables.write(out["curves"], "curves", tables.concat([path for path in curves if path.is_file()], "curves"))
+    coefficients = [path.with_name("coefficients.parquet") for path in manifests]
+    found = tables.concat([path for path in coefficients if path.is_file()], "coefficients")
+    tables.write(out["coefficients"], "coefficients", found)
     tables.write(out["synthesis"], "synthesis", tables.concat(attempts, "synthesis"))

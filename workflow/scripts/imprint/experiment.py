@@ -312,7 +312,7 @@ class Experiment:
     def collect_params(self) -> str:
         return canonical({"results": self.results, "runs": [list(run) for run in self.runs]})
 
-    TABLES = ("summary", "comparisons", "costs", "curves", "contamination", "synthesis")
+    TABLES = ("summary", "comparisons", "costs", "curves", "coefficients", "contamination", "synthesis")
 
     def table(self, name: str) -> str:
         return f"{self.results}/tables/{name}.parquet"

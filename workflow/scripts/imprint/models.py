@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from imprint.errors import ImprintError
 from imprint.identity import read_json
@@ -74,36 +74,56 @@ def _merge_adapter(model: Any, folder: Path) -> Any:
     return PeftModel.from_pretrained(model, folder).merge_and_unload()
 
 
+class Links(NamedTuple):
+    """What a chain of manifests comes to: the folder of the root model, that of the last full set of weights, and those
+    of the adapters on top of it, in order."""
+
+    root: Path
+    weights: Path
+    adapters: list[Path]
+
+
+def links(manifests: list[Path]) -> Links:
+    """The folders of a chain. Raises when it is none, or when a link's chat template differs from the root's, since its
+    weights were then trained on another prompt format than the one they would be asked in."""
+    root, *fitted = [(path, read_json(path)) for path in manifests]
+    if root[1].get("kind") != "model" or any(m.get("kind") not in ("full", "lora") for _, m in fitted):
+        kinds = ", ".join(f"{path} is {m.get('kind')!r}" for path, m in (root, *fitted))
+        raise ImprintError(f"a chain of weights is one model, then full or lora fits; found: {kinds}")
+    folder, template = root[0].parent, root[1].get("template_sha256")
+    for path, manifest in fitted:
+        if manifest.get("template_sha256") != template:
+            raise ImprintError(_other_template(path, folder, template))
+    start = max((i for i, (_, m) in enumerate(fitted) if m["kind"] == "full"), default=-1)
+    weights = folder if start < 0 else fitted[start][0].parent / "weights"
+    return Links(folder, weights, [path.parent / "weights" for path, _ in fitted[start + 1 :]])
+
+
+def _other_template(path: Path, folder: Path, template: str | None) -> str:
+    return (
+        f"{path} was made with another chat template (sha256 {read_json(path).get('template_sha256')}) than the one in "
+        f"{folder} ({template}); fit that arm again, or put the old template back"
+    )
+
+
 def load(manifests: list[Path], dtype: str, device: str) -> tuple[Any, Any]:
     """The model of a chain of manifests, in eval mode, and its tokenizer.
 
     `dtype` is one of DTYPES, `device` a torch device; both are taken as written: a missing GPU is an error, never a
-    silent CPU run. Also raises when a link's chat template differs from the root's, since its weights were then trained
-    on another prompt format than the one they would be asked in."""
+    silent CPU run. Raises like `links`."""
     import torch
 
     if dtype not in DTYPES:
         raise ImprintError(f"dtype {dtype!r} is not known; write one of: {', '.join(DTYPES)}")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ImprintError(f"device {device!r} was asked for, but torch sees no GPU here; write device: cpu")
-    root, *fitted = [(path, read_json(path)) for path in manifests]
-    if root[1].get("kind") != "model" or any(m.get("kind") not in ("full", "lora") for _, m in fitted):
-        kinds = ", ".join(f"{path} is {m.get('kind')!r}" for path, m in (root, *fitted))
-        raise ImprintError(f"a chain of weights is one model, then full or lora fits; found: {kinds}")
-    folder = root[0].parent
-    tokenizer = load_tokenizer(folder)
-    template = template_sha256(tokenizer)
-    for path, manifest in (root, *fitted):
-        if manifest.get("template_sha256") != template:
-            raise ImprintError(
-                f"{path} was made with another chat template (sha256 {manifest.get('template_sha256')}) than the one "
-                f"in {folder} ({template}); fit that arm again, or put the old template back"
-            )
-    start = max((i for i, (_, m) in enumerate(fitted) if m["kind"] == "full"), default=-1)
-    source = folder if start < 0 else fitted[start][0].parent / "weights"
-    model = _from_folder(source, folder)
-    for path, _ in fitted[start + 1 :]:
-        model = _merge_adapter(model, path.parent / "weights")
+    found = links(manifests)
+    tokenizer = load_tokenizer(found.root)
+    if (template := template_sha256(tokenizer)) != read_json(manifests[0]).get("template_sha256"):
+        raise ImprintError(_other_template(manifests[0], found.root, template))
+    model = _from_folder(found.weights, found.root)
+    for adapter in found.adapters:
+        model = _merge_adapter(model, adapter)
     return model.to(device=device, dtype=getattr(torch, dtype)).eval(), tokenizer
 
 

@@ -139,6 +139,20 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # One row per logged training step and quantity (loss, reward, learning_rate, ...).
     "curves": pa.schema([("arm", _text), ("seed", _int), ("step", _int), ("quantity", _text), ("value", _float)]),
+    # One row per task vector, block and part of a composed arm: the coefficient it was merged with. `layer` is null
+    # outside the layers, `kind` is the block's place within its layer, `part` is 0 unless blocks are partitioned.
+    "coefficients": pa.schema(
+        [
+            ("arm", _text),
+            ("seed", _int),
+            ("vector", _text),
+            ("layer", _int),
+            ("kind", _text),
+            ("block", _text),
+            ("part", _int),
+            ("value", _float),
+        ]
+    ),
     # One row per pair of a training dataset and an eval.
     "contamination": pa.schema(
         [("arm", _text), ("dataset", _text), ("eval", _text), ("n_train", _int), ("n_eval", _int), ("n_shared", _int)]

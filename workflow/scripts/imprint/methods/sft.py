@@ -96,19 +96,19 @@ def render(job: Fit, row: dict[str, Any]) -> list[Message]:
     return list(request.messages)
 
 
-def examples(job: Fit, tokenizer: Any) -> list[Example]:
-    """Every row of the dataset as tokens and labels, in the dataset's order."""
-    rows = job.datasets[job.settings.data]
+def examples(job: Fit, tokenizer: Any, data: str) -> list[Example]:
+    """Every row of a dataset as tokens and labels, in the dataset's order."""
+    rows = job.datasets[data]
     if not rows:
-        raise ImprintError(f"arm '{job.arm}': dataset '{job.settings.data}' has no rows to train on")
+        raise ImprintError(f"arm '{job.arm}': dataset '{data}' has no rows to train on")
     made = []
     for row in rows:
-        where = f"dataset '{job.settings.data}', example {row['example_id']}"
+        where = f"dataset '{data}', example {row['example_id']}"
         made.append(encode(tokenizer, render(job, row), job.settings.max_length, where))
     if not any(label != IGNORED for example in made for label in example.labels):
         raise ImprintError(
             f"arm '{job.arm}': the prompt alone fills max_length: {job.settings.max_length} tokens in every row of "
-            f"'{job.settings.data}'; write at least {max(example.full for example in made)}"
+            f"'{data}'; write at least {max(example.full for example in made)}"
         )
     return made
 
@@ -228,7 +228,7 @@ def fit(job: Fit) -> dict[str, Any]:
     if job.dtype not in ("bfloat16", "float32"):
         raise ImprintError(f"arm '{job.arm}': sft trains in bfloat16 (autocast) or float32, found dtype {job.dtype!r}")
     model, tokenizer = models.load(job.manifests, "float32", job.device)
-    made = examples(job, tokenizer)
+    made = examples(job, tokenizer, job.settings.data)
     rows = [made[i] for i in order(len(made), job.settings.epochs, job.seed)]
     resume = checkpoints.last(job.folder)
     with warnings.catch_warnings():

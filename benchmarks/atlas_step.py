@@ -1,0 +1,264 @@
+"""What a step of learning task vectors' coefficients costs, beside a plain forward and backward pass.
+
+    PYTHONPATH=workflow/scripts python benchmarks/atlas_step.py [--model FOLDER] [--rounds 5]
+
+The vectors are the model's weights plus small random differences, written to a temporary folder. All that is compared
+takes turns in one process, so that a busy machine slows all alike, and is counted in CPU seconds of one thread; a
+figure is the median over rounds of the ratio within a round. Both sides compute under bf16 autocast over fp32 weights,
+with the loss over all tokens. Memory is the peak of RssAnon over steps of a process that does nothing else. The last
+line is one JSON object with the figures, the limits and `holds`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
+
+import torch
+from torch.func import functional_call
+
+from imprint import models
+from imprint.composition import Composition
+from imprint.errors import ImprintError
+from imprint.identity import write_json
+from imprint.model_files import load_tokenizer, template_sha256
+from imprint.tensor_files import TensorFolder, write
+from imprint.token_loss import cross_entropy
+from imprint.vectors import Pool, generator
+
+COUNTS = (2, 5, 8)
+BATCH, SMALL = (8, 256), (1, 64)
+LIMITS = {
+    **{f"step_over_plain_{n}": ("<=", 1.15) for n in COUNTS},
+    "anonymous_memory_8_over_2": ("<=", 1.05),
+    "functional_call_over_step": (">=", 1.8),
+    "compose_over_copy": ("<=", 1.5),
+}
+
+
+def prepare(model: Path, folder: Path, count: int) -> tuple[list[Path], dict[str, list[Path]]]:
+    """The model's chain and those of `count` arms: its weights plus Gaussian differences of 1e-4."""
+    template = template_sha256(load_tokenizer(model))
+    root = folder / "root"
+    root.mkdir()
+    for file in model.iterdir():
+        if file.name != "manifest.json":
+            (root / file.name).symlink_to(file.resolve())
+    write_json(root / "manifest.json", {"kind": "model", "fingerprint": "root", "template_sha256": template})
+    weights, arms = TensorFolder(root), {}
+    shapes = [(name, weights.shape(name), torch.float32) for name in weights.names]
+    for i in range(count):
+
+        def read(name: str, arm: int = i) -> torch.Tensor:
+            tensor = weights.read(name).float()
+            return tensor + 1e-4 * torch.randn(tensor.shape, generator=generator(arm, name))
+
+        (folder / f"arm{i}" / "weights").mkdir(parents=True)
+        write(folder / f"arm{i}" / "weights" / models.WEIGHTS, shapes, read)
+        manifest = folder / f"arm{i}" / "manifest.json"
+        write_json(manifest, {"kind": "full", "fingerprint": f"arm{i}", "template_sha256": template})
+        arms[f"arm{i}"] = [root / "manifest.json", manifest]
+    return [root / "manifest.json"], arms
+
+
+def found(folder: Path, count: int) -> tuple[list[Path], dict[str, list[Path]]]:
+    """What `prepare` made, its first `count` arms."""
+    root = folder / "root" / "manifest.json"
+    return [root], {f"arm{i}": [root, folder / f"arm{i}" / "manifest.json"] for i in range(count)}
+
+
+def batch(model: Any, shape: tuple[int, int]) -> torch.Tensor:
+    return torch.randint(3, model.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
+
+
+def backward(model: Any, ids: torch.Tensor) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = cross_entropy(model, model.get_output_embeddings(), ids, ids)
+    (loss / ids.numel()).backward()
+
+
+def stepper(model: Any, pool: Pool, ids: torch.Tensor) -> Callable[[], None]:
+    """One step as `imprint.learning` makes it."""
+
+    def step() -> None:
+        made = Composition(model, pool, start=0.01)
+        optimiser = torch.optim.AdamW([made.values], lr=1e-2)
+        made.merge()
+        backward(model, ids)
+        torch.nn.utils.clip_grad_norm_([made.values], 1.0)
+        optimiser.step()
+        made.detach()
+
+    return step
+
+
+def by_functional_call(model: Any, pool: Pool, ids: torch.Tensor) -> Callable[[], None]:
+    """The same step with differences in memory and a graph over them."""
+    start = {name: pool.root.read(name).view(p.shape) for name, p in model.named_parameters()}
+    deltas = {name: torch.stack([v.delta(name) for v in pool.vectors]) for name in start}
+    values = {name: torch.full((len(pool.vectors),), 0.01, requires_grad=True) for name in start}
+    optimiser = torch.optim.AdamW(list(values.values()), lr=1e-2)
+
+    def step() -> None:
+        merged = {name: start[name] + torch.tensordot(values[name], deltas[name], 1) for name in start}
+        with torch.autocast("cpu", torch.bfloat16):
+            out = functional_call(model, merged, (ids,), {"use_cache": False}, tie_weights=True)
+            loss = torch.nn.functional.cross_entropy(out.logits[0, :-1].float(), ids[0, 1:])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(values.values()), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return step
+
+
+def cpu_seconds(work: Callable[[], None]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def take_turns(work: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of each, in every round once, in an order that turns; a first round is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for i in range(-1, rounds):
+        names = list(work)
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            seconds = cpu_seconds(work[name])
+            print(f"round {i}: {name} {seconds:.2f} CPU seconds", file=sys.stderr, flush=True)
+            if i >= 0:
+                times[name].append(seconds)
+    return times
+
+
+def ratio(times: dict[str, list[float]], above: str, below: str) -> float:
+    return statistics.median(a / b for a, b in zip(times[above], times[below], strict=True))
+
+
+def anonymous() -> int:
+    """Resident memory of this process that no file backs, in bytes."""
+    return int(re.findall(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) * 1024
+
+
+def memory(folder: Path, count: int) -> int:
+    """The peak over two steps with so many vectors, run in a process of its own."""
+    chain, arms = found(folder, count)
+    model, _ = models.load(chain, "float32", "cpu")
+    step, peak, done = stepper(model, Pool(chain, arms), batch(model, BATCH)), 0, False
+
+    def watch() -> None:
+        nonlocal peak
+        while not done:
+            peak = max(peak, anonymous())
+            time.sleep(0.005)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    step()
+    step()
+    done = True
+    watcher.join()
+    return peak
+
+
+def copy(files: list[Path], out: Path) -> Callable[[], None]:
+    """Read files and write one as long as the first."""
+
+    def work() -> None:
+        buffer = bytearray(1 << 20)
+        with out.open("wb", buffering=0) as target:
+            for i, file in enumerate(files):
+                with file.open("rb", buffering=0) as source:
+                    while size := source.readinto(buffer):
+                        if i == 0:
+                            target.write(memoryview(buffer)[:size])
+
+    return work
+
+
+def measure(folder: Path, rounds: int) -> dict[str, Any]:
+    chain, arms = found(folder, max(COUNTS))
+    model, _ = models.load(chain, "float32", "cpu")
+    ids = batch(model, BATCH)
+
+    def forward_backward() -> None:
+        backward(model, ids)
+        model.zero_grad(set_to_none=True)
+
+    pools = {n: Pool(chain, dict(list(arms.items())[:n])) for n in COUNTS}
+    work = {"plain": forward_backward, **{f"step_{n}": stepper(model, pool, ids) for n, pool in pools.items()}}
+    times = take_turns(work, rounds)
+    figures: dict[str, Any] = {f"step_over_plain_{n}": ratio(times, f"step_{n}", "plain") for n in COUNTS}
+    everything = Composition(None, pools[8], start=0.01)
+    files = [
+        folder / "root" / models.WEIGHTS,
+        *(chain[-1].parent / "weights" / models.WEIGHTS for chain in arms.values()),
+    ]
+    saving = {
+        "compose": lambda: everything.save(folder / "composed" / models.WEIGHTS),
+        "copy": copy(files, folder / "copied"),
+    }
+    times |= take_turns(saving, 2 * rounds)
+    figures["compose_over_copy"] = ratio(times, "compose", "copy")
+    small = batch(model, SMALL)
+    both = {"small": stepper(model, pools[5], small), "functional_call": by_functional_call(model, pools[5], small)}
+    times |= take_turns(both, 2 * rounds)
+    figures["functional_call_over_step"] = ratio(times, "functional_call", "small")
+    figures["cpu_seconds"] = {name: round(statistics.median(values), 3) for name, values in times.items()}
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    known = sorted(Path("resources/models").glob("smollm2-*"))
+    parser.add_argument("--model", type=Path, default=known[0] if known else None, help="folder of the model")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.memory:
+        print(memory(options.model, options.memory))
+        return
+    if options.model is None:
+        sys.exit("atlas_step: resources/models has no smollm2; run `make demo` once, or write --model FOLDER")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(options.model, folder, max(COUNTS))
+        figures = measure(folder, options.rounds)
+        peaks = {}
+        for n in COUNTS:
+            command = [sys.executable, __file__, "--model", name, "--memory", str(n)]
+            peaks[n] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+        figures["anonymous_mib"] = {str(n): round(peak / 2**20) for n, peak in peaks.items()}
+        figures["anonymous_memory_8_over_2"] = peaks[8] / peaks[2]
+    for key, (sign, limit) in LIMITS.items():
+        print(f"{key:28} {figures[key]:7.3f}  {sign} {limit}")
+    holds = all(
+        figures[key] <= limit if sign == "<=" else figures[key] >= limit for key, (sign, limit) in LIMITS.items()
+    )
+    shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
+    print(
+        json.dumps(
+            {**shown, "limits": {key: f"{sign} {limit}" for key, (sign, limit) in LIMITS.items()}, "holds": holds}
+        )
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ImprintError as error:
+        sys.exit(f"atlas_step: {error}")

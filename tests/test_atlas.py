@@ -1,0 +1,433 @@
+"""aTLAS on a pico model: the coefficients' gradients against autograd, the algebra of compositions, and the fit."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch.func import functional_call
+
+import pico_arms
+from imprint import composition, models, tables
+from imprint.composition import Composition, groups, partition, place
+from imprint.contexts import plain
+from imprint.errors import ImprintError
+from imprint.identity import file_sha256, read_json, write_json
+from imprint.methods import Context, Fit, atlas, atlas_random
+from imprint.token_loss import cross_entropy
+from imprint.vectors import Pool
+from test_sft import rows
+
+IDS = torch.randint(3, 250, (3, 40), generator=torch.Generator().manual_seed(0))
+KINDS = ["tied", "untied", "lora", "mixed", "lora on full", "bfloat16 root"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[Path], dict[str, list[Path]]]]:
+    """Per kind: the chain that a composition starts from, and its vectors."""
+    folder = tmp_path_factory.mktemp("arms")
+    root = pico_arms.root(folder / "pico")
+    a, b = pico_arms.full(root, folder / "a", 1), pico_arms.full(root, folder / "b", 2)
+    low, high = pico_arms.lora(root, folder / "low", 3), pico_arms.lora(root, folder / "high", 4)
+    both = pico_arms.lora(root, folder / "both", 5, a)
+    other = pico_arms.root(folder / "untied", tied=False)
+    half = pico_arms.root(folder / "half")
+    small = models._from_folder(half.parent, half.parent).to(torch.bfloat16)
+    small.save_pretrained(half.parent)
+    return {
+        "tied": ([root], {"a": a, "b": b}),
+        "untied": ([other], {"c": pico_arms.full(other, folder / "c", 1), "d": pico_arms.full(other, folder / "d", 2)}),
+        "lora": ([root], {"low": low, "high": high}),
+        "mixed": (a, {"low": low, "b": b, "a": a}),
+        "lora on full": ([root], {"both": both, "low": low}),
+        "bfloat16 root": ([half], {"e": pico_arms.full(half, folder / "e", 1)}),
+    }
+
+
+def composed(chain: list[Path], arms: dict[str, list[Path]], **settings: Any) -> tuple[Any, Composition]:
+    model, _ = models.load(chain, "float32", "cpu")
+    return model, Composition(model, Pool(chain, arms), **settings)
+
+
+def fill(made: Composition, seed: int = 0) -> None:
+    with torch.no_grad():
+        made.values.copy_(torch.randn(made.values.shape, generator=torch.Generator().manual_seed(seed)))
+
+
+def loss_of(model: Any, logits: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), IDS[:, 1:].flatten())
+
+
+def by_autograd(chain: list[Path], made: Composition) -> tuple[float, torch.Tensor]:
+    """The loss and the gradient of the coefficients through `functional_call`, with every vector multiplied out."""
+    model, _ = models.load(chain, "float32", "cpu")
+    values = made.values.detach().clone().requires_grad_()
+    start, merged = dict(model.named_parameters()), {}
+    for name, tensor in start.items():
+        merged[name] = tensor.detach().clone()
+        if name in made.group:
+            coefficients = values[:, made.group[name]]
+            if made.parts == 1:
+                scale = coefficients.view(-1, *[1] * tensor.dim())
+            else:
+                index = partition(made.seed, name, 0, tensor.numel(), made.parts).view(tensor.shape)
+                scale = coefficients[:, index]
+            merged[name] = merged[name] + (scale * torch.stack([v.delta(name) for v in made.pool.vectors])).sum(0)
+    loss = loss_of(model, functional_call(model, merged, (IDS,), {"use_cache": False}, tie_weights=True).logits)
+    loss.backward()
+    assert values.grad is not None
+    return float(loss.detach()), values.grad
+
+
+@pytest.mark.parametrize("parts", [1, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_autograds(made: Any, kind: str, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imprint.vectors.CHUNK", 1000)  # several pieces a block
+    monkeypatch.setattr("imprint.composition.CHUNK", 1000)
+    model, ours = composed(*made[kind], parts=parts, seed=7)
+    fill(ours)
+    ours.merge()
+    loss = loss_of(model, model(IDS, use_cache=False).logits)
+    loss.backward()
+    expected, gradient = by_autograd(made[kind][0], ours)
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-6)
+    assert float((ours.values.grad - gradient).norm() / gradient.norm()) < 1e-5
+    assert all(p.grad is None for p in model.parameters())
+    largest = gradient.abs().max()
+    assert float((ours.values.grad - gradient).abs().max()) < 1e-5 * largest
+
+
+def test_gradients_are_finite_differences(made: Any) -> None:
+    model, ours = composed(*made["mixed"])
+    model.double()
+    fill(ours)
+
+    def loss() -> torch.Tensor:
+        ours.merge()
+        return loss_of(model, model(IDS, use_cache=False).logits)
+
+    loss().backward()
+    gradient = ours.values.grad.clone()
+    step = 1e-3
+    for at in [(0, ours.group["model.layers.0.mlp.up_proj.weight"], 0), (1, 0, 0), (2, 5, 0)]:
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                ours.values[at] += sign * step
+                ends.append(float(loss()))
+                ours.values[at] -= sign * step
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(
+            float(gradient[at]), rel=2e-2, abs=2e-6
+        )  # sums are fp32
+
+
+def test_gradients_add_up_over_micro_batches_and_double_passes(made: Any) -> None:
+    model, ours = composed(*made["mixed"])
+    fill(ours)
+    ours.merge()
+    loss_of(model, model(IDS, use_cache=False).logits).backward()
+    whole, ours.values.grad = ours.values.grad, None
+    for i in range(3):
+        logits = model(IDS[i : i + 1], use_cache=False).logits
+        part = torch.nn.functional.cross_entropy(logits[0, :-1], IDS[i, 1:])
+        (part / 3).backward()
+    torch.testing.assert_close(ours.values.grad, whole, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("granularity", ["layer", "kind", "vector"])
+def test_coarser_granularity_is_the_sum_of_its_blocks(made: Any, granularity: str) -> None:
+    gradients = {}
+    for name in ("tensor", granularity):
+        model, ours = composed(*made["tied"], granularity=name)
+        with torch.no_grad():
+            ours.values.fill_(0.3)
+        ours.merge()
+        loss_of(model, model(IDS, use_cache=False).logits).backward()
+        gradients[name] = ours.values.grad
+    fine = groups(ours.blocks, "tensor")
+    for group in set(ours.group.values()):
+        members = [fine[block] for block in ours.blocks if ours.group[block] == group]
+        torch.testing.assert_close(gradients[granularity][:, group], gradients["tensor"][:, members].sum(1))
+    sizes = {"vector": 1, "layer": 2 + 2, "kind": 9 + 2}  # and the embedding and the last norm
+    assert gradients[granularity].shape == (2, sizes[granularity], 1)
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_zero_coefficients_are_the_start_bit_for_bit(made: Any, tmp_path: Path, kind: str, parts: int) -> None:
+    chain, arms = made[kind]
+    start = {name: p.clone() for name, p in models.load(chain, "float32", "cpu")[0].named_parameters()}
+    model, ours = composed(chain, arms, parts=parts)
+    fill(ours)
+    ours.merge()  # away, and back
+    with torch.no_grad():
+        ours.values.zero_()
+    ours.merge()
+    assert all(torch.equal(p.view(torch.int32), start[name].view(torch.int32)) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_unit_coefficients_are_the_arms(made: Any, kind: str, parts: int) -> None:
+    chain, arms = made[kind]
+    for i, name in enumerate(arms):
+        model, ours = composed(chain[:1], arms, parts=parts)
+        with torch.no_grad():
+            ours.values[i] = 1.0
+        ours.merge()
+        arm = dict(models.load(arms[name], "float32", "cpu")[0].named_parameters())
+        for block, parameter in model.named_parameters():
+            torch.testing.assert_close(parameter, arm[block], rtol=1e-6, atol=2e-7)
+
+
+def test_permuting_vectors_permutes_coefficients(made: Any) -> None:
+    chain, arms = made["mixed"]
+    found = []
+    for names in (list(arms), list(arms)[::-1]):
+        model, ours = composed(chain, {name: arms[name] for name in names})
+        with torch.no_grad():
+            ours.values.copy_(torch.stack([torch.full_like(ours.values[0], 0.1 * len(name)) for name in names]))
+        ours.merge()
+        loss_of(model, model(IDS, use_cache=False).logits).backward()
+        found.append({name: ours.values.grad[i] for i, name in enumerate(names)})
+    for name in arms:
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_equal_parts_are_the_whole(made: Any) -> None:
+    one, ones = composed(*made["mixed"])
+    five, fives = composed(*made["mixed"], parts=5)
+    fill(ones)
+    with torch.no_grad():
+        fives.values.copy_(ones.values.expand(-1, -1, 5))
+    ones.merge()
+    fives.merge()
+    for a, b in zip(one.parameters(), five.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_parts_are_drawn_by_name_and_alike() -> None:
+    drawn = partition(0, "a", 0, 600_000, 7)
+    assert torch.equal(drawn[composition.CHUNK :], partition(0, "a", composition.CHUNK, 600_000 - composition.CHUNK, 7))
+    assert not torch.equal(drawn, partition(0, "b", 0, 600_000, 7)) and not torch.equal(
+        drawn, partition(1, "a", 0, 600_000, 7)
+    )
+    counts = torch.bincount(drawn)
+    assert len(counts) == 7 and counts.min() > 84_000 and counts.max() < 87_500
+
+
+def test_place() -> None:
+    assert place("model.layers.12.mlp.up_proj.weight") == (12, "mlp.up_proj.weight")
+    assert place("model.norm.weight") == (None, "norm.weight")
+
+
+def test_parameters_that_no_vector_touches_need_no_gradient(made: Any) -> None:
+    model, ours = composed(*made["lora"])
+    assert len(ours.blocks) == 7 and sum(p.requires_grad for p in model.parameters()) == 7
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_weights_are_the_merged_ones(made: Any, tmp_path: Path, kind: str) -> None:
+    model, ours = composed(*made[kind])
+    fill(ours)
+    ours.merge()
+    ours.save(tmp_path / "weights" / "model.safetensors")
+    again = models._from_folder(tmp_path / "weights", made[kind][0][0].parent)
+    for (name, a), (_, b) in zip(model.named_parameters(), again.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+# The fit
+
+
+def job(arms: Any, out: Path, module: Any = atlas, dataset: Any = None, seed: int = 0, **settings: Any) -> Fit:
+    chain, vectors = arms
+    defaults = {
+        "vectors": list(vectors),
+        "data": "d",
+        "batch_size": 4,
+        "max_length": 512,
+        "epochs": 3.0,
+        "rows_at_once": 2,
+    }
+    (out / "work").mkdir(parents=True, exist_ok=True)
+    return Fit(
+        arm="composed",
+        seed=seed,
+        settings=module.Settings(**{**defaults, **settings}),
+        context=Context(plain, plain.Settings()),
+        manifests=chain,
+        folder=out / "work",
+        out=out,
+        threads=1,
+        dtype="float32",
+        datasets={"d": rows() if dataset is None else dataset, "other": rows(7)[3:]},
+        arms=vectors,
+    )
+
+
+def weights(fit: Fit) -> str:
+    return file_sha256(fit.out / "weights" / "model.safetensors")
+
+
+def test_a_fit_learns_and_its_weights_load(made: Any, tmp_path: Path) -> None:
+    fit = job(made["tied"], tmp_path / "a")
+    found = atlas.fit(fit)
+    metrics = found["metrics"]
+    assert found["kind"] == "full" and metrics["final_loss"] < metrics["first_loss"]
+    assert metrics["steps"] == 8 and metrics["rows"] == 10 and metrics["coefficients"] == 2 * 20
+    template = read_json(fit.manifests[0])["template_sha256"]
+    write_json(fit.out / "manifest.json", {"kind": "full", "fingerprint": "1", "template_sha256": template})
+    model, _ = models.load([*fit.manifests, fit.out / "manifest.json"], "float32", "cpu")
+    table = tables.read(fit.out / "coefficients.parquet", "coefficients").to_pylist()
+    assert len(table) == 40 and {row["vector"] for row in table} == {"a", "b"}
+    # The weights are the table's sum.
+    _, ours = composed(*made["tied"])
+    with torch.no_grad():
+        for row in table:
+            ours.values[["a", "b"].index(row["vector"]), ours.group[row["block"]], row["part"]] = row["value"]
+    for name, parameter in model.named_parameters():
+        assert torch.equal(ours.sum(name, torch.empty(parameter.shape)), parameter)
+    curves = tables.read(fit.out / "curves.parquet", "curves").to_pylist()
+    assert {row["quantity"] for row in curves} == {"loss", "learning_rate", "grad_norm", "tokens"}
+    again = job(made["tied"], tmp_path / "b")
+    assert atlas.fit(again) == found and weights(again) == weights(fit)
+
+
+def test_the_first_loss_is_the_starts_mean_cross_entropy(made: Any, tmp_path: Path) -> None:
+    from imprint.methods import sft
+    from imprint.token_loss import collate
+
+    chain, _ = made["mixed"]
+    fit = job(made["mixed"], tmp_path, batch_size=10)
+    model, tokenizer = models.load(chain, "float32", "cpu")
+    batch = collate([row._asdict() for row in sft.examples(fit, tokenizer, "d")])
+    with torch.no_grad():
+        total = cross_entropy(model, model.get_output_embeddings(), batch["input_ids"], batch["labels"])
+    expected = float(total / (batch["labels"][:, 1:] != -100).sum())
+    assert atlas.fit(fit)["metrics"]["first_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_rows_at_once_change_nothing(made: Any, tmp_path: Path) -> None:
+    one, four = (atlas.fit(job(made["tied"], tmp_path / str(n), rows_at_once=n))["metrics"] for n in (1, 4))
+    assert one["final_loss"] == pytest.approx(four["final_loss"], rel=1e-4)
+
+
+def test_several_datasets_are_summed(made: Any, tmp_path: Path) -> None:
+    both = atlas.fit(job(made["tied"], tmp_path / "both", data=["d", "other"], epochs=1.0))
+    one = atlas.fit(job(made["tied"], tmp_path / "one", epochs=1.0))
+    two = atlas.fit(job(made["tied"], tmp_path / "two", data="other", epochs=1.0))
+    assert both["metrics"]["first_loss"] == pytest.approx(one["metrics"]["first_loss"] + two["metrics"]["first_loss"])
+    curves = tables.read(tmp_path / "both" / "curves.parquet", "curves").to_pylist()
+    assert {"d", "other"} <= {row["quantity"] for row in curves}
+    assert atlas.inputs(atlas.Settings(vectors=["a"], data=["d", "other"])).datasets == ("d", "other")
+
+
+@pytest.mark.parametrize("select", ["random", "gradient", "gradient_block"])
+def test_a_budget_keeps_so_many(made: Any, tmp_path: Path, select: str) -> None:
+    chain, arms = made["mixed"]
+    fit = job((chain, arms), tmp_path, budget=1, select=select, epochs=1.0)
+    atlas.fit(fit)
+    table = tables.read(fit.out / "coefficients.parquet", "coefficients").to_pylist()
+    used = {row["vector"] for row in table if row["value"] != 0}
+    by_block: dict[str, set[str]] = {}
+    for row in table:
+        if row["value"] != 0:
+            by_block.setdefault(row["block"], set()).add(row["vector"])
+    assert max(map(len, by_block.values())) == 1
+    assert len(used) == 1 if select != "gradient_block" else used <= set(arms)
+    if select == "gradient_block":
+        _, ours = composed(chain, arms)
+        assert len(by_block) == len(ours.blocks)
+
+
+def test_partitions_and_random_vectors_fit(made: Any, tmp_path: Path) -> None:
+    found = atlas.fit(job(made["tied"], tmp_path / "parts", partitions=3, granularity="kind"))
+    assert (
+        found["metrics"]["coefficients"] == 2 * 11 * 3
+        and found["metrics"]["final_loss"] < found["metrics"]["first_loss"]
+    )
+    control = atlas_random.fit(job(made["tied"], tmp_path / "random", atlas_random))
+    plain_loss = atlas.fit(job(made["tied"], tmp_path / "plain"))["metrics"]["final_loss"]
+    assert control["metrics"]["final_loss"] != plain_loss
+
+
+def test_a_lost_loss_is_named(made: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        ImprintError, match=r"arm 'composed': the (loss|grad_norm) is (nan|inf).* of 8; write a smaller"
+    ):
+        atlas.fit(job(made["tied"], tmp_path, learning_rate=1e30))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"vectors": []}, "at least 1 item"),
+        ({"vectors": ["a", "a"]}, "each may stand once"),
+        ({"vectors": ["a"], "budget": 2}, "found budget 2 for 1 vectors"),
+        ({"vectors": ["a"], "granularity": "row"}, "'tensor', 'layer', 'kind' or 'vector'"),
+    ],
+)
+def test_settings_that_mean_nothing(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        atlas.Settings(data="d", **settings)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}, {package!r}]
+import test_atlas
+from imprint.methods import atlas
+chain, arms = {arms!r}
+arms = {{name: [Path(p) for p in paths] for name, paths in arms.items()}}
+atlas.fit(test_atlas.job(([Path(p) for p in chain], arms), Path({out!r}), epochs=30.0, checkpoint_steps=3))
+"""
+
+
+def test_a_killed_fit_goes_on_to_the_same_bits(made: Any, tmp_path: Path) -> None:
+    chain, arms = made["tied"]
+    whole = job((chain, arms), tmp_path / "whole", epochs=30.0, checkpoint_steps=3)
+    expected = atlas.fit(whole)
+    plain_arms = [str(p) for p in chain], {name: [str(p) for p in paths] for name, paths in arms.items()}
+    here = Path(__file__).parent
+    script = SCRIPT.format(
+        tests=str(here), package=str(here.parent / "workflow/scripts"), arms=plain_arms, out=str(tmp_path / "killed")
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    seals = tmp_path / "killed" / "work"
+    deadline = time.monotonic() + 120
+    while not list(seals.glob("checkpoint-*/complete.json")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "weights").exists(), "the fit ended before it was killed"
+    killed = job((chain, arms), tmp_path / "killed", epochs=30.0, checkpoint_steps=3)
+    assert atlas.fit(killed) == expected
+    assert weights(killed) == weights(whole)
+    for name in ("curves", "coefficients"):
+        ours, theirs = (tables.read(fit.out / f"{name}.parquet", name) for fit in (whole, killed))
+        assert ours.equals(theirs)
+
+
+def test_other_roots_stop_the_fit(made: Any, tmp_path: Path) -> None:
+    chain, _ = made["tied"]
+    with pytest.raises(ImprintError, match=re.escape("task vector 'c' belongs to another root model")):
+        atlas.fit(job((chain, made["untied"][1]), tmp_path))
+
+
+def test_seeds_change_the_order(made: Any, tmp_path: Path) -> None:
+    one, two = (job(made["tied"], tmp_path / str(seed), seed=seed) for seed in (0, 1))
+    atlas.fit(one)
+    atlas.fit(two)
+    assert weights(one) != weights(two)

@@ -1,0 +1,194 @@
+"""Baselines of a learned composition: each merge rule against its definition on small tensors, and as a fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+import pico_arms
+from imprint import merging, models, plugins, tables
+from imprint.composition import Composition
+from imprint.contexts import plain
+from imprint.errors import ImprintError
+from imprint.identity import write_json
+from imprint.methods import Context, Fit, breadcrumbs, shuffled_task, task_arithmetic, ties
+from imprint.vectors import Pool
+from test_sft import rows
+
+NAMES = ["a", "b", "low"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], dict[str, list[Path]]]:
+    folder = tmp_path_factory.mktemp("arms")
+    root = pico_arms.root(folder / "pico")
+    low = pico_arms.lora(root, folder / "low", 3)
+    return [root], {"a": pico_arms.full(root, folder / "a", 1), "b": pico_arms.full(root, folder / "b", 2), "low": low}
+
+
+def job(made: Any, out: Path, name: str, arms: list[str] | None = None, **given: Any) -> Fit:
+    chain, vectors = made
+    arms = NAMES if arms is None else arms
+    out.mkdir(parents=True, exist_ok=True)
+    return Fit(
+        arm="merged",
+        seed=0,
+        settings=plugins.load("methods", name).Settings(vectors=arms, **given),
+        context=Context(plain, plain.Settings()),
+        manifests=chain,
+        folder=out / "work",
+        out=out,
+        threads=1,
+        dtype="float32",
+        datasets={"d": rows()},
+        arms={arm: vectors[arm] for arm in arms},
+    )
+
+
+def fitted(fit: Fit, name: str) -> dict[str, torch.Tensor]:
+    """What the fit added to the start, through the weights as they load."""
+    plugins.load("methods", name).fit(fit)
+    folder = fit.manifests[0].parent
+    after = models._from_folder(fit.out / "weights", folder)
+    before = dict(models._from_folder(folder, folder).named_parameters())
+    return {name: (p - before[name]).detach() for name, p in after.named_parameters()}
+
+
+def deltas(made: Any, arms: list[str]) -> dict[str, torch.Tensor]:
+    pool = Pool(made[0], {arm: made[1][arm] for arm in arms})
+    return {block: torch.stack([v.delta(block) for v in pool.vectors]) for block in pool.blocks.shapes}
+
+
+def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_one_scale_is_the_scaled_sum(made: Any, tmp_path: Path) -> None:
+    found = fitted(job(made, tmp_path, "task_arithmetic", scale=-0.5), "task_arithmetic")
+    same(found, {name: -0.5 * delta.sum(0) for name, delta in deltas(made, NAMES).items()})
+    table = tables.read(tmp_path / "coefficients.parquet", "coefficients").to_pylist()
+    assert {row["value"] for row in table} == {-0.5}
+
+
+def test_a_grid_takes_the_scale_with_the_lowest_loss(made: Any, tmp_path: Path) -> None:
+    fit = job(made, tmp_path, "task_arithmetic", scale=[0.0, 0.4, 1.0, -0.3], data="d")
+    metrics = task_arithmetic.fit(fit)["metrics"]
+    curves = tables.read(tmp_path / "curves.parquet", "curves").to_pylist()
+    losses = [row["value"] for row in curves if row["quantity"] == "loss"]
+    assert len(losses) == 4 and len(set(losses)) == 4
+    assert metrics["scale"] == fit.settings.scale[losses.index(min(losses))] and metrics["loss"] == min(losses)
+
+
+def test_ties_by_hand() -> None:
+    one = torch.tensor([[3.0, -1.0, 0.0, 2.0]])
+    two = torch.tensor([[1.0, 2.0, -4.0, -2.0]])
+    assert ties.elect([one, two]).tolist() == [[2.0, 2.0, -4.0, 2.0]]  # the last is balanced: plus
+    assert ties.largest(one, 0.5).tolist() == [[3.0, 0.0, 0.0, 2.0]]
+
+
+@pytest.mark.parametrize("per", ["vector", "tensor"])
+def test_ties_trims_elects_and_takes_the_mean(made: Any, tmp_path: Path, per: str) -> None:
+    found = fitted(job(made, tmp_path, "ties", per=per, density=0.3, scale=0.7), "ties")
+    all_of = deltas(made, NAMES)
+    if per == "vector":
+        whole = torch.cat([delta.flatten(1) for delta in all_of.values()], 1).abs()
+        bounds = whole.sort(1, descending=True).values[:, round(0.3 * whole.shape[1]) - 1]
+        trimmed = {n: d * (d.abs() >= bounds.view(-1, *[1] * (d.dim() - 1))) for n, d in all_of.items()}
+    else:
+        trimmed = {n: torch.stack([ties.largest(one, 0.3) for one in d]) for n, d in all_of.items()}
+    expected = {}
+    for name, delta in trimmed.items():
+        up, down = delta.clamp(min=0).sum(0), -delta.clamp(max=0).sum(0)  # the paper's total mass of either sign
+        side = torch.where(up >= down, 1.0, -1.0)
+        agree = (delta.sign() == side).float()
+        expected[name] = 0.7 * (delta * agree).sum(0) / agree.sum(0).clamp(min=1)
+    same(found, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(-(2.0**60), 2.0**60, width=32), min_size=1, max_size=60), st.floats(0.01, 1))
+def test_the_threshold_is_the_one_of_sorting(values: list[float], keep: float) -> None:
+    tensor = torch.tensor(values)
+
+    class One:
+        class blocks:
+            shapes = {"x": tuple(tensor.shape)}  # noqa: RUF012
+
+        @staticmethod
+        def delta(block: str) -> torch.Tensor:
+            return tensor
+
+    expected = tensor.abs().sort(descending=True).values[max(1, round(keep * len(values))) - 1]
+    assert merging.threshold(One, One, keep) == float(expected)  # type: ignore[arg-type]
+
+
+def test_dare_at_density_one_is_task_arithmetic_and_is_unbiased(made: Any, tmp_path: Path) -> None:
+    all_of = deltas(made, NAMES)
+    same(fitted(job(made, tmp_path / "1", "dare", density=1.0), "dare"), {n: d.sum(0) for n, d in all_of.items()})
+    found = fitted(job(made, tmp_path / "2", "dare", arms=["a"], density=0.25), "dare")
+    name = "model.embed_tokens.weight"
+    kept = found[name].abs() > 1e-6
+    assert float(kept.float().mean()) == pytest.approx(0.25, abs=0.02)
+    torch.testing.assert_close(found[name][kept], 4 * all_of[name][0][kept], rtol=1e-3, atol=1e-6)
+    same(fitted(job(made, tmp_path / "3", "dare", arms=["a"], density=0.25), "dare"), found)
+
+
+def test_breadcrumbs_drops_both_ends(made: Any, tmp_path: Path) -> None:
+    assert breadcrumbs.middle(torch.tensor([1.0, -5.0, 3.0, -2.0, 4.0]), 0.2, 0.4).tolist() == [0, 0, 3.0, 0, 4.0]
+    found = fitted(job(made, tmp_path, "breadcrumbs", arms=["a"], scale=1.0), "breadcrumbs")
+    for name, delta in deltas(made, ["a"]).items():
+        size = delta[0].numel()
+        left = size - int(0.007 * size) - int(0.85 * size)
+        assert abs(int((found[name].abs() > 0).sum()) - left) <= 2  # an entry may be lost in rounding
+
+
+def test_the_shuffled_control_has_the_neighbours_coefficients(made: Any, tmp_path: Path) -> None:
+    chain, arms = made
+    pool = Pool(chain, {name: arms[name] for name in ("a", "b")})
+    composed = Composition(None, pool)
+    with torch.no_grad():
+        composed.values.copy_(torch.randn(composed.values.shape, generator=torch.Generator().manual_seed(0)))
+    table = composed.rows("composed", 0)
+    (tmp_path / "of").mkdir()
+    write_json(tmp_path / "of" / "manifest.json", {})
+    tables.write(tmp_path / "of" / "coefficients.parquet", "coefficients", table)
+    both = (chain, {**arms, "composed": [chain[0], tmp_path / "of" / "manifest.json"]})
+    fit = job(both, tmp_path / "out", "shuffled_task", ["a", "b"], of="composed")
+    fit.arms["composed"] = both[1]["composed"]
+    shuffled_task.fit(fit)
+    found = tables.read(fit.out / "coefficients.parquet", "coefficients").to_pylist()
+    values = {(row["vector"], row["block"]): row["value"] for row in table}
+    other = {"a": "b", "b": "a"}
+    assert [row["value"] for row in found] == [values[other[row["vector"]], row["block"]] for row in found]
+    with pytest.raises(ImprintError, match=r"was composed of a, b; write `vectors: \[a, b\]`"):
+        shuffled_task.fit(
+            Fit(
+                **{
+                    **vars(fit),
+                    "settings": shuffled_task.Settings(vectors=["a", "low"], of="composed"),
+                    "arms": both[1],
+                }
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("task_arithmetic", {}, "write `data: DATASET`"),
+        ("task_arithmetic", {"scale": 1.0, "data": "d"}, "leave `data` out"),
+        ("breadcrumbs", {"outliers": 0.3, "noise": 0.7}, "together they drop everything"),
+        ("ties", {"density": 0.0}, "greater than 0"),
+        ("shuffled_task", {"of": "x", "vectors": ["a"]}, "at least 2"),
+    ],
+)
+def test_settings_that_mean_nothing(name: str, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        plugins.load("methods", name).Settings(**{"vectors": ["a", "b"], **given})

@@ -1,0 +1,52 @@
+"""aTLAS without labels (arXiv 2407.02880, test-time adaptation): coefficients that make the model sure of one of a
+question's options. The rows may be those of an eval, so arms of this method are marked transductive.
+
+`pseudo_labels` trains towards the likeliest option where it is likely enough: UFM's rule (paper App. E) without its
+views of an image and its trusted set, which have no counterpart here.
+
+fit: {method: atlas_adaptation, vectors: [self_prompt, instruct], data: household}
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from imprint import learning
+from imprint.methods import Fit, Inputs
+
+TRANSDUCTIVE = True
+
+
+class Settings(learning.Passes):
+    data: str | list[str] = Field(
+        description="dataset of questions with reference.options, or several; no label is read"
+    )
+    objective: Literal["entropy", "pseudo_labels"] = Field(
+        "entropy", description="entropy over the options, or cross-entropy with the likeliest one"
+    )
+    threshold: float = Field(
+        0.9, ge=0, lt=1, description="probability from which a pseudo-label counts (where UFM's, paper App. E, begins)"
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW (UFM in the published code)")
+
+
+def inputs(settings: Settings) -> Inputs:
+    """The datasets, and the arms behind the vectors."""
+    return learning.inputs(settings, *learning.listed(settings.data))
+
+
+def fit(job: Fit) -> dict[str, Any]:
+    """Learn the coefficients."""
+    from imprint import option_entropy
+    from imprint.composition import Composition
+    from imprint.vectors import Pool
+
+    s = job.settings
+    pool = Pool(job.manifests, job.arms)
+    model, tokenizer = learning.load(job)
+    threshold = s.threshold if s.objective == "pseudo_labels" else None
+    objective = option_entropy.objective(job, model, tokenizer, learning.listed(s.data), None, threshold)
+    made = Composition(model, pool, s.granularity, s.partitions, job.seed)
+    return learning.learn(job, made, objective)

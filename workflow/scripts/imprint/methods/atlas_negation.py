@@ -1,0 +1,53 @@
+"""aTLAS for unlearning (arXiv 2407.02880, task negation): coefficients that make a model worse on one dataset and keep
+another. The paper's loss, minus the target's cross-entropy plus the control's, has no bound; here a token counts only
+until it is as unlikely as a blind guess. Learning stops at the first epoch that costs too much control accuracy, as in
+the published code, and goes back to the epoch before. Look at target and control together.
+
+fit: {method: atlas_negation, vectors: [instruct], data: dialogues, control: passages}
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from imprint import learning
+from imprint.methods import Fit, Inputs
+
+
+class Settings(learning.Passes):
+    data: str = Field(description="dataset of dialogues to be unlearned")
+    control: str = Field(description="dataset of dialogues to be kept")
+    bound: float | None = Field(
+        None, gt=0, description="cross-entropy (nats) above which a target token counts no more; null: of a blind guess"
+    )
+    keep: float = Field(
+        0.95, gt=0, le=1, description="share of the start's token accuracy on the control that must be left (published)"
+    )
+    learning_rate: float = Field(
+        5e-3, gt=0, description="peak learning rate of AdamW (the median of the paper's eight, Table 6)"
+    )
+    schedule: Literal["cosine", "constant"] = Field(
+        "constant", description="over the steps, no warm-up (paper Table 6)"
+    )
+    batch_size: int = Field(64, ge=1, description="rows a step of each, target and control (published code)")
+    epochs: float = Field(7.0, gt=0, description="passes over the target's rows (near the median of the paper's eight)")
+
+
+def inputs(settings: Settings) -> Inputs:
+    """Both datasets, and the arms behind the vectors."""
+    return learning.inputs(settings, settings.data, settings.control)
+
+
+def fit(job: Fit) -> dict[str, Any]:
+    """Learn the coefficients."""
+    from imprint.composition import Composition
+    from imprint.objectives import negation
+    from imprint.vectors import Pool
+
+    pool = Pool(job.manifests, job.arms)
+    model, tokenizer = learning.load(job)
+    objective = negation(job, model, tokenizer)
+    made = Composition(model, pool, job.settings.granularity, job.settings.partitions, job.seed)
+    return learning.learn(job, made, objective)

@@ -1,0 +1,19 @@
+"""The control of aTLAS: the same learner over random vectors instead of the arms' (arXiv 2407.02880), Gaussian blocks
+with the mean and standard deviation of the root model's. What it gains is owed to the number of coefficients alone.
+
+fit: {method: atlas_random, vectors: [self_prompt, ppe_plan], data: dialogues, batch_size: 8, epochs: 1}
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from imprint.methods import Fit, atlas
+from imprint.methods.atlas import Settings, inputs
+
+__all__ = ["Settings", "fit", "inputs"]
+
+
+def fit(job: Fit) -> dict[str, Any]:
+    """Learn the coefficients of random vectors."""
+    return atlas.fit(job, random=True)

@@ -1,0 +1,73 @@
+"""Safetensors read and written one tensor at a time.
+
+Reading maps a file into memory: a tensor costs address space and page cache, which the kernel takes back under
+pressure, and never memory of the process. Writing holds one tensor. Imports torch: only fits import this module.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from imprint.errors import ImprintError
+from imprint.identity import atomic, read_json
+from imprint.model_files import WEIGHTS, check_safetensors
+
+_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64", torch.bool: "BOOL"}
+
+
+class TensorFolder:
+    """The tensors of a folder's weights, one file or shards."""
+
+    def __init__(self, folder: Path) -> None:
+        check_safetensors(folder)
+        self.folder = folder
+        index = folder / f"{WEIGHTS}.index.json"
+        files = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else [WEIGHTS]
+        handles: list[Any] = [safe_open(folder / file, framework="pt") for file in files]
+        self._handles: dict[str, Any] = {}
+        for handle in handles:
+            self._handles |= dict.fromkeys(handle.keys(), handle)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the tensors, sorted."""
+        return sorted(self._handles)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._handles[name].get_slice(name).get_shape())
+
+    def read(self, name: str) -> torch.Tensor:
+        """A tensor as it is in the file: a view of the mapped file, not to be written to."""
+        found: torch.Tensor = self._handles[name].get_tensor(name)
+        return found
+
+
+def write(
+    path: Path, shapes: Iterable[tuple[str, tuple[int, ...], torch.dtype]], read: Callable[[str], torch.Tensor]
+) -> None:
+    """Write a safetensors file, atomically; `read(name)` makes each tensor in turn, of the shape and dtype
+    announced."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape, dtype in shapes:
+        start, end = end, end + torch.Size(shape).numel() * dtype.itemsize
+        header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format wants the data aligned
+    with atomic(path) as temporary, temporary.open("wb", buffering=0) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            tensor = read(name).detach().cpu().contiguous()
+            if _NAMES.get(tensor.dtype) != entry["dtype"] or list(tensor.shape) != entry["shape"]:
+                raise ImprintError(f"{path}: tensor '{name}' is {tensor.dtype} {list(tensor.shape)}, announced {entry}")
+            data, done = memoryview(tensor.view(-1).view(torch.uint8).numpy()), 0  # type: ignore[arg-type]
+            while done < len(data):  # one call writes 2 GiB at the most
+                done += file.write(data[done : done + (1 << 30)])

@@ -1,0 +1,295 @@
+"""Task vectors (Ilharco et al., arXiv 2212.04089): what a fit changed, theta_arm - theta_root, block by block.
+
+A block is one named parameter; tied parameters, such as an embedding that is the output layer too, are one block. All
+pairing is by name. A vector holds no difference in memory: a full fit's is the arm's tensor less the root's, both read
+from disk when they are asked for, in fp32; an adapter's stays in its factors, s * B A. A fit on top of a full fit has
+both. Imports torch: only fits import this module.
+
+    pool = Pool([root, self_prompt manifests], {"self_prompt": [...], "ppe": [...]})
+    pool.vectors[0].delta("model.norm.weight")        # fp32, the block's shape
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from imprint import models
+from imprint.errors import ImprintError
+from imprint.identity import file_sha256, read_json
+from imprint.tensor_files import TensorFolder
+
+CHUNK = 1 << 18
+"""Elements taken at a time on a CPU: three buffers of this size stay in its cache, so each tensor is read from memory
+once and differences are never written there."""
+GPU_CHUNK = 1 << 26
+"""The same on a GPU, where it is the number of calls that costs. A multiple of CHUNK."""
+
+
+class Factors(NamedTuple):
+    """One adapter's change of a block: scale * b @ a, with b [out, rank] and a [rank, in] in fp32."""
+
+    scale: float
+    b: torch.Tensor
+    a: torch.Tensor
+
+
+class Blocks:
+    """The parameters of an architecture: shapes by name, and for tied ones the name that they share."""
+
+    def __init__(self, root: Path) -> None:
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        auto: Any = AutoModelForCausalLM
+        config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            model = auto.from_config(config, trust_remote_code=False)
+        self.shapes: dict[str, tuple[int, ...]] = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self.alias = {
+            name: names[id(parameter)]
+            for name, parameter in model.named_parameters(remove_duplicate=False)
+            if names[id(parameter)] != name
+        }
+
+    def files(self, weights: TensorFolder, where: str) -> dict[str, str]:
+        """Block -> its name in a folder of weights. Raises when a block is missing or of another shape."""
+        found = {self.alias.get(name, name): name for name in weights.names if name in self.alias}
+        found |= {name: name for name in weights.names if name in self.shapes}
+        for block, shape in self.shapes.items():
+            if block not in found:
+                raise ImprintError(f"{where}: {weights.folder} has no block '{block}', which its root model has")
+            if (other := list(weights.shape(found[block]))) != list(shape):
+                raise ImprintError(
+                    f"{where}: block '{block}' is {other} in {weights.folder}, but {list(shape)} in its root model"
+                )
+        return found
+
+
+class Chain:
+    """The weights that a chain of manifests names, read block by block: a full set, and adapters on top of it."""
+
+    def __init__(self, name: str, manifests: list[Path], blocks: Blocks | None = None) -> None:
+        links = models.links(manifests)
+        self.name = name
+        self.root = links.root
+        self.blocks = blocks or Blocks(links.root)
+        self.weights = TensorFolder(links.weights)
+        self.own = links.weights != links.root
+        self._files = self.blocks.files(self.weights, f"'{name}'")
+        self._factors: dict[str, list[Factors]] = {}
+        for folder in links.adapters:
+            for block, factors in adapter(folder, self.blocks, name):
+                self._factors.setdefault(block, []).append(factors)
+
+    def full(self, block: str) -> torch.Tensor:
+        """The block without adapters: a flat view of the file."""
+        return self.weights.read(self._files[block]).view(-1)
+
+    def factors(self, block: str) -> list[Factors]:
+        return self._factors.get(block, [])
+
+    def read(self, block: str) -> torch.Tensor:
+        """The block, flat: a view of the file where no adapter changes it, else fp32 of its own."""
+        found, parts = self.full(block), self.factors(block)
+        if not parts:
+            return found
+        made = found.to(torch.float32, copy=True).view(self.blocks.shapes[block])
+        for scale, b, a in parts:
+            made.addmm_(b, a, alpha=scale)
+        return made.view(-1)
+
+
+class Vector:
+    """One task vector: what `arm` has less what `root` has."""
+
+    def __init__(self, arm: Chain, root: Chain) -> None:
+        self.name, self.arm, self.root = arm.name, arm, root
+
+    def touches(self, block: str) -> bool:
+        """Whether the vector has anything in a block."""
+        return self.arm.own or bool(self.arm.factors(block))
+
+    @property
+    def dense(self) -> bool:
+        """Whether a full fit is part of it."""
+        return self.arm.own
+
+    def fill(self, block: str, start: int, base: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        """The dense part of a piece of a block: the arm's elements from `start` on less the root's, which `base` has in
+        fp32, written to `out`."""
+        piece = self.arm.full(block)[start : start + len(base)]
+        return torch.sub(piece.to(base.device, torch.float32), base, out=out)
+
+    def factors(self, block: str) -> list[Factors]:
+        return self.arm.factors(block)
+
+    def delta(self, block: str) -> torch.Tensor:
+        """The whole of a block, fp32, multiplied out: for rules that look at single elements."""
+        shape = self.root.blocks.shapes[block]
+        if self.dense:
+            made = self.arm.full(block).float() - self.root.full(block).float()
+        else:
+            made = torch.zeros(shape).view(-1)
+        for scale, b, a in self.factors(block):
+            made.view(shape).addmm_(b, a, alpha=scale)
+        return made.view(shape)
+
+
+class RandomVector(Vector):
+    """The paper's control: Gaussian blocks with the mean and standard deviation of the root's, drawn from the vector's
+    name and the block's, so that nothing is stored."""
+
+    def __init__(self, arm: Chain, root: Chain, seed: int) -> None:
+        super().__init__(arm, root)
+        self.seed = seed
+        self._moments: dict[str, tuple[float, float]] = {}
+
+    def touches(self, block: str) -> bool:
+        return True
+
+    @property
+    def dense(self) -> bool:
+        return True
+
+    def factors(self, block: str) -> list[Factors]:
+        return []
+
+    def fill(self, block: str, start: int, base: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        if block not in self._moments:
+            spread, middle = torch.std_mean(self.root.full(block).float(), correction=0)
+            self._moments[block] = float(middle), float(spread)
+        mean, std = self._moments[block]
+        made = torch.cat([
+            torch.randn(CHUNK, generator=generator(self.seed, self.name, block, at))
+            for at in range(start, start + len(base), CHUNK)
+        ])  # fmt: skip
+        return out.copy_(made[: len(base)]).mul_(std).add_(mean)
+
+    def delta(self, block: str) -> torch.Tensor:
+        base = self.root.full(block).float()
+        return self.fill(block, 0, base, torch.empty_like(base)).view(self.root.blocks.shapes[block])
+
+
+class Pool:
+    """Where a composition starts and the vectors it is made of, all of one root model."""
+
+    def __init__(self, manifests: list[Path], arms: Mapping[str, list[Path]], random: int | None = None) -> None:
+        """`random`: a seed, to put random vectors in the arms' place. Raises for anything that could not be added."""
+        if not arms:
+            raise ImprintError("the list of task vectors is empty; write `vectors: [ARM, ...]`")
+        for name, chain in arms.items():
+            same_root(manifests[0], name, chain[0])
+            if len(chain) == 1:
+                raise ImprintError(
+                    f"task vector '{name}' is zero: the arm has the weights of its root model {chain[0].parent}; "
+                    "write an arm that is fitted"
+                )
+        self.start = Chain("the parent", manifests)
+        self.blocks = self.start.blocks
+        self.root = Chain("the root model", manifests[:1], self.blocks)
+        self.vectors = [self._vector(name, chain, random) for name, chain in arms.items()]
+
+    def _vector(self, name: str, manifests: list[Path], random: int | None) -> Vector:
+        arm = Chain(name, manifests, self.blocks)
+        found = Vector(arm, self.root)
+        for _ in self.norms(found):
+            pass
+        return found if random is None else RandomVector(arm, self.root, random)
+
+    def norms(self, vector: Vector) -> Iterator[tuple[str, float]]:
+        """Blocks with the squared norm of their dense part or of their factors, one pass over a vector. Raises
+        ImprintError where it holds NaN or Inf, and at the end if all of it is zero."""
+        total = 0.0
+        for block in self.blocks.shapes:
+            found = 0.0
+            if vector.dense:
+                for _, parts in pieces(block, self.root, [vector]):
+                    found += float(torch.dot(parts[0], parts[0]))
+            for s, b, a in vector.factors(block):
+                # B starts at zero: an adapter that learned nothing is zero.
+                found += s**2 * float(a.square().sum()) * float(b.square().sum())
+            if not found < float("inf"):
+                raise ImprintError(
+                    f"task vector '{vector.name}' holds NaN or Inf in block '{block}' of {vector.arm.weights.folder}; "
+                    "that fit went wrong: fit the arm again with a smaller learning rate"
+                )
+            total += found
+            yield block, found
+        if total == 0:
+            raise ImprintError(
+                f"task vector '{vector.name}' is zero: its fit left the weights of {self.root.weights.folder} as they "
+                "were; give it more steps or a larger learning rate"
+            )
+
+
+def pieces(
+    block: str, root: Chain, vectors: list[Vector], device: Any = "cpu"
+) -> Iterator[tuple[int, list[torch.Tensor]]]:
+    """(offset, the dense part of each vector) of a block, piece by piece, fp32 on `device`; the next piece overwrites
+    the tensors."""
+    base = root.full(block)
+    size = min(len(base), CHUNK if torch.device(device).type == "cpu" else GPU_CHUNK)
+    buffers = [torch.empty(size, device=device) for _ in vectors]
+    for at in range(0, len(base), size):
+        part = base[at : at + size].to(device, torch.float32)
+        yield at, [v.fill(block, at, part, buffer[: len(part)]) for v, buffer in zip(vectors, buffers, strict=True)]
+
+
+def generator(*parts: object) -> torch.Generator:
+    """Random numbers that belong to their names, whatever is drawn before."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
+
+
+def same_root(ours: Path, name: str, theirs: Path) -> None:
+    """Raise unless a vector's root model is the composition's, saying what differs; both are manifests."""
+    first, second = read_json(ours), read_json(theirs)
+    if ours.resolve() == theirs.resolve() or first["fingerprint"] == second["fingerprint"]:
+        return
+    what = "the weights"
+    if first["template_sha256"] != second["template_sha256"]:
+        what = "the chat template"
+    else:
+        files = [path.parent / "tokenizer.json" for path in (ours, theirs)]
+        if all(file.is_file() for file in files) and file_sha256(files[0]) != file_sha256(files[1]):
+            what = "the tokenizer"
+    raise ImprintError(
+        f"task vector '{name}' belongs to another root model: {what} in {theirs.parent} and in {ours.parent} differ; "
+        "compose arms of one model"
+    )
+
+
+def adapter(folder: Path, blocks: Blocks, arm: str) -> Iterator[tuple[str, Factors]]:
+    """The blocks that a LoRA adapter of peft's changes. Raises for adapters that are more than s * B A."""
+    from safetensors import safe_open
+
+    config = read_json(folder / "adapter_config.json")
+    for key in ("use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias"):
+        if config.get(key):
+            raise ImprintError(f"task vector '{arm}': {folder} has {key}: {config[key]}; only plain LoRA has factors")
+    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
+    with safe_open(folder / models.ADAPTER, framework="pt") as file:
+        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    suffixes = (".lora_A.weight", ".lora_B.weight")
+    for name in tensors:
+        if not name.endswith(suffixes):
+            raise ImprintError(f"task vector '{arm}': {folder} has a tensor '{name}', no LoRA factor of a layer")
+    for name in sorted(tensors):
+        if name.endswith(suffixes[0]):
+            stem = name.removesuffix(suffixes[0])
+            named = stem.removeprefix("base_model.model.") + ".weight"
+            block = blocks.alias.get(named, named)
+            b, a = tensors.get(stem + suffixes[1]), tensors[name]
+            if block not in blocks.shapes or b is None:
+                raise ImprintError(f"task vector '{arm}': {folder} changes a block '{named}' that the root model lacks")
+            if (b.shape[0], a.shape[1]) != blocks.shapes[block] or b.shape[1] != a.shape[0]:
+                raise ImprintError(
+                    f"task vector '{arm}': block '{block}' is {list(blocks.shapes[block])} in the root model, but "
+                    f"{[b.shape[0], a.shape[1]]} (rank {b.shape[1]} and {a.shape[0]}) in {folder}"
+                )
+            yield block, Factors(scale, b, a)
