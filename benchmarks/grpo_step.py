@@ -38,7 +38,7 @@ def job(manifest: Path, folder: Path, dtype: str, tokens: int, steps: int, check
     from imprint.datasets import ifeval_format
     from imprint.methods import Context, Fit, grpo
 
-    rows = list(ifeval_format.rows(ifeval_format.Settings(n=4 * (STEPS + 1), instructions="train"), {}))
+    rows = list(ifeval_format.rows(ifeval_format.Settings(n=4 * (STEPS + 1), instructions="train", per_prompt=3), {}))
     ids = tables.example_ids(row["messages"] for row in rows)
     return Fit(
         arm="benchmark",
@@ -81,6 +81,7 @@ def trainer(side: str, fit: Any) -> Any:
         del sampler, model
         made = grpo_peer.peer(fit, rows)
         made.generation_config.eos_token_id = made.generation_kwargs["eos_token_id"] = [-1]
+        made.eos_token_ids = [-1]
         return made
     sampler.engine.ends = set()
     return Trainer(

@@ -51,9 +51,12 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path) ->
             options = [Option(row["response"], row["logprob_sum"], row["response_tokens"]) for row in found]
             verdicts = module.score(examples[example_id], options, settings)
         else:
-            text, complete = found[0]["response"], True
+            whole, complete = found[0]["response"], True
+            text = whole
             if hasattr(context, "answer"):
-                text, complete = context.answer(text, context_settings)
+                text, complete = context.answer(whole, context_settings)
+            if getattr(module, "READS", "answer") == "response":
+                text = whole
             verdicts = [
                 *module.score(examples[example_id], text, settings),
                 Verdict("response_tokens", float(found[0]["response_tokens"])),
