@@ -65,8 +65,8 @@ def job(manifest: Path, folder: Path, dtype: str, tokens: int, steps: int, check
 def trainer(side: str, fit: Any) -> Any:
     """A trainer of one side whose completions end at the greatest length only."""
     import datasets
-    import grpo_peer
 
+    import grpo_peer
     from imprint import fits, models
     from imprint.grpo_trainer import Sampler, Trainer
     from imprint.methods import grpo
@@ -126,7 +126,6 @@ def measure(side: str, manifest: Path, checkpointing: bool) -> None:
 def compare(manifest: Path, checkpointing: bool) -> dict[str, Any]:
     """One coupled step of 24 tokens in fp32 on each side."""
     import grpo_peer
-
     from imprint import grpo_trainer
 
     found: dict[str, Any] = {}
@@ -137,7 +136,15 @@ def compare(manifest: Path, checkpointing: bool) -> dict[str, Any]:
             kept: dict[str, Any] = {}
             calculate = type(made)._calculate_rewards
 
-            def watching(inputs: Any, prompts: Any, texts: Any, ids: Any, made: Any = made, kept: Any = kept, calculate: Any = calculate) -> Any:
+            def watching(
+                inputs: Any,
+                prompts: Any,
+                texts: Any,
+                ids: Any,
+                made: Any = made,
+                kept: Any = kept,
+                calculate: Any = calculate,
+            ) -> Any:
                 kept["rewards"] = calculate(made, inputs, prompts, texts, ids)
                 kept["ids"] = ids
                 return kept["rewards"]

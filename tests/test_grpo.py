@@ -30,7 +30,10 @@ def rows(n: int = 6) -> list[dict[str, Any]]:
     made = []
     for i in range(n):
         ids = ["punctuation:no_comma", "keywords:letter_frequency"]
-        kwargs: list[dict[str, Any]] = [{}, {"letter": "abcdefg"[i % 7], "let_frequency": 2, "let_relation": "at least"}]
+        kwargs: list[dict[str, Any]] = [
+            {},
+            {"letter": "abcdefg"[i % 7], "let_frequency": 2, "let_relation": "at least"},
+        ]
         made.append(
             {
                 "messages": [{"role": "user", "content": f"Write about {WORDS[i % 7]}."}],
@@ -118,7 +121,12 @@ def test_a_fit_learns_and_keeps_what_it_drew(root: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"lora": {"rank": 4, "alpha": 8}}, {"beta": 0.1, "lora": {"rank": 4, "alpha": 8}}, {"gradient_checkpointing": True}],
+    [
+        {},
+        {"lora": {"rank": 4, "alpha": 8}},
+        {"beta": 0.1, "lora": {"rank": 4, "alpha": 8}},
+        {"gradient_checkpointing": True},
+    ],
     ids=["full", "lora", "lora_kl", "checkpointing"],
 )
 def test_it_is_trls_trainer(root: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
@@ -136,7 +144,9 @@ def test_it_is_trls_trainer(root: Path, tmp_path: Path, settings: dict[str, Any]
     peer = grpo_peer.peer(fit, ordered, beta=fit.settings.beta)
     texts: list[str] = []
     calculate = peer._calculate_rewards
-    peer._calculate_rewards = lambda i, p, completions, ids: texts.extend(completions) or calculate(i, p, completions, ids)
+    peer._calculate_rewards = lambda i, p, completions, ids: (
+        texts.extend(completions) or calculate(i, p, completions, ids)
+    )
     with grpo_peer.coupled(fit, peer):
         peer.train()
     assert texts == [row["response"] for row in drawn]
@@ -195,7 +205,9 @@ def test_the_shared_prompt_pass_gives_the_gradients_of_the_plain_one(root: Path)
 
 
 @pytest.mark.parametrize("settings", [{}, {"lora": {"rank": 4, "dropout": 0.2}, "micro_batch_size": 4}])
-def test_a_broken_off_fit_ends_with_the_same_weights(root: Path, tmp_path: Path, monkeypatch: Any, settings: Any) -> None:
+def test_a_broken_off_fit_ends_with_the_same_weights(
+    root: Path, tmp_path: Path, monkeypatch: Any, settings: Any
+) -> None:
     from imprint import grpo_trainer
 
     settings = {"steps": 7, "checkpoint_steps": 2, **settings}
@@ -250,7 +262,13 @@ def test_equal_rewards_are_counted_and_move_nothing(root: Path, tmp_path: Path) 
     from safetensors.torch import load_file
 
     easy = [
-        {**row, "reference": {"instruction_id_list": ["length_constraints:number_words"], "kwargs": [{"relation": "less than", "num_words": 500}]}}
+        {
+            **row,
+            "reference": {
+                "instruction_id_list": ["length_constraints:number_words"],
+                "kwargs": [{"relation": "less than", "num_words": 500}],
+            },
+        }
         for row in rows()
     ]
     fit = job(root, tmp_path, dataset=easy, steps=2, learning_rate=1e-2)
@@ -266,7 +284,7 @@ def test_a_lost_loss_or_reward_stops_the_fit(root: Path, tmp_path: Path, monkeyp
         grpo.fit(job(root, tmp_path / "a", steps=20, learning_rate=1e30))
     value = Reward.value
     monkeypatch.setattr(Reward, "value", lambda self, row, text: value(self, row, text) if not text else float("nan"))
-    with pytest.raises(ImprintError, match="the reward ifeval.instruction_strict is nan at step 1 for example"):
+    with pytest.raises(ImprintError, match=r"the reward ifeval\.instruction_strict is nan at step 1 for example"):
         grpo.fit(job(root, tmp_path / "b"))
     assert not (tmp_path / "a" / "weights").exists() and not (tmp_path / "b" / "weights").exists()
 
@@ -282,7 +300,14 @@ def test_a_prior_prompt_is_put_before_every_prompt(root: Path, tmp_path: Path) -
     for row in drawn:  # a random model writes no answer block, so nothing is worth anything
         assert dict(row["rewards"]) == {"ifeval.instruction_strict": 0.0, "format": 0.0} and row["reward"] == 0
     with pytest.raises(ImprintError, match="format asks for <think>, but the context asks for <plan>"):
-        grpo.fit(replace(fit, settings=fit.settings.model_copy(update={"reward": grpo.Settings(data="d", reward=[{"format": "think"}]).reward})))
+        grpo.fit(
+            replace(
+                fit,
+                settings=fit.settings.model_copy(
+                    update={"reward": grpo.Settings(data="d", reward=[{"format": "think"}]).reward}
+                ),
+            )
+        )
 
 
 def test_rows_whose_gold_cannot_be_read_are_left_out_and_counted(root: Path, tmp_path: Path) -> None:

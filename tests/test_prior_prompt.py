@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from test_contexts import drive
 
 import pico
 from imprint import model_files
 from imprint.contexts import plain, prior_prompt
 from imprint.errors import ImprintError
+from test_contexts import drive
 
 STYLES = ("think", "plan", "code", "knowledge", "examples")
 QUESTION = [{"role": "user", "content": "What is 2 + 3?"}]
@@ -29,9 +29,9 @@ def test_the_styles_differ_in_clause_and_tag_only():
             assert text.count(f"<{style}>") == text.count(f"</{style}>") == text.count("<answer>") == 1
             assert ("\\boxed{}" in text) == boxed
             bare = text.replace(f"<{style}>", "<x>").replace(f"</{style}>", "</x>")
-            assert bare.replace(prior_prompt.CLAUSES[style], "...") == texts["think"].replace(
-                "<think>", "<x>"
-            ).replace("</think>", "</x>").replace(prior_prompt.CLAUSES["think"], "...")
+            assert bare.replace(prior_prompt.CLAUSES[style], "...") == texts["think"].replace("<think>", "<x>").replace(
+                "</think>", "</x>"
+            ).replace(prior_prompt.CLAUSES["think"], "...")
 
 
 def test_the_styles_are_of_like_length(tmp_path: Path):

@@ -154,7 +154,11 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_no_response_takes_long_or_is_worth_anything(text):
-    row = {"reference": json.dumps({"answer": "3", "instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": ["sea"]}]})}
+    row = {
+        "reference": json.dumps(
+            {"answer": "3", "instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": ["sea"]}]}
+        )
+    }
     columns = {key: [value] for key, value in row.items()}
     for term in ("math", {"format": "plan"}, "ifeval"):
         asked = reward(term, PLAN)
@@ -167,7 +171,7 @@ def test_no_response_takes_long_or_is_worth_anything(text):
 def test_a_killed_process_is_replaced():
     assert bounded.call("math:sqrt", [4]) == 2
     start = time.perf_counter()
-    with pytest.raises(bounded.Failure, match="did not answer within 0.3 s"):
+    with pytest.raises(bounded.Failure, match=r"did not answer within 0\.3 s"):
         bounded.call("time:sleep", [60], limit=0.3)
     assert time.perf_counter() - start < 5
     with pytest.raises(bounded.Failure):
@@ -231,9 +235,14 @@ def test_a_score_of_the_whole_response_sees_it_in_evaluation_too(tmp_path):
     generation = {**blank, "arm": "a", "seed": 0, "eval": "e", "example_id": row["example_id"], "sample": 0, "turn": 0}
     generation |= {"final": True, "response": GOOD, "finish_reason": "stop", "response_tokens": 9}
     tables.write(tmp_path / "g.parquet", "generations", [generation])
-    for score, metric, value in (({"name": "format", "settings": {"tag": "plan"}}, "well_formed", 1.0), ({"name": "math", "settings": {}}, "accuracy", 1.0)):
+    for score, metric, value in (
+        ({"name": "format", "settings": {"tag": "plan"}}, "well_formed", 1.0),
+        ({"name": "math", "settings": {}}, "accuracy", 1.0),
+    ):
         spec = {"arm": "a", "seed": 0, "eval": "e", "limit": None, "score": score}
         spec["context"] = {"name": "prior_prompt", "settings": {"style": "plan"}}
-        scoring.run(generations=tmp_path / "g.parquet", dataset=tmp_path / "d.parquet", spec=spec, out=tmp_path / "s.parquet")
+        scoring.run(
+            generations=tmp_path / "g.parquet", dataset=tmp_path / "d.parquet", spec=spec, out=tmp_path / "s.parquet"
+        )
         found = {r["metric"]: r["value"] for r in tables.read(tmp_path / "s.parquet", "scores").to_pylist()}
         assert found[metric] == value and found["delimiter_missing"] == 0

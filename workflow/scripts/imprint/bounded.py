@@ -111,8 +111,8 @@ _inside = False  # this process is a worker: it is bounded already
 
 def call(function: str, arguments: list[Any], limit: float = LIMIT, ready: str | None = None) -> Any:
     """The value (plain JSON) of `MODULE:FUNCTION` for JSON arguments. Raises `Failure` after `limit` seconds, when the
-    worker dies, and when the function raises, but ImprintError when that is what the function raises. `ready` names the module whose `warm()` the worker runs
-    before time counts, to import what is slow; it is the function's own if none is named."""
+    worker dies, and when the function raises, but ImprintError when that is what the function raises. `ready` names the
+    module whose `warm()` the worker runs before time counts, to import what is slow: the function's own if unset."""
     module, _, name = function.partition(":")
     if _inside:
         return getattr(importlib.import_module(module), name)(*arguments)

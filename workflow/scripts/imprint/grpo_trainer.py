@@ -3,8 +3,8 @@ import this module.
 
 What TRL does stays TRL's: advantages, loss, clipping, KL, metrics. Replaced are
 
-- sampling: `imprint.engines.transformers` decodes from a copy of the weights in the generation dtype. Every completion is
-  drawn with a seed of its own from (seed, step, place), so a resumed fit draws what an unbroken one does;
+- sampling: `imprint.engines.transformers` decodes from a copy of the weights in the generation dtype. Every completion
+  is drawn with a seed of its own from (seed, step, place), so a resumed fit draws what an unbroken one does;
 - log-probabilities: the completions of a group share their prompt, so it is read once and its keys and values serve all
   of them, and the output layer sees the completions' tokens only. With gradient checkpointing, which cannot keep such a
   cache, the pass is TRL's.
@@ -26,9 +26,11 @@ from imprint.engines.transformers import Engine
 from imprint.errors import ImprintError
 from imprint.generation import seed_of
 from imprint.methods import Fit
+from imprint.rewards import Reward
 
 BATCH = {"cpu": 32}  # sequences decoded together, by device
 BATCH_ELSEWHERE = 256
+ENTROPY_ROWS = 128  # positions whose distribution over the vocabulary is held once more
 
 
 class Sampler:
@@ -74,6 +76,7 @@ class Trainer(GRPOTrainer):
         reference = copy.deepcopy(model).eval() if beta and job.settings.lora is None else None
         super().__init__(model=model, **given)
         self.job, self.sampler, self.stop = job, sampler, stop
+        self.rewards: list[Reward] = given["reward_funcs"]
         self.beta = beta
         if reference is not None:
             self.ref_model = reference.requires_grad_(False)
@@ -105,8 +108,9 @@ class Trainer(GRPOTrainer):
         if not torch.isfinite(found).all():
             place, term = (~torch.isfinite(found)).nonzero()[0].tolist()
             raise ImprintError(
-                f"arm '{self.job.arm}': the reward {self.reward_func_names[term]} is {float(found[place, term])} at step "
-                f"{self.state.global_step + 1} for example {inputs[place]['example_id']}; its reference cannot be judged"
+                f"arm '{self.job.arm}': the reward {self.reward_func_names[term]} is {float(found[place, term])} at "
+                f"step {self.state.global_step + 1} for example {inputs[place]['example_id']}; its reference cannot be "
+                "judged: take the row out of the dataset"
             )
         self._terms = found
         return found
@@ -116,10 +120,8 @@ class Trainer(GRPOTrainer):
         assert self._terms is not None
         step = self.state.global_step + 1
         weights = self.reward_weights.tolist()
-        self._metrics["train"]["unjudged"].append(
-            float(sum(reward.failed for reward in self.reward_funcs)) / len(self._rows)
-        )
-        for reward in self.reward_funcs:
+        self._metrics["train"]["unjudged"].append(sum(reward.failed for reward in self.rewards) / len(self._rows))
+        for reward in self.rewards:
             reward.failed = 0
         rows = []
         for place, (row, drawn) in enumerate(zip(inputs, self._rows, strict=True)):
@@ -130,7 +132,7 @@ class Trainer(GRPOTrainer):
                     "seed": self.job.seed,
                     "step": step,
                     "example_id": row["example_id"],
-                    "sample": place % self.num_generations,
+                    "sample": place % self.job.settings.group_size,
                     "prompt": row["prompt"],
                     "response": drawn.text(),
                     "response_tokens": len(drawn.tokens),
@@ -173,11 +175,11 @@ def shard(folder: Path, step: int) -> Path:
 def shared_prompt_logps(
     model: Any, ids: torch.Tensor, mask: torch.Tensor, head: int, temperature: float, entropy: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Log-probabilities (and entropies, without gradient) of the tokens after column `head`, (rows, columns - head - 1),
-    0 where masked. Columns up to `head` are the prompts without their last token, padded at the left; equal ones are
-    read once, with their gradient summed over the rows that share them."""
+    """Log-probabilities (and entropies, without gradient) of the tokens after column `head`: (rows, columns - head - 1)
+    values, 0 where masked. Columns up to `head` are the prompts without their last token, padded at the left; equal
+    ones are read once, with their gradient summed over the rows that share them."""
     marked = ids[:, :head].masked_fill(mask[:, :head] == 0, -1)
-    distinct, which = marked.unique(dim=0, return_inverse=True)
+    distinct, which = torch.unique(marked, dim=0, return_inverse=True)
     shown = (distinct >= 0).long()
     cache = DynamicCache(config=model.config)
     model(
@@ -204,12 +206,17 @@ def shared_prompt_logps(
         ).logits
     finally:
         hook.remove()
-    logits = logits.float() / temperature
-    total = logits.logsumexp(1)
-    chosen = logits.gather(1, ids[:, head + 1 :][scored][:, None])[:, 0] - total
-    logps = torch.zeros(scored.shape, device=ids.device).masked_scatter(scored, chosen)
+    logits = logits.float() if temperature == 1 else logits.float() / temperature
+    targets = ids[:, head + 1 :][scored]
+    blank = torch.zeros(scored.shape, device=ids.device)
+    logps = blank.masked_scatter(scored, -torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
     if not entropy:
         return logps, None
     with torch.no_grad():
-        found = total - ((logits - total[:, None]).exp() * logits).sum(1)
-    return logps, torch.zeros(scored.shape, device=ids.device).masked_scatter(scored, found)
+        found = torch.cat([_entropies(part) for part in logits.split(ENTROPY_ROWS)])
+    return logps, blank.masked_scatter(scored, found)
+
+
+def _entropies(logits: torch.Tensor) -> torch.Tensor:
+    logps = logits.log_softmax(1)
+    return -(logps.exp() * logps).sum(1)

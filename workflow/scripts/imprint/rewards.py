@@ -1,8 +1,8 @@
 """Rewards: score plug-ins as TRL calls a reward, so that what is trained for is what is measured.
 
-`reward: [math, {format: plan}]` are two terms, and the reward of a completion is their mean (each in 0..1, so R is 0, 0.5
-or 1, as in arXiv 2505.14157). `ifeval` is its primary metric, all instructions followed; `ifeval.instruction_strict`
-names another, here the share of instructions followed: the mean of a metric's verdicts is taken.
+`reward: [math, {format: plan}]` are two terms, and the reward of a completion is their mean (each is 0 or 1, so R is 0,
+0.5 or 1, as in arXiv 2505.14157). `ifeval` is its primary metric, all instructions followed;
+`ifeval.instruction_strict` names another, here the share of instructions followed: the mean of its verdicts is taken.
 
 Every term is judged in a process that is killed after 2 seconds, so that no completion can hang a trainer; what could
 not be judged in time is worth 0, and is counted.
@@ -72,8 +72,8 @@ def judge(score: str, metric: str, settings: dict[str, Any], row: dict[str, Any]
 
 class Reward:
     """One term as a reward function: texts (or dialogues) of completions and the columns of their rows in, a list of
-    floats out. `messages`, `reference` and `fields` are the columns of a dataset, the last two as JSON text. None stands
-    for a row that cannot be scored (a reference that the verifier cannot read)."""
+    floats out. `messages`, `reference` and `fields` are the columns of a dataset, the last two as JSON text. None
+    stands for a row that cannot be scored (a reference that the verifier cannot read)."""
 
     def __init__(self, term: Term, context: Context | None = None) -> None:
         self.term, self.context = term, context
@@ -96,7 +96,7 @@ class Reward:
         found = []
         for i, completion in enumerate(completions):
             text = completion if isinstance(completion, str) else completion[-1]["content"]
-            row = {
+            row: dict[str, Any] = {
                 "example_id": (columns.get("example_id") or [""] * len(completions))[i],
                 "messages": columns["messages"][i] if "messages" in columns else [],
                 **{key: _json(columns[key][i]) for key in ("reference", "fields") if key in columns},

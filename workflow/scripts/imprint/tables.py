@@ -139,8 +139,9 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # One row per logged training step and quantity (loss, reward, learning_rate, ...).
     "curves": pa.schema([("arm", _text), ("seed", _int), ("step", _int), ("quantity", _text), ("value", _float)]),
-    # One row per completion that a fit drew, step by step. `rewards` has a value per term, `reward` is what the advantage
-    # was computed from; `logprob_sum` (nats, temperature 1) is over `response_tokens` tokens, the end token included.
+    # One row per completion that a fit drew, step by step. `rewards` has a value per term, `reward` is what the
+    # advantage was computed from; `logprob_sum` (nats, temperature 1) is over `response_tokens` tokens, the end token
+    # included.
     "rollouts": pa.schema(
         [
             ("arm", _text),

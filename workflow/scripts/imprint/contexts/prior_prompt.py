@@ -30,8 +30,8 @@ CLAUSES = {
     "examples": "work from the examples that were given, one example after another",
 }
 SKELETON = (
-    "Reply in two marked parts. The first part stands between <{tag}> and </{tag}>: there you {clause}. The second part "
-    "stands between <answer> and </answer>: there you give {result}. Write nothing outside these parts."
+    "Reply in two marked parts. The first part stands between <{tag}> and </{tag}>: there you {clause}. The second "
+    "part stands between <answer> and </answer>: there you give {result}. Write nothing outside these parts."
 )
 RESULT = "only the final result"
 BOXED = "only the final result, inside \\boxed{}"
@@ -120,7 +120,7 @@ def target(row: dict[str, Any], settings: Settings) -> list[Message]:
         for message in messages:
             if message["role"] == "assistant" and not well_formed(message["content"], settings.style):
                 raise ImprintError(
-                    f"example {row['example_id']}: an assistant turn has no <{settings.style}> part before its <answer> "
-                    "part; train on a dataset whose answers have the form that the prompt asks for"
+                    f"example {row['example_id']}: an assistant turn has no <{settings.style}> part before its "
+                    "<answer> part; train on a dataset whose answers have the form that the prompt asks for"
                 )
     return _asked(messages, settings)

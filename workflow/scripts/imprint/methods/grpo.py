@@ -2,7 +2,7 @@
 each other, and scores serve as rewards. The fit's context is put before every prompt while training, so a prior prompt
 is trained into the weights by `context: {prior_prompt: plan}`.
 
-fit: {method: grpo, data: constraints, reward: [ifeval.instruction_strict, {format: plan}], context: {prior_prompt: plan}}
+fit: {method: grpo, data: constraints, reward: [ifeval, {format: plan}], context: {prior_prompt: plan}}
 
 Every step draws `group_size` completions for each of `prompts_per_step` prompts and makes one update with them. The
 completions stay beside the weights in `rollouts.parquet`, one row each.
@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from imprint import checkpoints, fits, models, tables
+from imprint import fits, models, tables
 from imprint.contexts import Request
 from imprint.errors import ImprintError
 from imprint.fits import Lora
+from imprint.identity import canonical
 from imprint.methods import Fit, Inputs
 from imprint.plugins import Strict
 from imprint.rewards import Reward, Term
@@ -29,8 +30,8 @@ class Settings(Strict):
     data: str = Field(description="dataset of prompts with references that the rewards can judge")
     reward: list[Term] = Field(
         min_length=1,
-        description="scores whose mean is the reward: NAME, NAME.METRIC (a metric other than the primary one), or either "
-        "with settings, as in [math, {format: plan}]",
+        description="scores whose mean is the reward: NAME, NAME.METRIC (not the primary metric), or either with "
+        "settings, as in [math, {format: plan}]",
     )
     steps: int = Field(100, ge=1, description="updates (ours; the paper reports about 150)")
     prompts_per_step: int = Field(4, ge=1, description="prompts a step (ours, small for a CPU)")
@@ -72,7 +73,9 @@ class Settings(Strict):
             raise ValueError(f"reward: found {names}; each term may stand once")
         drawn = self.prompts_per_step * self.group_size
         if self.micro_batch_size is not None and drawn % self.micro_batch_size:
-            raise ValueError(f"micro_batch_size: {self.micro_batch_size} does not divide the {drawn} completions a step")
+            raise ValueError(
+                f"micro_batch_size: {self.micro_batch_size} does not divide the {drawn} completions a step"
+            )
         return self
 
 
@@ -110,8 +113,6 @@ def _check_tags(job: Fit) -> None:
 def prompts(job: Fit, engine: Any, rewards: list[Reward]) -> tuple[list[dict[str, Any]], tuple[str, ...], int]:
     """The rows as the trainer takes them, the texts that end a completion, and how many rows were left out because a
     reward cannot judge their reference. Prompts that do not fit are an error."""
-    from imprint.identity import canonical
-
     made, left_out, stop = [], 0, set()
     for row in job.datasets[job.settings.data]:
         if any(reward.value(row, "") is None for reward in rewards):
@@ -139,7 +140,8 @@ def prompts(job: Fit, engine: Any, rewards: list[Reward]) -> tuple[list[dict[str
         reward.failed = 0
     if not made:
         raise ImprintError(
-            f"arm '{job.arm}': dataset '{job.settings.data}' has no row that the rewards can judge ({left_out} left out)"
+            f"arm '{job.arm}': dataset '{job.settings.data}' has no row that the rewards can judge ({left_out} left "
+            "out); check its references"
         )
     return made, next(iter(stop)), left_out
 
@@ -192,7 +194,6 @@ def fit(job: Fit) -> dict[str, Any]:
     """Train, going on from the last whole checkpoint in `job.folder`, and write weights, curves and completions under
     `job.out`."""
     import datasets
-    from transformers.trainer_callback import PrinterCallback
 
     from imprint.fit_watch import Watch
     from imprint.grpo_trainer import Sampler, Trainer, shard
@@ -207,8 +208,8 @@ def fit(job: Fit) -> dict[str, Any]:
     rows, stop, left_out = prompts(job, sampler.engine, rewards)
     needed = s.steps * s.prompts_per_step
     order = fits.order(len(rows), needed / len(rows), job.seed)
-    watch = Watch(job)
-    with fits.adapter_errors(job):
+    with fits.quiet(), fits.adapter_errors(job):
+        watch = Watch(job)
         run = Trainer(
             job,
             sampler,
@@ -221,13 +222,7 @@ def fit(job: Fit) -> dict[str, Any]:
             callbacks=[watch],
             peft_config=fits.lora_config(s.lora),
         )
-    run.remove_callback(PrinterCallback)
-    resume = checkpoints.last(job.folder)
-    try:
-        run.train(resume_from_checkpoint=None if resume is None else str(resume))
-    finally:
-        watch.close()
-    fits.save(run.accelerator.unwrap_model(run.model), job.out / "weights", s.lora is not None)
+        fits.train(job, run, watch)
     tables.write(
         job.out / "rollouts.parquet",
         "rollouts",

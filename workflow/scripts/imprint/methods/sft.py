@@ -107,6 +107,7 @@ def arguments(job: Fit, steps: int) -> Any:
 def trainer(job: Fit, model: Any, tokenizer: Any, rows: list[Example]) -> tuple[Any, Any]:
     """The trainer of `rows`, which are in training order, and its callback."""
     import datasets
+
     from imprint.fit_watch import Watch
     from imprint.sft_trainer import Trainer, collate
 

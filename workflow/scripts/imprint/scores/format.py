@@ -1,7 +1,7 @@
 """Does a response have the form that a prior prompt asks for: one block of the style's tag, then one answer block?
 
-The rule is that of arXiv 2505.14157 as far as it is known: each of the four tags exactly once, in this order. Outside the
-blocks only white space may stand; whether the paper asks that is unknown, so `outside: true` allows text there.
+The rule is that of arXiv 2505.14157 as far as it is known: each of the four tags exactly once, in this order. Outside
+the blocks only white space may stand; whether the paper asks that is unknown, so `outside: true` allows text there.
 
     tag plan, "<plan>Add them.</plan> <answer>4</answer>" -> 1        "<plan>Add them. <answer>4</answer>" -> 0
 """

@@ -50,9 +50,11 @@ def follows(instruction: str, kwargs: dict[str, Any], texts: list[str]) -> tuple
 
 def warm() -> None:
     """Import the checkers and the tables that they read, before time counts (`imprint.bounded`)."""
-    asked = [("language:response_language", {"language": "en"}), ("change_case:english_capital", {})]
-    asked.append(("length_constraints:number_sentences", {"relation": "at least", "num_sentences": 1}))
-    for name, kwargs in asked:
+    criteria: dict[str, dict[str, Any]] = {
+        "language:response_language": {"language": "en"},
+        "length_constraints:number_sentences": {"relation": "at least", "num_sentences": 1},
+    }
+    for name, kwargs in criteria.items():
         follows(name, kwargs, ["A sentence. Another one."])
 
 

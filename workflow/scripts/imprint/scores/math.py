@@ -64,7 +64,7 @@ def judge(gold: str, answer: str, formula: bool) -> float | None:
 
 
 def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
-    """Accuracy, 1 or 0; a response without an answer is wrong and unparsed, and one whose check takes too long is wrong.
+    """Accuracy, 1 or 0; a response without an answer is wrong and unparsed, one whose check takes too long is wrong.
     A reference that math-verify cannot read gives null, so that its example is left out."""
     reference = row["reference"]
     if not isinstance(reference, dict) or not isinstance(reference.get("answer"), str):
