@@ -126,7 +126,6 @@ def measure(side: str, manifest: Path, checkpointing: bool) -> None:
 def compare(manifest: Path, checkpointing: bool) -> dict[str, Any]:
     """One coupled step of 24 tokens in fp32 on each side."""
     import grpo_peer
-    from imprint import grpo_trainer
 
     found: dict[str, Any] = {}
     for side in ("ours", "trl"):
@@ -154,7 +153,6 @@ def compare(manifest: Path, checkpointing: bool) -> dict[str, Any]:
                 made.train()
             (entry,) = (entry for entry in made.state.log_history if "loss" in entry)
             found[side] = {**kept, **{key: entry[key] for key in ("loss", "grad_norm", "entropy")}}
-    assert grpo_trainer
     ours, trl = found["ours"], found["trl"]
     return {
         "completions_equal": sum(a == b for a, b in zip(ours["ids"], trl["ids"], strict=True)),
@@ -172,20 +170,28 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="turns of each side")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing on both sides")
     parser.add_argument("--side", choices=("ours", "trl"), help=argparse.SUPPRESS)
+    parser.add_argument("--compare", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     runtime.prepare(1)
     if options.side:
         return measure(options.side, options.manifest, options.checkpointing)
-    figures: dict[str, Any] = compare(options.manifest, options.checkpointing)
+    if options.compare:
+        print("\n" + json.dumps(compare(options.manifest, options.checkpointing)))
+        return None
+    shared = [sys.executable, __file__, str(options.manifest), *(["--checkpointing"] if options.checkpointing else [])]
+
+    def ask(*more: str) -> Any:
+        """What a process of its own prints last; this one stays small."""
+        out = subprocess.run([*shared, *more], check=True, stdout=subprocess.PIPE, text=True).stdout
+        return json.loads(out.splitlines()[-1])
+
+    figures = ask("--compare")
     print(json.dumps(figures), flush=True)
     cpu: dict[str, list[float]] = {"ours": [], "trl": []}
     wall: dict[str, list[float]] = {"ours": [], "trl": []}
     for _ in range(options.rounds):
         for side in cpu:
-            command = [sys.executable, __file__, str(options.manifest), "--side", side]
-            command += ["--checkpointing"] if options.checkpointing else []
-            out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            found = json.loads(out.splitlines()[-1])
+            found = ask("--side", side)
             assert set(found["lengths"]) == {96.0}, found
             cpu[side] += [step["cpu"] for step in found["steps"]]
             wall[side] += [step["wall"] for step in found["steps"]]

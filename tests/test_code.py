@@ -56,19 +56,22 @@ ATTACKS = {
     "memory, again and again": "xs = []\nwhile True:\n    xs.append(bytearray(1 << 24))\n",
     "/etc/passwd": "open('/etc/passwd').read()\n",
     "secrets of the environment": "import os\nassert 'IMPRINT_SECRET' in os.environ\n",
-    "secrets of other processes": "import glob\nassert any(b'IMPRINT' in open(p, 'rb').read() for p in glob.glob('/proc/*/environ'))\n",
+    "secrets of other processes": "import glob\nfor p in glob.glob('/proc/*/environ'):\n"
+    "    open(p).read()\nassert glob.glob('/proc/*/environ')\n",
     "writing home": f"open({str(Path.home() / 'imprint_was_here')!r}, 'w').write('x')\n",
     "writing the project": f"open({str(Path.cwd() / 'imprint_was_here')!r}, 'w').write('x')\n",
     "writing Python's own files": "import os\nopen(os.__file__, 'a').write('x')\n",
     "a socket to somewhere": "import socket\nsocket.create_connection(('1.1.1.1', 53), 2)\n",
-    "a server on localhost": "import socket\ns = socket.socket()\ns.bind(('127.0.0.1', 0))\ns.connect(s.getsockname())\n",
+    "a server on localhost": "import socket\ns = socket.socket()\ns.bind(('127.0.0.1', 0))\n"
+    "s.connect(s.getsockname())\n",
     "killing the parent": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n",
     "killing everything": "import os, signal\nos.kill(-1, signal.SIGKILL)\nos.killpg(0, signal.SIGKILL)\n",
     "endless output": "while True:\n    print('x' * 1000)\n",
     "a file that fills the disk": "f = open('/tmp/big', 'wb')\nfor _ in range(100):\n    f.write(bytes(1 << 20))\n",
     "mounting": "import ctypes\nassert ctypes.CDLL(None).mount(b'x', b'/tmp', b'tmpfs', 0, None) == 0\n",
-    "a new user namespace": "import ctypes\nl = ctypes.CDLL(None)\nassert l.unshare(0x10000000) == 0 and l.mount(b'x', b'/tmp', b'tmpfs', 0, None) == 0\n",
-    "printing a verdict": "import os\nprint('{\"base\": true, \"extra\": true}', flush=True)\nos._exit(0)\n",
+    "a new user namespace": "import ctypes\nl = ctypes.CDLL(None)\nassert l.unshare(0x10020000) == 0\n"
+    "assert l.mount(b'x', b'/tmp', b'tmpfs', 0, None) == 0\n",
+    "printing a verdict": 'import os\nprint(\'{"base": true, "extra": true}\', flush=True)\nos._exit(0)\n',
     "a daemon that stays": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(3600)\nos._exit(0)\n",
 }
 
@@ -103,7 +106,9 @@ def _processes():
 
 
 def test_what_the_jail_holds():
-    found = isolation.run("import os\nprint(sorted(os.environ), os.path.exists('/etc'), os.path.exists('/proc/1'), os.getcwd())")
+    found = isolation.run(
+        "import os\nprint(sorted(os.environ), os.path.exists('/etc'), os.path.exists('/proc/1'), os.getcwd())"
+    )
     assert found.end == "ended" and found.text.split("]")[1].split() == ["False", "False", "/tmp"]
     assert isolation.run("raise SystemExit(3)").end == "failed"
     assert isolation.run("import time\ntime.sleep(60)", 1.0).end == "timeout"

@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
 def run(program: str, seconds: float = SECONDS) -> Outcome:
     """Run Python code; its standard output and errors, mixed, of at most OUTPUT bytes."""
     limits = f"{MEMORY} {SCRATCH} {PROCESSES} {int(seconds) + 1}"
-    # -I and -S: no environment, no site packages, no user folder. The base interpreter lies outside a virtual environment.
+    # -I and -S: no environment, no site packages, no user folder. The interpreter itself, not a link in a venv.
     process = subprocess.Popen(
         [os.path.realpath(sys.executable), "-I", "-S", str(JAIL), limits],
         stdin=subprocess.PIPE,

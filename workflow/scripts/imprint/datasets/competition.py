@@ -1,5 +1,5 @@
-r"""Questions of mathematics with a short answer: {"problem", "answer"}, or {"problem", "solution"} whose solution ends in
-\boxed{}, one object a line (.jsonl) or in one list (.json). MATH-500 (arXiv 2305.20050), AIME 2024, AMC 2023, and the
+r"""Questions of mathematics with a short answer: {"problem", "answer"}, or {"problem", "solution"} whose solution ends
+in \boxed{}, one object a line (.jsonl) or in one list (.json). MATH-500 (arXiv 2305.20050), AIME 2024, AMC 2023, the
 training problems of DeepScaleR.
 
 Example: {"problem": "Find $1+1$.", "solution": "\\boxed{2}"} has the reference {"answer": "2"}.

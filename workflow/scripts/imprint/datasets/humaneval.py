@@ -1,5 +1,5 @@
-"""HumanEval+ (arXiv 2305.01210; HumanEval: arXiv 2107.03374): functions to complete, with the benchmark's own inputs and
-many more. One file serves both: `score: code` reports the base inputs and all of them apart.
+"""HumanEval+ (arXiv 2305.01210; HumanEval: arXiv 2107.03374): functions to complete, with the benchmark's own inputs
+and many more. One file serves both: `score: code` reports the base inputs and all of them apart.
 
 Example: "from typing import List\n\n\ndef has_close_elements(...):" is asked for as one block of Python.
 """

@@ -28,7 +28,7 @@ LONGEST = 50_000  # characters of code; more is no function
 BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 # What runs in the jail: the reference first, so that the response's code cannot touch it.
-HARNESS = r'''
+HARNESS = r"""
 import copy, json, math, sys
 def main(said, code, ref, name, task, inputs, atol):
     inputs = json.loads(inputs)
@@ -63,7 +63,7 @@ def main(said, code, ref, name, task, inputs, atol):
         print(type(error).__name__, str(error)[:200])
     sys.stdout.flush()
     print("\n" + said + json.dumps(passed), flush=True)
-'''
+"""
 
 
 class Settings(Strict):
