@@ -16,7 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 import pico
-from imprint import checkpoints, model_files, models, plugins, tables
+from imprint import checkpoints, fits, model_files, models, plugins, tables
 from imprint.assistant_tokens import IGNORED, encode, spans
 from imprint.contexts import plain, role_play, self_role
 from imprint.errors import ImprintError
@@ -118,7 +118,7 @@ def test_the_loss_is_that_of_a_plain_forward_pass_over_the_labelled_tokens(root:
     fit = job(root, tmp_path, batch_size=4)
     model, tokenizer = models.load([root], "float32", "cpu")
     made = sft.examples(fit, tokenizer, "d")
-    batch = [made[i] for i in sft.order(len(made), 1, 0)[:4]]
+    batch = [made[i] for i in fits.order(len(made), 1, 0)[:4]]
     total = count = 0.0
     for one in batch:
         with torch.no_grad():
@@ -149,17 +149,17 @@ def test_two_contexts_take_the_same_rows_in_the_same_steps(root: Path, tmp_path:
         assert made["metrics"]["steps"] == 4
         assert made["metrics"]["truncated_rows"] > 0
     one, two = seen.values()
-    expected = [rows()[i]["messages"][0]["content"].rstrip("?") for i in sft.order(10, 1.5, 0)]
+    expected = [rows()[i]["messages"][0]["content"].rstrip("?") for i in fits.order(10, 1.5, 0)]
     assert one == two == [expected[i : i + 4] for i in range(0, 15, 4)]
 
 
 def test_order_is_a_shuffle_by_seed_and_epoch() -> None:
-    found = sft.order(50, 2, seed=3)
+    found = fits.order(50, 2, seed=3)
     assert sorted(found[:50]) == sorted(found[50:]) == list(range(50))
-    assert found[:50] != found[50:] and found == sft.order(50, 2, seed=3) != sft.order(50, 2, seed=4)
-    assert sft.order(50, 1, seed=4) != found[50:]
-    assert sft.order(50, 0.1, seed=3) == found[:5]
-    assert sft.order(3, 1, seed=0) == [2, 0, 1]  # pinned: another order is another experiment
+    assert found[:50] != found[50:] and found == fits.order(50, 2, seed=3) != fits.order(50, 2, seed=4)
+    assert fits.order(50, 1, seed=4) != found[50:]
+    assert fits.order(50, 0.1, seed=3) == found[:5]
+    assert fits.order(3, 1, seed=0) == [2, 0, 1]  # pinned: another order is another experiment
 
 
 def test_full_fit_learns_and_can_be_loaded_and_repeated(root: Path, tmp_path: Path) -> None:

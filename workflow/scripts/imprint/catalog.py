@@ -16,7 +16,6 @@ config, or IMPRINT_DATA_MIRROR); the sha256 of the original is checked either wa
 from __future__ import annotations
 
 import gzip
-import re
 import urllib.error
 import urllib.request
 from functools import cache
@@ -43,7 +42,7 @@ class CatalogFile(Strict):
     path: str = Field(description="path inside the repository")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="hash of the original file")
     bytes: int = Field(gt=0, description="size of the original file")
-    mirror: str = Field(description="path inside a mirror folder; a name ending in .gz is decompressed")
+    mirror: str = Field(description="path inside a mirror folder; a .gz of an original that is none is decompressed")
 
 
 class Entry(Strict):
@@ -89,7 +88,8 @@ def fetch(file: CatalogFile, out: Path, mirror: Path | None) -> None:
         try:
             if mirror:
                 path = inside(mirror, file.mirror)
-                opener = gzip.open if re.search(r"\.gz$", file.mirror) else open
+                packed = file.mirror.endswith(".gz") and not file.path.endswith(".gz")
+                opener = gzip.open if packed else open
                 with opener(path, "rb") as handle:
                     data = handle.read(file.bytes + 1)
             else:

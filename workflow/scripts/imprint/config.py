@@ -203,11 +203,28 @@ class Eval(Strict):
 
     dataset: str = Field(description="name of a dataset")
     score: ScoreRef = Field(description="how a response is scored (module in imprint/scores)")
+    describe: list[ScoreRef] = Field(
+        [], description="further scores of the same responses, which describe them and enter no verdict (behaviours)"
+    )
     max_new_tokens: int = Field(160, ge=1, le=131072, description="tokens a response may have; cut ones are counted")
     samples: int = Field(1, ge=1, le=1024, description="responses per example; more than 1 needs a temperature")
     temperature: float = Field(0.0, ge=0, le=10, description="0 is greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
     retention: bool = Field(False, description="measures what an arm may lose, not what it should gain")
+
+    @model_validator(mode="after")
+    def _describes(self) -> Eval:
+        seen = {self.score.name}
+        for ref in self.describe:
+            module = plugins.load("scores", ref.name)
+            if module.ASKS != "generate" or plugins.load("scores", self.score.name).ASKS != "generate":
+                raise ValueError(f"describe: '{ref.name}' needs written responses; only those can be described")
+            if any(module.METRICS.values()):
+                raise ValueError(f"describe: '{ref.name}' says what is better; give it an eval of its own")
+            if ref.name in seen:
+                raise ValueError(f"describe: '{ref.name}' stands twice; write each score once")
+            seen.add(ref.name)
+        return self
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Eval:

@@ -214,6 +214,7 @@ class Experiment:
             {
                 **run._asdict(),
                 "score": self.config.evals[run.eval].score.model_dump(mode="json"),
+                "describe": [ref.model_dump(mode="json") for ref in self.config.evals[run.eval].describe],
                 "context": self.config.arms[run.arm].apply.context.model_dump(mode="json"),
                 "limit": self.config.limit,
             }
@@ -226,6 +227,8 @@ class Experiment:
             module = plugins.load("scores", ev.score.name)
             directions = {**module.METRICS, **(scoring.OF_RESPONSES if module.ASKS == "generate" else {})}
             found[name] = {metric: (metric == module.PRIMARY, way) for metric, way in directions.items()}
+            for ref in ev.describe:
+                found[name] |= dict.fromkeys(plugins.load("scores", ref.name).METRICS, (False, 0))
         return found
 
     def summary_params(self) -> str:
@@ -291,7 +294,9 @@ class Experiment:
 
     def score_code(self, run: Run) -> list[str]:
         context = self.config.arms[run.arm].apply.context.name
-        return self.code("score", ("scores", self.config.evals[run.eval].score.name), ("contexts", context))
+        ev = self.config.evals[run.eval]
+        scores = [("scores", ref.name) for ref in (ev.score, *ev.describe)]
+        return self.code("score", *scores, ("contexts", context))
 
     # Tables, charts, report
 

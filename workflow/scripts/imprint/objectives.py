@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from imprint.assistant_tokens import IGNORED, Example
+from imprint.fits import order
 from imprint.learning import Objective, autocast
 from imprint.methods import Fit
-from imprint.methods.sft import examples, order
+from imprint.methods.sft import examples
 
 
 class Stream:

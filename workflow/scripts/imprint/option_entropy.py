@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from imprint.assistant_tokens import IGNORED
 from imprint.errors import ImprintError
+from imprint.fits import order
 from imprint.learning import Objective
 from imprint.methods import Fit
-from imprint.methods.sft import order
 
 
 class Question(NamedTuple):

@@ -18,10 +18,12 @@ context looks for (`[Answer]`, say) was missing, so that the whole text was scor
 
 
 def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path) -> None:
-    """Write the scores of one generations file. An example whose response errored gives one row a metric, with a null
-    value and status "error"."""
-    module = plugins.load("scores", spec["score"]["name"])
-    settings = plugins.settings("scores", spec["score"]["name"], spec["score"]["settings"])
+    """Write the scores of one generations file: `spec["score"]`, and those of `describe`. An example whose response
+    errored gives one row a metric, with a null value and status "error"."""
+    scores = []
+    for ref in (spec["score"], *spec.get("describe", ())):
+        scores.append((plugins.load("scores", ref["name"]), plugins.settings("scores", ref["name"], ref["settings"])))
+    module, settings = scores[0]
     context = plugins.load("contexts", spec["context"]["name"])
     context_settings = plugins.settings("contexts", spec["context"]["name"], spec["context"]["settings"])
     examples = {row["example_id"]: row for row in tables.read_dataset(dataset, spec["limit"])}
@@ -41,7 +43,10 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path) ->
             "truncated": any(row["finish_reason"] == "length" for row in found),
         }
         if any(row["error"] is not None for row in found):
-            names = [*module.METRICS, *(OF_RESPONSES if module.ASKS == "generate" else ())]
+            names = [
+                *(metric for each, _ in scores for metric in each.METRICS),
+                *(OF_RESPONSES if module.ASKS == "generate" else ()),
+            ]
             blank = {"item": None, "item_label": None, "value": None, "status": "error"}
             rows += [{**fixed, **blank, "metric": metric} for metric in names]
             continue
@@ -51,16 +56,24 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path) ->
             options = [Option(row["response"], row["logprob_sum"], row["response_tokens"]) for row in found]
             verdicts = module.score(examples[example_id], options, settings)
         else:
-            text, complete = found[0]["response"], True
-            if hasattr(context, "answer"):
-                text, complete = context.answer(text, context_settings)
+            whole = found[0]["response"]
+            text, complete = context.answer(whole, context_settings) if hasattr(context, "answer") else (whole, True)
             verdicts = [
-                *module.score(examples[example_id], text, settings),
+                verdict
+                for each, given in scores
+                for verdict in each.score(examples[example_id], whole if _reads_all(each) else text, given)
+            ]
+            verdicts += [
                 Verdict("response_tokens", float(found[0]["response_tokens"])),
                 Verdict("delimiter_missing", float(not complete)),
             ]
         rows += [{**fixed, **_columns(verdict)} for verdict in verdicts]
     tables.write(out, "scores", rows)
+
+
+def _reads_all(module: Any) -> bool:
+    """Whether a score judges the whole response, and not just what the arm's context takes for the answer."""
+    return getattr(module, "READS", "answer") == "response"
 
 
 def _columns(verdict: Verdict) -> dict[str, Any]:

@@ -1,21 +1,15 @@
-"""TRL's SFTTrainer as a fit uses it, and what goes on around its steps. Imports torch: only fits import this module."""
+"""TRL's SFTTrainer as a fit uses it. Imports torch: only fits import this module."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from tqdm import tqdm
-from transformers import TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
-from imprint import checkpoints
 from imprint.assistant_tokens import IGNORED
-from imprint.errors import ImprintError
-from imprint.methods import Fit
 from imprint.token_loss import collate, cross_entropy
 
-__all__ = ["Trainer", "Watch", "collate"]
+__all__ = ["Trainer", "collate"]
 
 
 class Trainer(SFTTrainer):
@@ -31,39 +25,3 @@ class Trainer(SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """None: a fit uses no network."""
-
-
-class Watch(TrainerCallback):
-    """The bar, the checkpoints, and a stop when the loss is lost."""
-
-    def __init__(self, job: Fit) -> None:
-        self.job = job
-        self.bar: Any = None
-
-    def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc=f"{self.job.arm} seed {self.job.seed}", unit="step"
-        )
-
-    def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        self.bar.update(1)
-        control.should_save = state.global_step % self.job.settings.checkpoint_steps == 0
-        control.should_save &= state.global_step < state.max_steps  # then the weights themselves are written
-
-    def on_log(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        logs = kwargs["logs"]
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(logs.get(name, 0.0)):
-                raise ImprintError(
-                    f"arm '{self.job.arm}': the {name} is {logs[name]} at step {state.global_step} of "
-                    f"{state.max_steps}; write a smaller learning_rate than {args.learning_rate:g}"
-                )
-        if "loss" in logs:
-            self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
-
-    def on_save(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        checkpoints.seal(self.job.folder, state.global_step)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()

@@ -153,6 +153,26 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("value", _float),
         ]
     ),
+    # One row per completion that a fit drew, step by step. `rewards` has a value per term, `reward` is what the
+    # advantage was computed from; `logprob_sum` (nats, temperature 1) is over `response_tokens` tokens, the end token
+    # included.
+    "rollouts": pa.schema(
+        [
+            ("arm", _text),
+            ("seed", _int),
+            ("step", _int),
+            ("example_id", _text),
+            ("sample", _int),
+            ("prompt", _text),
+            ("response", _text),
+            ("response_tokens", _int),
+            ("finish_reason", _text),
+            ("logprob_sum", _float),
+            ("rewards", pa.map_(_text, _float)),
+            ("reward", _float),
+            ("advantage", _float),
+        ]
+    ),
     # One row per pair of a training dataset and an eval.
     "contamination": pa.schema(
         [("arm", _text), ("dataset", _text), ("eval", _text), ("n_train", _int), ("n_eval", _int), ("n_shared", _int)]

@@ -39,6 +39,9 @@ def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Sequen
 
 
 def _losses(curves: pl.DataFrame) -> pl.DataFrame:
+    # An arm trained by rewards has no loss of this kind: `rewards` is its chart.
+    rewarded = curves.filter(pl.col("quantity") == "reward")["arm"].unique().to_list()
+    curves = curves.filter(~pl.col("arm").is_in(rewarded))
     return curves.filter(pl.col("quantity") == "loss").sort("arm", "seed", "step")
 
 

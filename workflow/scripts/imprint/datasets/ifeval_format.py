@@ -34,6 +34,9 @@ class Settings(Strict):
     instructions: Literal["train", "held_out", "all"] = Field(
         description="Which of the 25 instruction types: the 15 for training, the 10 held out, or all."
     )
+    only: list[str] | None = Field(
+        default=None, min_length=1, description="Of these types, only the ones named, such as [punctuation:no_comma]."
+    )
     part: Literal["train", "test"] | None = Field(
         default=None,
         description="Which base requests; the parts share none. Unset: train for instructions: train, else test.",
@@ -61,6 +64,12 @@ def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]
     types x requests."""
     part = settings.part or ("train" if settings.instructions == "train" else "test")
     pool = types(settings.instructions)
+    if unknown := sorted(set(settings.only or ()) - set(pool)):
+        raise ImprintError(
+            f"ifeval_format: '{unknown[0]}' is no type of instructions: {settings.instructions}; write some of: "
+            f"{', '.join(pool)}"
+        )
+    pool = [name for name in pool if settings.only is None or name in settings.only]
     rng = Random(f"ifeval_format {settings.seed} {settings.instructions} {part}")
     columns = []
     for name in pool:

@@ -153,12 +153,28 @@ class Engine:
 
     def _decode(self, prompts: list[Prompt], tokens: list[list[int]]) -> list[Response]:
         """Continue one batch."""
+        started = time.perf_counter()
+        rows = self.decode(prompts, tokens)
+        share = (time.perf_counter() - started) / len(rows)
+        return [
+            Response(row.text(), row.reason, len(prompt), len(row.tokens), row.logprob, share)
+            for row, prompt in zip(rows, tokens, strict=True)
+        ]
+
+    def decode(self, prompts: list[Prompt], tokens: list[list[int]]) -> list[Row]:
+        """Continue one batch of prompts with their token ids; call it in inference mode. A prompt that stands in the
+        batch more than once (several samples of it) is read once."""
         import torch
 
-        started = time.perf_counter()
-        cache, mask, logits = self._prefill(tokens)
+        distinct = list(dict.fromkeys(map(tuple, tokens)))
+        cache, mask, logits = self._prefill([list(one) for one in distinct])
+        if len(distinct) < len(tokens):
+            places = {one: i for i, one in enumerate(distinct)}
+            index = torch.tensor([places[tuple(one)] for one in tokens], device=self.device)
+            cache.batch_select_indices(index)
+            mask, logits = mask[index], logits[index]
         position = mask.sum(1)
-        rows = [_Row(self, prompt) for prompt in prompts]
+        rows = [Row(self, prompt) for prompt in prompts]
         live = rows  # those in the tensors; ended ones among them are decoded on and ignored
         while True:
             chosen = _choose(logits, live)
@@ -177,11 +193,7 @@ class Engine:
                 live = [live[i] for i in keep]
             logits = self._forward(chosen[:, None], mask, position[:, None], cache, 1)[:, -1].float()
             position = position + 1
-        share = (time.perf_counter() - started) / len(rows)
-        return [
-            Response(row.text(), row.reason, len(prompt), len(row.tokens), row.logprob, share)
-            for row, prompt in zip(rows, tokens, strict=True)
-        ]
+        return rows
 
     def _score(self, heads: list[list[int]], tails: list[list[list[int]]]) -> list[list[float]]:
         """Log-likelihoods of the tails of one batch of heads. The first token of each follows from the head alone; the
@@ -224,7 +236,7 @@ class Engine:
         return [float(value) for value in total]
 
 
-class _Row:
+class Row:
     """One sequence that is being decoded."""
 
     def __init__(self, engine: Engine, prompt: Prompt) -> None:
@@ -269,7 +281,7 @@ class _Row:
         return text[: min(ends)] if ends else text
 
 
-def _choose(logits: torch.Tensor, rows: list[_Row]) -> torch.Tensor:
+def _choose(logits: torch.Tensor, rows: list[Row]) -> torch.Tensor:
     """The next token of each row: the likeliest, or a draw by the inverse of the distribution function with the row's
     own uniform number, from the smallest set of tokens that holds `top_p` of the tempered distribution."""
     chosen = logits.argmax(1)

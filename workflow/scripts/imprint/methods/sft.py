@@ -10,36 +10,21 @@ fit: {method: sft, data: dialogues, epochs: 1, lora: {rank: 16}}
 
 from __future__ import annotations
 
-import hashlib
 import math
-import shutil
-import tempfile
-import warnings
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from imprint import checkpoints, models, tables
+from imprint import fits, models, tables
 from imprint.assistant_tokens import IGNORED, Example, encode
 from imprint.contexts import Message
 from imprint.errors import ImprintError
+from imprint.fits import Lora
 from imprint.methods import Fit, Inputs
 from imprint.plugins import Strict
 
 RATE, RATE_LORA = 1e-4, 1e-3
 """By measurement on a 135M model: either lowers the held-out loss from 3.56 to about 3.2 in 12 steps of 4 rows."""
-
-
-class Lora(Strict):
-    """A low-rank adapter (arXiv 2106.09685) instead of new weights."""
-
-    rank: int = Field(16, ge=1, description="rank of the adapter's matrices (ours)")
-    alpha: int = Field(32, ge=1, description="the adapter's output is scaled by alpha / rank (ours: twice the rank)")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the adapter (ours: none, since fits are short)")
-    targets: Literal["all-linear"] | list[str] = Field(
-        "all-linear", description="layers that get one: every linear layer but the output layer, or their names (ours)"
-    )
 
 
 class Settings(Strict):
@@ -70,15 +55,6 @@ class Settings(Strict):
 def inputs(settings: Settings) -> Inputs:
     """The dataset."""
     return Inputs(datasets=(settings.data,))
-
-
-def order(rows: int, epochs: float, seed: int) -> list[int]:
-    """Row indices in training order: each epoch a shuffle of its own, by hash, so that neither a library's version nor
-    the rows' content can change it."""
-    total, found = max(1, round(rows * epochs)), list[int]()
-    for epoch in range(math.ceil(total / rows)):
-        found += sorted(range(rows), key=lambda row: hashlib.sha256(f"{seed}/{epoch}/{row}".encode()).digest())
-    return found[:total]
 
 
 def render(job: Fit, row: dict[str, Any]) -> list[Message]:
@@ -114,73 +90,30 @@ def examples(job: Fit, tokenizer: Any, data: str) -> list[Example]:
 
 
 def arguments(job: Fit, steps: int) -> Any:
-    """TRL's settings. What the result depends on is named here, since defaults differ between TRL and transformers and
-    move between releases (TRL switches on bf16 and gradient checkpointing)."""
+    """TRL's settings."""
     from trl.trainer.sft_config import SFTConfig
 
-    s = job.settings
     return SFTConfig(
-        output_dir=str(job.folder),
-        use_cpu=job.device == "cpu",
-        bf16=job.dtype == "bfloat16",
-        fp16=False,
-        seed=job.seed,
-        data_seed=job.seed,
-        # One CPU thread is deterministic by itself, and this would fill every new tensor with NaN, at a cost.
-        full_determinism=job.device != "cpu",
-        train_sampling_strategy="sequential",  # the dataset is in `order` already
-        num_train_epochs=1,
-        max_steps=steps,
-        per_device_train_batch_size=s.batch_size,
+        **fits.arguments(job, steps, job.settings.learning_rate or (RATE_LORA if job.settings.lora else RATE)),
+        per_device_train_batch_size=job.settings.batch_size,
         gradient_accumulation_steps=1,
-        activation_checkpointing=s.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
-        learning_rate=s.learning_rate or (RATE_LORA if s.lora else RATE),
-        lr_scheduler_type=s.schedule if s.warmup_ratio == 0 or s.schedule != "constant" else "constant_with_warmup",
-        warmup_steps=round(s.warmup_ratio * steps),
-        weight_decay=s.weight_decay,
-        optim="adamw_torch_fused",  # plain AdamW in one pass over the weights
-        adam_beta1=0.9,
-        adam_beta2=0.999,
-        adam_epsilon=1e-8,
-        max_grad_norm=1.0,
+        train_sampling_strategy="sequential",  # the dataset is in `fits.order` already
         max_length=None,  # rows are cut and counted before
         packing=False,
         dataset_kwargs={"skip_prepare_dataset": True},
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to=[],
-        disable_tqdm=True,  # the bar is ours, with the arm's name
-        save_strategy="no",  # `_Watch` says when
-        save_only_model=False,
-        dataloader_pin_memory=False,
-        dataloader_num_workers=0,
-        dataloader_drop_last=False,
     )
 
 
 def trainer(job: Fit, model: Any, tokenizer: Any, rows: list[Example]) -> tuple[Any, Any]:
     """The trainer of `rows`, which are in training order, and its callback."""
     import datasets
-    from peft import LoraConfig
-    from transformers.trainer_callback import PrinterCallback
 
-    from imprint.sft_trainer import Trainer, Watch, collate
+    from imprint.fit_watch import Watch
+    from imprint.sft_trainer import Trainer, collate
 
-    adapter = job.settings.lora
-    config = None
-    if adapter is not None:
-        config = LoraConfig(
-            task_type="CAUSAL_LM",
-            r=adapter.rank,
-            lora_alpha=adapter.alpha,
-            lora_dropout=adapter.dropout,
-            target_modules=adapter.targets,
-            bias="none",
-        )
     watch = Watch(job)
     model.name_or_path = ""  # else an adapter names the folder its model came from
-    try:
+    with fits.adapter_errors(job):
         made = Trainer(
             model=model,
             args=arguments(job, math.ceil(len(rows) / job.settings.batch_size)),
@@ -190,67 +123,26 @@ def trainer(job: Fit, model: Any, tokenizer: Any, rows: list[Example]) -> tuple[
             ),
             processing_class=tokenizer,
             callbacks=[watch],
-            peft_config=config,
+            peft_config=fits.lora_config(job.settings.lora),
         )
-    except ValueError as error:
-        if adapter is not None and "target module" in str(error).lower():
-            raise ImprintError(
-                f"arm '{job.arm}': lora.targets: {adapter.targets} is not in this model: {error}"
-            ) from error
-        raise
-    made.remove_callback(PrinterCallback)
     return made, watch
-
-
-def save(model: Any, folder: Path, lora: bool) -> None:
-    """The weights of a fit: the adapter alone, or all of them in fp32."""
-    shutil.rmtree(folder, ignore_errors=True)  # of a fit of the other kind
-    if not lora:
-        models.save_full(model, folder)
-        return
-    folder.mkdir(parents=True)
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        for config in model.peft_config.values():
-            config.base_model_name_or_path = None
-        model.save_pretrained(name, save_embedding_layers=False)
-        for file in (models.ADAPTER, "adapter_config.json"):
-            (Path(name) / file).chmod(0o644)
-            (Path(name) / file).replace(folder / file)
 
 
 def fit(job: Fit) -> dict[str, Any]:
     """Train, going on from the last whole checkpoint in `job.folder`, and write weights and curves under `job.out`."""
-    import torch
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    torch.set_num_threads(job.threads)
-    if job.dtype not in ("bfloat16", "float32"):
-        raise ImprintError(f"arm '{job.arm}': sft trains in bfloat16 (autocast) or float32, found dtype {job.dtype!r}")
+    fits.begin(job)
     model, tokenizer = models.load(job.manifests, "float32", job.device)
     made = examples(job, tokenizer, job.settings.data)
-    rows = [made[i] for i in order(len(made), job.settings.epochs, job.seed)]
-    resume = checkpoints.last(job.folder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # what the pinned libraries say of each other
+    rows = [made[i] for i in fits.order(len(made), job.settings.epochs, job.seed)]
+    with fits.quiet():
         run, watch = trainer(job, model, tokenizer, rows)
-        try:
-            run.train(resume_from_checkpoint=None if resume is None else str(resume))
-        finally:
-            watch.close()
-    save(run.accelerator.unwrap_model(run.model), job.out / "weights", job.settings.lora is not None)
+        fits.train(job, run, watch)
     size = job.settings.batch_size
     tokens = [sum(len(row.input_ids) for row in rows[i : i + size]) for i in range(0, len(rows), size)]
-    curves = [
-        {"arm": job.arm, "seed": job.seed, "step": entry["step"], "quantity": quantity, "value": float(value)}
-        for entry in run.state.log_history
-        if "loss" in entry
-        for quantity, value in (
-            *((name, entry[name]) for name in ("loss", "learning_rate", "grad_norm")),
-            ("tokens", tokens[entry["step"] - 1]),
-        )
-    ]
-    tables.write(job.out / "curves.parquet", "curves", curves)
+    names = {name: name for name in ("loss", "learning_rate", "grad_norm")}
+    curves = fits.curves(job, run.state.log_history, names)
+    curves += fits.curve(job, "tokens", tokens)
+    tables.write(job.out / "curves.parquet", "curves", sorted(curves, key=lambda row: row["step"]))
     losses = [row["value"] for row in curves if row["quantity"] == "loss"]
     metrics = {
         "steps": len(losses),

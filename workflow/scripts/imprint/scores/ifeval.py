@@ -48,6 +48,16 @@ def follows(instruction: str, kwargs: dict[str, Any], texts: list[str]) -> tuple
     return strict, strict or any(check.check_following(text) for text in texts[1:])
 
 
+def warm() -> None:
+    """Import the checkers and the tables that they read, before time counts (`imprint.bounded`)."""
+    criteria: dict[str, dict[str, Any]] = {
+        "language:response_language": {"language": "en"},
+        "length_constraints:number_sentences": {"relation": "at least", "num_sentences": 1},
+    }
+    for name, kwargs in criteria.items():
+        follows(name, kwargs, ["A sentence. Another one."])
+
+
 def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
     """Verdicts of 0 or 1: two for the prompt, then two for each instruction with its index as `item` and its id as
     `label`. `row["reference"]` holds instruction_id_list and kwargs. Raises ImprintError on a reference that cannot

@@ -44,6 +44,11 @@ class Settings(Strict):
     """Nothing to set."""
 
 
+def warm() -> None:
+    """Import the library before time counts (`imprint.bounded`)."""
+    import reasoning_gym.factory  # noqa: F401
+
+
 @cache
 def _dataset(task: str, config: str) -> Any:
     return make(task, 1, 0, json.loads(config))

@@ -1,0 +1,73 @@
+"""TRL's own GRPOTrainer on the rows of a fit, made to draw the same completions: the oracle of ours, and its peer in
+`benchmarks/grpo_step.py`.
+
+TRL draws tokens with `torch.multinomial`. While `coupled` is open, that call takes the uniform numbers that our sampler
+takes for the same step and place, so that equal weights give equal completions (in fp32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import datasets
+import torch
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from imprint import fits, models
+from imprint.generation import seed_of
+from imprint.methods import Fit, grpo
+from imprint.rewards import Reward
+
+
+class Peer(GRPOTrainer):
+    """Unchanged but for the files and calls that would leave this machine or fill the folder."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def _send_telemetry(self) -> None:
+        pass
+
+
+def peer(job: Fit, rows: list[dict[str, Any]], **changed: Any) -> Peer:
+    """TRL's trainer with the settings of a fit, on rows in training order."""
+    model, tokenizer = models.load(job.manifests, "float32", job.device)
+    rewards = [Reward(term, job.context) for term in job.settings.reward]
+    args = grpo.arguments(job, len(rewards))
+    for name, value in changed.items():
+        setattr(args, name, value)
+    return Peer(
+        model=model,
+        args=args,
+        reward_funcs=rewards,
+        train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=fits.lora_config(job.settings.lora),
+    )
+
+
+@contextmanager
+def coupled(job: Fit, trainer: Any) -> Iterator[None]:
+    """Draw what our sampler draws: by the inverse of the distribution function, with its uniform numbers."""
+    original = torch.multinomial
+    seen: dict[int, int] = {}
+
+    def multinomial(weights: torch.Tensor, num_samples: int, **_: Any) -> torch.Tensor:
+        step = trainer.state.global_step
+        token = seen.get(step, 0)
+        seen[step] = token + 1
+        chosen = []
+        for place, row in enumerate(weights):
+            generator = torch.Generator().manual_seed(seed_of(job.seed, step, place))
+            draws = torch.rand(job.settings.completion_tokens, generator=generator, dtype=torch.float64)
+            reached = row.double().cumsum(0)
+            chosen.append((reached <= draws[token] * reached[-1]).sum().clamp(max=len(row) - 1))
+        return torch.stack(chosen)[:, None]
+
+    torch.multinomial = multinomial  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.multinomial = original

@@ -1,0 +1,140 @@
+"""Model-written code: what passes, and that nothing it does gets out."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from imprint import isolation
+from imprint.datasets import humaneval
+from imprint.errors import ImprintError
+from imprint.scores import code
+
+REFERENCE = {
+    "task_id": "HumanEval/x",
+    "prompt": 'from typing import List\n\n\ndef double(xs: List[float]) -> List[float]:\n    """ Twice each. """\n',
+    "entry_point": "double",
+    "canonical_solution": "    return [2 * x for x in xs]\n",
+    "inputs": json.dumps({"base": [[[1, 2]], [[]]], "extra": [[[0.1, 100.0]], [[float("inf")]]]}),
+    "atol": 0,
+}
+
+
+def verdicts(response: str) -> dict[str, float | None]:
+    return {v.metric: v.value for v in code.score({"reference": REFERENCE}, response, code.Settings())}
+
+
+@pytest.mark.parametrize(
+    ("response", "base", "passed"),
+    [
+        ("Here:\n```python\ndef double(xs):\n    return [x + x for x in xs]\n```\nDone.", 1, 1),
+        ("    return [2 * x for x in xs]\n", 1, 1),
+        ("```\ndef double(xs: List[float]):\n    return [2 * x for x in xs]\n```", 1, 1),
+        ("```python\ndef double(xs):\n    return [2 * x + (x > 50) for x in xs]", 1, 0),
+        ("```python\ndef double(xs):\n    return xs\n```", 0, 0),
+        ("```python\ndef double(xs):\n    return tuple(2 * x for x in xs)\n```", 0, 0),
+        ("```python\ndef other(xs):\n    return xs\n```", 0, 0),
+        ("```python\ndef double(xs):\n    raise SystemExit(0)\n```", 0, 0),
+        ("I do not know.", 0, 0),
+        ("", 0, 0),
+    ],
+)
+def test_what_passes(response, base, passed):
+    assert verdicts(response) == {"passed_base": base, "passed": passed}
+
+
+# Each would return the right answer if it had its way with the system first.
+GOOD = "    return [2 * x for x in xs]\n"
+ATTACKS = {
+    "fork bomb": "import os\nwhile True:\n    os.fork()\n",
+    "endless loop": "while True:\n    pass\n",
+    "10 GB of memory": "x = bytearray(10 << 30)\n",
+    "memory, again and again": "xs = []\nwhile True:\n    xs.append(bytearray(1 << 24))\n",
+    "/etc/passwd": "open('/etc/passwd').read()\n",
+    "secrets of the environment": "import os\nassert 'IMPRINT_SECRET' in os.environ\n",
+    "secrets of other processes": "import glob\nfor p in glob.glob('/proc/*/environ'):\n"
+    "    open(p).read()\nassert glob.glob('/proc/*/environ')\n",
+    "writing home": f"open({str(Path.home() / 'imprint_was_here')!r}, 'w').write('x')\n",
+    "writing the project": f"open({str(Path.cwd() / 'imprint_was_here')!r}, 'w').write('x')\n",
+    "writing Python's own files": "import os\nopen(os.__file__, 'a').write('x')\n",
+    "a socket to somewhere": "import socket\nsocket.create_connection(('1.1.1.1', 53), 2)\n",
+    "a server on localhost": "import socket\ns = socket.socket()\ns.bind(('127.0.0.1', 0))\n"
+    "s.connect(s.getsockname())\n",
+    "killing the parent": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n",
+    "killing everything": "import os, signal\nos.kill(-1, signal.SIGKILL)\nos.killpg(0, signal.SIGKILL)\n",
+    "endless output": "while True:\n    print('x' * 1000)\n",
+    "a file that fills the disk": "f = open('/tmp/big', 'wb')\nfor _ in range(100):\n    f.write(bytes(1 << 20))\n",
+    "mounting": "import ctypes\nassert ctypes.CDLL(None).mount(b'x', b'/tmp', b'tmpfs', 0, None) == 0\n",
+    "a new user namespace": "import ctypes\nl = ctypes.CDLL(None)\nassert l.unshare(0x10020000) == 0\n"
+    "assert l.mount(b'x', b'/tmp', b'tmpfs', 0, None) == 0\n",
+    "printing a verdict": 'import os\nprint(\'{"base": true, "extra": true}\', flush=True)\nos._exit(0)\n',
+    "a daemon that stays": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(3600)\nos._exit(0)\n",
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_are_contained_and_fail(name, monkeypatch):
+    monkeypatch.setenv("IMPRINT_SECRET", "s3cret")
+    monkeypatch.setattr(code, "SECONDS", 3.0)
+    attack = "".join("    " + line for line in ATTACKS[name].splitlines(keepends=True))
+    response = f"```python\ndef double(xs):\n{attack}{GOOD}```"
+    start = time.perf_counter()
+    found = verdicts(response)
+    if name == "killing everything":  # it reaches only itself
+        assert found["passed"] in (0.0, 1.0)
+    else:
+        assert found == {"passed_base": 0.0, "passed": 0.0}, name
+    assert time.perf_counter() - start < 12
+    assert not (Path.home() / "imprint_was_here").exists() and not Path("imprint_was_here").exists()
+    assert not [p for p in _processes() if p == b"jailed"]
+    assert verdicts(GOOD) == {"passed_base": 1.0, "passed": 1.0}, "the run goes on"
+
+
+def _processes():
+    """Commands of processes that read their program from standard input as the jail's do."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            parts = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"jail.py" in b" ".join(parts) and os.getpid() != int(path.parent.name):
+            yield b"jailed" if (path.parent / "stat").read_text().split()[3] == str(os.getpid()) else b"other"
+
+
+def test_what_the_jail_holds():
+    found = isolation.run(
+        "import os\nprint(sorted(os.environ), os.path.exists('/etc'), os.path.exists('/proc/1'), os.getcwd())"
+    )
+    assert found.end == "ended" and found.text.split("]")[1].split() == ["False", "False", "/tmp"]
+    assert isolation.run("raise SystemExit(3)").end == "failed"
+    assert isolation.run("import time\ntime.sleep(60)", 1.0).end == "timeout"
+    assert isolation.run("print('x' * 100000)").end == "output"
+    assert isolation.run("open('/tmp/a', 'w').write('x')\nprint(open('/tmp/a').read())").text == "x\n"
+    assert "namespaces" in isolation.check()
+
+
+def test_without_isolation_nothing_runs(monkeypatch, tmp_path):
+    broken = tmp_path / "jail.py"
+    broken.write_text("print('unshare: not permitted')")
+    monkeypatch.setattr(isolation, "JAIL", broken)
+    with pytest.raises(ImprintError, match="not permitted"):
+        isolation.run("print(1)")
+
+
+def test_the_reader_keeps_what_the_score_needs(tmp_path):
+    row = {**REFERENCE, "base_input": [[[1]]], "plus_input": [[[float("nan")]]], "test": "", "contract": ""}
+    row = {key: row[key] for key in row if key != "inputs"}
+    (tmp_path / "h.jsonl").write_text(json.dumps(row) + "\n")
+    (made,) = humaneval.rows(humaneval.Settings(), {"h": tmp_path / "h.jsonl"})
+    assert "```python\nfrom typing import List" in made["messages"][0]["content"]
+    assert set(made["reference"]) == set(REFERENCE)
+    assert code.score(made, GOOD, code.Settings())[1].value == 1.0
+    with pytest.raises(ImprintError, match="reference: found"):
+        code.score({"reference": {}}, GOOD, code.Settings())
+    (tmp_path / "h.jsonl").write_text('{"task_id": "HumanEval/0", "prompt": ""}\n')
+    with pytest.raises(ImprintError, match="HumanEval/0: has no entry_point"):
+        list(humaneval.rows(humaneval.Settings(), {"h": tmp_path / "h.jsonl"}))

@@ -1,0 +1,350 @@
+"""GRPO on a pico model: that it is TRL's, that a kill changes nothing, and what it keeps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+import pico
+from imprint import bounded, checkpoints, model_files, models, plugins, tables
+from imprint.contexts import plain, prior_prompt
+from imprint.errors import ImprintError
+from imprint.identity import file_sha256, write_json
+from imprint.methods import Context, Fit, grpo
+from imprint.rewards import Reward
+
+WORDS = ["the", "sea", "two red birds", "a house by the river", "rain", "my old friend", "bread"]
+
+
+def rows(n: int = 6) -> list[dict[str, Any]]:
+    """Prompts of different lengths with one or two constraints that a random model sometimes meets."""
+    made = []
+    for i in range(n):
+        ids = ["punctuation:no_comma", "keywords:letter_frequency"]
+        kwargs: list[dict[str, Any]] = [
+            {},
+            {"letter": "abcdefg"[i % 7], "let_frequency": 2, "let_relation": "at least"},
+        ]
+        made.append(
+            {
+                "messages": [{"role": "user", "content": f"Write about {WORDS[i % 7]}."}],
+                "reference": {"instruction_id_list": ids, "kwargs": kwargs, "prompt": ""},
+                "fields": {},
+                "strata": {},
+            }
+        )
+    names = tables.example_ids(row["messages"] for row in made)
+    return [{**row, "example_id": name} for row, name in zip(made, names, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of a pico model."""
+    folder = pico.make(tmp_path_factory.mktemp("models") / "pico")
+    template = model_files.template_sha256(model_files.load_tokenizer(folder))
+    write_json(folder / "manifest.json", {"kind": "model", "fingerprint": "0", "template_sha256": template})
+    return folder / "manifest.json"
+
+
+def job(root: Path, out: Path, context: Any = None, dataset: Any = None, seed: int = 0, **settings: Any) -> Fit:
+    defaults = {
+        "data": "d",
+        "reward": "ifeval.instruction_strict",
+        "steps": 4,
+        "prompts_per_step": 2,
+        "group_size": 4,
+        "completion_tokens": 24,
+        "learning_rate": 1e-2,
+    }
+    (out / "work").mkdir(parents=True, exist_ok=True)
+    return Fit(
+        arm="tuned",
+        seed=seed,
+        settings=grpo.Settings(**{**defaults, **settings}),
+        context=context or Context(plain, plain.Settings()),
+        manifests=[root],
+        folder=out / "work",
+        out=out,
+        threads=1,
+        dtype="float32",
+        datasets={"d": rows() if dataset is None else dataset},
+    )
+
+
+def weights(fit: Fit) -> str:
+    (file,) = (fit.out / "weights").glob("*.safetensors")
+    return file_sha256(file)
+
+
+def curve(fit: Fit, quantity: str) -> list[float]:
+    table = tables.read(fit.out / "curves.parquet", "curves").to_pylist()
+    return [row["value"] for row in table if row["quantity"] == quantity]
+
+
+def test_a_fit_learns_and_keeps_what_it_drew(root: Path, tmp_path: Path) -> None:
+    fit = job(root, tmp_path, steps=6)
+    made = grpo.fit(fit)
+    assert made["kind"] == "full" and made["metrics"]["completions"] == 48
+    drawn = tables.read(tmp_path / "rollouts.parquet", "rollouts").to_pylist()
+    assert len(drawn) == 48 and [row["step"] for row in drawn] == [1 + i // 8 for i in range(48)]
+    for start in range(0, 48, 4):
+        group = drawn[start : start + 4]
+        assert len({row["example_id"] for row in group}) == 1 and len({row["prompt"] for row in group}) == 1
+        assert [row["sample"] for row in group] == [0, 1, 2, 3]
+        assert abs(sum(row["advantage"] for row in group)) < 1e-4
+        if len({row["reward"] for row in group}) == 1:
+            assert all(row["advantage"] == 0 for row in group)
+    by_step = [sum(row["reward"] for row in drawn[8 * i : 8 * i + 8]) / 8 for i in range(6)]
+    assert curve(fit, "reward") == pytest.approx(by_step)
+    assert curve(fit, "reward/ifeval.instruction_strict") == pytest.approx(by_step)
+    lengths = [sum(row["response_tokens"] for row in drawn[8 * i : 8 * i + 8]) / 8 for i in range(6)]
+    assert curve(fit, "length") == pytest.approx(lengths)
+    assert {len(curve(fit, name)) for name in ("loss", "entropy", "zero_variance_share", "unjudged_share")} == {6}
+    assert {row["finish_reason"] for row in drawn} <= {"stop", "length"}
+    # The kept rewards are what the score says of the kept responses.
+    reference = {row["example_id"]: row for row in rows()}
+    (reward,) = (Reward(term) for term in fit.settings.reward)
+    for row in drawn[:8]:
+        assert dict(row["rewards"])["ifeval.instruction_strict"] == reward.value(
+            reference[row["example_id"]], row["response"]
+        )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"lora": {"rank": 4, "alpha": 8}},
+        {"beta": 0.1, "lora": {"rank": 4, "alpha": 8}},
+        {"gradient_checkpointing": True},
+    ],
+    ids=["full", "lora", "lora_kl", "checkpointing"],
+)
+def test_it_is_trls_trainer(root: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    """The same draws, rewards, losses and weights as TRL's own trainer, step by step."""
+    import grpo_peer
+    from imprint import fits
+    from imprint.engines.transformers import Engine
+
+    fit = job(root, tmp_path, steps=3, learning_rate=1e-3, completion_tokens=16, **settings)
+    grpo.fit(fit)
+    drawn = tables.read(tmp_path / "rollouts.parquet", "rollouts").to_pylist()
+    model, tokenizer = models.load([root], "float32", "cpu")
+    made, _, _ = grpo.prompts(fit, Engine(model, tokenizer), [Reward(fit.settings.reward[0])])
+    ordered = [made[i] for i in fits.order(len(made), 6 / len(made), fit.seed)]
+    peer = grpo_peer.peer(fit, ordered, beta=fit.settings.beta)
+    texts: list[str] = []
+    calculate = peer._calculate_rewards
+    peer._calculate_rewards = lambda i, p, completions, ids: (
+        texts.extend(completions) or calculate(i, p, completions, ids)
+    )
+    with grpo_peer.coupled(fit, peer):
+        peer.train()
+    assert texts == [row["response"] for row in drawn]
+    logged = [entry for entry in peer.state.log_history if "loss" in entry]
+    for quantity, name in (("loss", "loss"), ("reward", "reward"), ("entropy", "entropy"), ("grad_norm", "grad_norm")):
+        assert curve(fit, quantity) == pytest.approx([entry[name] for entry in logged], rel=1e-3, abs=1e-5)
+    if fit.settings.beta:
+        assert curve(fit, "kl") == pytest.approx([entry["kl"] for entry in logged], rel=1e-3, abs=1e-6)
+        assert curve(fit, "kl")[0] == pytest.approx(0, abs=1e-6) and max(curve(fit, "kl")) > 1e-6
+    fits.save(peer.accelerator.unwrap_model(peer.model), tmp_path / "peer", fit.settings.lora is not None)
+    from safetensors.torch import load_file
+
+    (ours,), (theirs,) = ((tmp_path / name).glob("*.safetensors") for name in ("weights", "peer"))
+    one, two = load_file(ours), load_file(theirs)
+    assert one.keys() == two.keys()
+    # Adam divides by tiny second moments, so a rounding of the gradient may turn a step of 1e-3; most must agree.
+    near = [float(((one[name] - two[name]).abs() < 2e-5).float().mean()) for name in one]
+    assert min(near) > 0.97, near
+
+
+def test_a_kl_term_against_the_starting_weights_needs_no_hub(root: Path, tmp_path: Path) -> None:
+    fit = job(root, tmp_path, beta=0.1, steps=3)
+    grpo.fit(fit)
+    assert curve(fit, "kl")[0] == pytest.approx(0, abs=1e-6) and curve(fit, "kl")[-1] > 1e-6
+
+
+def test_the_shared_prompt_pass_gives_the_gradients_of_the_plain_one(root: Path) -> None:
+    import torch
+
+    from imprint.grpo_trainer import shared_prompt_logps
+
+    model, tokenizer = models.load([root], "float32", "cpu")
+    prompts = [[3, 4, 5, 6], [7, 8], [3, 4, 5, 6], [9, 10, 11]]
+    tails = [[12, 13, 14], [15, 2], [16, 17, 18], [19]]
+    ids = torch.full((4, 7), tokenizer.pad_token_id)
+    mask = torch.zeros_like(ids)
+    for row, (prompt, tail) in enumerate(zip(prompts, tails, strict=True)):
+        ids[row, 4 - len(prompt) : 4 + len(tail)] = torch.tensor([*prompt, *tail])
+        mask[row, 4 - len(prompt) : 4 + len(tail)] = 1
+    model.train()
+    found, entropies = shared_prompt_logps(model, ids, mask, 3, 0.7, True)
+    (found * torch.arange(12).view(4, 3)).sum().backward()
+    gradient = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    total = torch.zeros(())
+    for row, (prompt, tail) in enumerate(zip(prompts, tails, strict=True)):
+        logits = model(torch.tensor([[*prompt, *tail]])).logits[0, len(prompt) - 1 : -1] / 0.7
+        logps = logits.log_softmax(1)
+        chosen = logps.gather(1, torch.tensor(tail)[:, None])[:, 0]
+        assert torch.allclose(found[row, : len(tail)], chosen, atol=1e-5) and (found[row, len(tail) :] == 0).all()
+        assert torch.allclose(entropies[row, : len(tail)], -(logps.exp() * logps).sum(1), atol=1e-5)
+        total = total + (chosen * torch.arange(12).view(4, 3)[row, : len(tail)]).sum()
+    total.backward()
+    for name, p in model.named_parameters():
+        assert torch.allclose(gradient[name], p.grad, atol=1e-4, rtol=1e-4), name
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora": {"rank": 4, "dropout": 0.2}, "micro_batch_size": 4}])
+def test_a_broken_off_fit_ends_with_the_same_weights(
+    root: Path, tmp_path: Path, monkeypatch: Any, settings: Any
+) -> None:
+    from imprint import grpo_trainer
+
+    settings = {"steps": 7, "checkpoint_steps": 2, **settings}
+    whole = job(root, tmp_path / "whole", **settings)
+    made = grpo.fit(whole)
+    broken = job(root, tmp_path / "broken", **settings)
+    rollout, calls = grpo_trainer.Trainer._rollout, []
+
+    def failing(self: Any, *args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 6:
+            raise RuntimeError("power cut")
+        return rollout(self, *args)
+
+    monkeypatch.setattr(grpo_trainer.Trainer, "_rollout", failing)
+    with pytest.raises(RuntimeError, match="power cut"):
+        grpo.fit(broken)
+    assert checkpoints.last(broken.folder) == broken.folder / "checkpoint-4"
+    calls[:] = [1] * 10
+    assert grpo.fit(broken) == made and len(calls) == 10 + 3  # steps 5 to 7 only
+    assert weights(broken) == weights(whole)
+    for table in ("curves", "rollouts"):
+        one, two = (tables.read(fit.out / f"{table}.parquet", table).to_pylist() for fit in (whole, broken))
+        assert one == two
+
+
+def test_a_killed_fit_ends_with_the_same_weights(root: Path, tmp_path: Path) -> None:
+    settings = {"steps": 8, "checkpoint_steps": 3}
+    whole = job(root, tmp_path / "whole", **settings)
+    made = grpo.fit(whole)
+    code = (
+        "import time; from pathlib import Path; import test_grpo; from imprint import grpo_trainer\n"
+        "step = grpo_trainer.Trainer.training_step\n"
+        "def slow(*a, **k):\n    time.sleep(0.2); return step(*a, **k)\n"
+        "grpo_trainer.Trainer.training_step = slow\n"
+        f"test_grpo.grpo.fit(test_grpo.job(Path({str(root)!r}), Path({str(tmp_path / 'killed')!r}), **{settings!r}))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL)
+    killed = job(root, tmp_path / "killed", **settings)
+    deadline = time.monotonic() + 120
+    while not (killed.folder / "checkpoint-6" / checkpoints.SEAL).exists():
+        assert process.poll() is None and time.monotonic() < deadline, "the fit ended too early, or not at all"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed.out / "weights").exists()
+    assert grpo.fit(killed) == made and weights(killed) == weights(whole)
+
+
+def test_equal_rewards_are_counted_and_move_nothing(root: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    easy = [
+        {
+            **row,
+            "reference": {
+                "instruction_id_list": ["length_constraints:number_words"],
+                "kwargs": [{"relation": "less than", "num_words": 500}],
+            },
+        }
+        for row in rows()
+    ]
+    fit = job(root, tmp_path, dataset=easy, steps=2, learning_rate=1e-2)
+    made = grpo.fit(fit)
+    assert made["metrics"]["zero_variance_share"] == 1.0 and curve(fit, "zero_variance_share") == [1.0, 1.0]
+    (file,) = (tmp_path / "weights").glob("*.safetensors")
+    before = load_file(next(root.parent.glob("*.safetensors")))
+    assert all((tensor == before[name]).all() for name, tensor in load_file(file).items())
+
+
+def test_a_lost_loss_or_reward_stops_the_fit(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    with pytest.raises(ImprintError, match=r"arm 'tuned': the (loss|grad_norm) is (nan|inf)|found nan"):
+        grpo.fit(job(root, tmp_path / "a", steps=20, learning_rate=1e30))
+    value = Reward.value
+    monkeypatch.setattr(Reward, "value", lambda self, row, text: value(self, row, text) if not text else float("nan"))
+    with pytest.raises(ImprintError, match=r"the reward ifeval\.instruction_strict is nan at step 1 for example"):
+        grpo.fit(job(root, tmp_path / "b"))
+    assert not (tmp_path / "a" / "weights").exists() and not (tmp_path / "b" / "weights").exists()
+
+
+def test_a_prior_prompt_is_put_before_every_prompt(root: Path, tmp_path: Path) -> None:
+    context = Context(prior_prompt, prior_prompt.Settings(style="plan"))
+    reward = ["ifeval.instruction_strict", {"format": "plan"}]
+    fit = job(root, tmp_path, context=context, steps=1, reward=reward)
+    grpo.fit(fit)
+    drawn = tables.read(tmp_path / "rollouts.parquet", "rollouts").to_pylist()
+    text = prior_prompt.prompt(context.settings)
+    assert all(f"user\n{text}\n\nWrite about" in row["prompt"] for row in drawn)
+    for row in drawn:  # a random model writes no answer block, so nothing is worth anything
+        assert dict(row["rewards"]) == {"ifeval.instruction_strict": 0.0, "format": 0.0} and row["reward"] == 0
+    with pytest.raises(ImprintError, match="format asks for <think>, but the context asks for <plan>"):
+        grpo.fit(
+            replace(
+                fit,
+                settings=fit.settings.model_copy(
+                    update={"reward": grpo.Settings(data="d", reward=[{"format": "think"}]).reward}
+                ),
+            )
+        )
+
+
+def test_rows_whose_gold_cannot_be_read_are_left_out_and_counted(root: Path, tmp_path: Path) -> None:
+    golds = ["3", "$", "\\frac{1}{2}", ""]
+    data = [{**row, "reference": {"answer": gold}} for row, gold in zip(rows(4), golds, strict=True)]
+    made = grpo.fit(job(root, tmp_path, dataset=data, reward="math", steps=1))
+    assert made["metrics"]["rows"] == 2 and made["metrics"]["unscorable_rows"] == 2
+    with pytest.raises(ImprintError, match="no row that the rewards can judge"):
+        grpo.fit(job(root, tmp_path / "none", dataset=data[1:2], reward="math"))
+
+
+def test_prompts_that_do_not_fit_and_contexts_of_many_calls_are_errors(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ImprintError, match="beyond the model's 2048 positions"):
+        grpo.fit(job(root, tmp_path, completion_tokens=2040))
+
+
+def test_settings_are_read_and_checked() -> None:
+    settings = grpo.Settings(data="d", reward={"math": {}, "format": "plan"})
+    assert [term.name for term in settings.reward] == ["math", "format"]
+    needs = grpo.inputs(settings)
+    assert needs.datasets == ("d",) and needs.plugins == (("scores", "math"), ("scores", "format"))
+    assert plugins.settings("methods", "grpo", settings.model_dump(mode="json")) == settings
+    for wrong, said in (
+        ({"reward": []}, "at least 1"),
+        ({"reward": ["nothing"]}, "no scores plug-in named 'nothing'"),
+        ({"reward": ["ifeval.none"]}, "has no metric 'none'"),
+        ({"reward": ["options"]}, "scores options"),
+        ({"reward": ["math", "math"]}, "may stand once"),
+        ({"reward": ["format"]}, "tag"),
+        ({"reward": "math", "micro_batch_size": 5}, "does not divide"),
+        ({"reward": "math", "group_size": 1}, "greater than or equal to 2"),
+    ):
+        with pytest.raises((ValidationError, ValueError), match=said):
+            grpo.Settings(data="d", **wrong)
+    assert all(field.description for field in grpo.Settings.model_fields.values())
+
+
+def test_no_verifier_outlives_the_tests() -> None:
+    bounded.close()
+    assert not bounded._workers

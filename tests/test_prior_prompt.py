@@ -1,0 +1,118 @@
+"""Prior prompts: one skeleton, one template for training and prompting, and a form that never gates the answer."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+import pico
+from imprint import model_files
+from imprint.contexts import plain, prior_prompt
+from imprint.errors import ImprintError
+from test_contexts import drive
+
+STYLES = ("think", "plan", "code", "knowledge", "examples")
+QUESTION = [{"role": "user", "content": "What is 2 + 3?"}]
+
+
+def settings(style: str, **given):
+    return prior_prompt.Settings(style=style, **given)
+
+
+def test_the_styles_differ_in_clause_and_tag_only():
+    for boxed in (False, True):
+        texts = {style: prior_prompt.prompt(settings(style, boxed=boxed)) for style in STYLES}
+        for style, text in texts.items():
+            assert text.count(f"<{style}>") == text.count(f"</{style}>") == text.count("<answer>") == 1
+            assert ("\\boxed{}" in text) == boxed
+            bare = text.replace(f"<{style}>", "<x>").replace(f"</{style}>", "</x>")
+            assert bare.replace(prior_prompt.CLAUSES[style], "...") == texts["think"].replace("<think>", "<x>").replace(
+                "</think>", "</x>"
+            ).replace(prior_prompt.CLAUSES["think"], "...")
+
+
+def test_the_styles_are_of_like_length(tmp_path: Path):
+    tokenizer = model_files.load_tokenizer(pico.make(tmp_path / "pico"))
+    words = {style: len(prior_prompt.prompt(settings(style)).split()) for style in STYLES}
+    for one, two in combinations(STYLES, 2):
+        assert abs(words[one] - words[two]) <= 3, words
+    # Bytes differ with the tag's length alone; every real tokenizer merges more than this one.
+    size = {s: len(tokenizer(prior_prompt.CLAUSES[s])["input_ids"]) for s in STYLES}
+    assert max(size.values()) - min(size.values()) <= 10, size
+
+
+def test_the_prompt_stands_before_the_first_user_turn():
+    system = {"role": "system", "content": "Be brief."}
+    (request,) = drive(prior_prompt.turns([system, *QUESTION], settings("plan")))
+    text = prior_prompt.prompt(settings("plan"))
+    assert request.messages == [system, {"role": "user", "content": f"{text}\n\nWhat is 2 + 3?"}]
+    assert request.final and request.prefill == "" and request.stop == ()
+
+
+def test_no_style_is_no_prompt():
+    (request,) = drive(prior_prompt.turns(QUESTION, settings("none")))
+    assert request.messages == QUESTION and prior_prompt.prompt(settings("none")) == ""
+    for text in ("<answer>5</answer>", "five", ""):
+        assert prior_prompt.answer(text, settings("none")) == (text, True)
+        assert prior_prompt.rewarded(text, settings("none")) == text
+    row = {"example_id": "a-0", "messages": QUESTION}
+    assert prior_prompt.target(row, settings("none")) == plain.target(row, plain.Settings())
+
+
+def test_plain_text_layout_for_base_models():
+    (request,) = drive(prior_prompt.turns(QUESTION, settings("code", layout="text")))
+    text = prior_prompt.prompt(settings("code"))
+    assert request.messages == [] and request.stop == ("\nUser:",)
+    assert request.prefill == f"User: {text}\n\nWhat is 2 + 3?\nAssistant:"
+    with pytest.raises(ImprintError, match="layout: chat"):
+        prior_prompt.target({"example_id": "a-0", "messages": QUESTION}, settings("code", layout="text"))
+
+
+def test_options_are_scored_behind_the_first_part():
+    steps = prior_prompt.turns(QUESTION, settings("plan", first_part_tokens=9), ask="loglikelihood")
+    first, last = drive(steps, " Add them. ")
+    assert (first.final, first.prefill, first.max_new_tokens) == (False, "<plan>", 9)
+    assert first.stop == ("</plan>", "<answer>")
+    assert last.final and last.prefill == "<plan> Add them.</plan>\n<answer>" and last.messages == first.messages
+
+
+@pytest.mark.parametrize("ask", ["generate", "loglikelihood"])
+def test_a_text_without_messages_stays_as_it_is(ask):
+    (request,) = drive(prior_prompt.turns([], settings("think"), ask=ask))
+    assert request.messages == [] and request.prefill == "" and request.final
+
+
+@pytest.mark.parametrize(
+    ("response", "text", "form", "trained"),
+    [
+        ("<plan>Add.</plan>\n<answer> 5 </answer>", "5", True, "5"),
+        ("The result is 5.", "The result is 5.", False, ""),
+        ("<plan>Add.</plan> 5", "<plan>Add.</plan> 5", False, ""),
+        ("<plan>Add. <answer>5</answer>", "5", False, "5"),
+        ("<answer>4</answer> or <answer>5</answer>", "5", False, "5"),
+        ("<plan>Add.</plan><answer>5", "5", False, ""),  # cut off: counts when tested, not while training
+        ("<answer>5</answer><plan>Add.</plan>", "5", False, "5"),
+        ("", "", False, ""),
+    ],
+)
+def test_the_form_never_gates_the_answer(response, text, form, trained):
+    assert prior_prompt.answer(response, settings("plan")) == (text, form)
+    assert prior_prompt.rewarded(response, settings("plan")) == trained
+
+
+def test_a_training_row_must_have_the_form():
+    said = {"role": "assistant", "content": "<plan>Add.</plan><answer>5</answer>"}
+    row = {"example_id": "a-0", "messages": [*QUESTION, said]}
+    made = prior_prompt.target(row, settings("plan"))
+    assert made[1] == said and made[0]["content"].endswith("\n\nWhat is 2 + 3?") and row["messages"][0] == QUESTION[0]
+    with pytest.raises(ImprintError, match="example a-0: an assistant turn has no <think> part"):
+        prior_prompt.target(row, settings("think"))
+
+
+def test_settings_name_a_known_style():
+    with pytest.raises(ValidationError):
+        settings("dream")
+    assert all(field.description for field in prior_prompt.Settings.model_fields.values())

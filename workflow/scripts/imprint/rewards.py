@@ -1,0 +1,124 @@
+"""Rewards: score plug-ins as TRL calls a reward, so that what is trained for is what is measured.
+
+`reward: [math, {format: plan}]` are two terms, and the reward of a completion is their mean (each is 0 or 1, so R is 0,
+0.5 or 1, as in arXiv 2505.14157). `ifeval` is its primary metric, all instructions followed;
+`ifeval.instruction_strict` names another, here the share of instructions followed: the mean of its verdicts is taken.
+
+Every term is judged in a process that is killed after 2 seconds, so that no completion can hang a trainer; what could
+not be judged in time is worth 0, and is counted.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from imprint import bounded, plugins
+from imprint.errors import ImprintError
+from imprint.methods import Context
+from imprint.plugins import Strict
+
+LONGEST = 200_000  # characters of a completion that are read; a longer one is worth 0
+
+
+class Term(Strict):
+    """A score and one of its metrics, written NAME, NAME.METRIC, or either with settings."""
+
+    score: str = Field(description="module in imprint/scores")
+    metric: str = Field(description="metric of the score; its primary one if none is named")
+    settings: SerializeAsAny[Strict] = Field(description="settings of the score")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and set(raw) == {"score", "metric", "settings"}:  # read back from a job's params
+            raw = {f"{raw['score']}.{raw['metric']}": raw["settings"]}
+        if isinstance(raw, str):
+            raw = {raw: {}}
+        if not isinstance(raw, dict) or len(raw) != 1:
+            raise ValueError(f"found {raw!r:.80}; write a score's name, or one name with its settings")
+        ((key, given),) = raw.items()
+        name, _, metric = str(key).partition(".")
+        try:
+            module = plugins.load("scores", name)
+        except ImprintError as error:
+            raise ValueError(str(error)) from None
+        if module.ASKS != "generate":
+            raise ValueError(f"'{name}' scores options, not text; write a score of responses")
+        if (metric or module.PRIMARY) not in module.METRICS:
+            raise ValueError(f"'{name}' has no metric '{metric}'; write one of: {', '.join(module.METRICS)}")
+        if not isinstance(given, dict):
+            given = {next(iter(module.Settings.model_fields), "value"): given}
+        return {"score": name, "metric": metric or module.PRIMARY, "settings": module.Settings.model_validate(given)}
+
+    @property
+    def name(self) -> str:
+        """As it stands in curves and rollouts."""
+        module = plugins.load("scores", self.score)
+        return self.score if self.metric == module.PRIMARY else f"{self.score}.{self.metric}"
+
+
+def judge(score: str, metric: str, settings: dict[str, Any], row: dict[str, Any], text: str) -> float | None:
+    """The mean of a metric's verdicts on a text; None where the row cannot be scored. Runs in the bounded process."""
+    module = plugins.load("scores", score)
+    verdicts = module.score(row, text, plugins.settings("scores", score, settings))
+    values = [verdict.value for verdict in verdicts if verdict.metric == metric]
+    if not values or any(value is None for value in values):
+        return None
+    return float(sum(values) / len(values))
+
+
+class Reward:
+    """One term as a reward function: texts (or dialogues) of completions and the columns of their rows in, a list of
+    floats out. `messages`, `reference` and `fields` are the columns of a dataset, the last two as JSON text. None
+    stands for a row that cannot be scored (a reference that the verifier cannot read)."""
+
+    def __init__(self, term: Term, context: Context | None = None) -> None:
+        self.term, self.context = term, context
+        self.__name__ = term.name
+        self.failed = 0
+        """Completions that could not be judged: too long, or their check failed or took too long."""
+
+    def read(self, text: str) -> str:
+        """The part of a completion that the term judges: all of it, or the answer in it."""
+        whole = getattr(plugins.load("scores", self.term.score), "READS", "answer") == "response"
+        if whole or self.context is None:
+            return text
+        module, settings = self.context
+        if hasattr(module, "rewarded"):
+            return str(module.rewarded(text, settings))
+        return str(module.answer(text, settings)[0]) if hasattr(module, "answer") else text
+
+    def __call__(self, prompts: list[Any], completions: list[Any], **columns: Any) -> list[float | None]:
+        """One value per completion."""
+        found = []
+        for i, completion in enumerate(completions):
+            text = completion if isinstance(completion, str) else completion[-1]["content"]
+            row: dict[str, Any] = {
+                "example_id": (columns.get("example_id") or [""] * len(completions))[i],
+                "messages": columns["messages"][i] if "messages" in columns else [],
+                **{key: _json(columns[key][i]) for key in ("reference", "fields") if key in columns},
+            }
+            found.append(self.value(row, text))
+        return found
+
+    def value(self, row: dict[str, Any], text: str) -> float | None:
+        """The term's value for one completion of a row."""
+        if len(text) > LONGEST:
+            self.failed += 1
+            return 0.0
+        term = self.term
+        settings = term.settings.model_dump(mode="json")
+        asked = [term.score, term.metric, settings, row, self.read(text)]
+        try:
+            answer = bounded.call("imprint.rewards:judge", asked, ready=f"imprint.scores.{term.score}")
+        except bounded.Failure:
+            self.failed += 1
+            return 0.0
+        return None if answer is None else float(answer)
+
+
+def _json(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
