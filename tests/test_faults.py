@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import mini
 import pyarrow.parquet as pq
 import pytest
+
+import mini
 import reliability
 import workflow
-
+from conftest import ROOT
 from imprint import run_lock
 from imprint.errors import ImprintError
 
@@ -25,12 +28,43 @@ needs_mounts = pytest.mark.skipif(
 )
 
 
+NO_NETWORK = ["unshare", "-n"]
+"""A command run by this has no network, not even to its own machine."""
+can_unshare = (
+    os.geteuid() == 0 and subprocess.run([*NO_NETWORK, "true"], check=False, capture_output=True).returncode == 0
+)
+
+
 @pytest.fixture(scope="session")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small experiment, run once without a break."""
+    """The small experiment, run once without a break; after the fetching, where it can be done, without a network."""
     folder = mini.make(tmp_path_factory.mktemp("unbroken") / "project")
-    workflow.run(folder)
+    workflow.run(folder, "--until", "fetch_model")
+    prefix = NO_NETWORK if can_unshare else []
+    words = [*prefix, *workflow.command()]
+    out = subprocess.run(words, cwd=folder, env=workflow.environment(), capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stdout + out.stderr
     return folder
+
+
+# The network
+
+
+@pytest.mark.skipif(not can_unshare, reason="taking the network away needs root")
+def test_without_a_network_all_but_fetching_runs(unbroken: Path) -> None:
+    reach = "import socket; socket.create_connection(('127.0.0.1', 9), 1)"
+    out = subprocess.run([*NO_NETWORK, sys.executable, "-c", reach], capture_output=True, text=True, check=False)
+    assert "unreachable" in out.stderr, "the namespace has a network after all"
+    assert (unbroken / "results/report.html").exists()
+
+
+def test_only_fetching_may_use_the_network_and_stays_where_the_run_is() -> None:
+    scripts = (ROOT / "workflow/scripts").glob("*.py")
+    online = {path.stem for path in scripts if "network=True" in path.read_text()}
+    assert online == {"fetch_data", "fetch_model"}
+    text = "\n".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    (local,) = re.findall(r"^localrules:\n((?:    \w+,\n)+)", text, re.MULTILINE)
+    assert set(re.findall(r"\w+", local)) == online
 
 
 @pytest.fixture
@@ -116,9 +150,8 @@ def test_only_a_command_that_runs_jobs_takes_the_folder(line: str, expected: boo
 def in_mounts(project: Path, script: str) -> subprocess.CompletedProcess:
     """Run a shell script in the project with a mount namespace of its own; $RUN is snakemake."""
     environment = {**workflow.environment(), "RUN": " ".join(workflow.command())}
-    return subprocess.run(
-        ["unshare", "-m", "bash", "-uc", script], cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=600
-    )  # fmt: skip
+    words = ["unshare", "-m", "bash", "-uc", script]
+    return subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=600)
 
 
 @needs_mounts
@@ -126,9 +159,11 @@ def test_a_full_disk_is_named_and_costs_only_what_did_not_fit(unbroken: Path, tm
     project = mini.make(tmp_path / "project")
     made = in_mounts(
         project,
-        "mount -t tmpfs -o size=500k tmpfs results; $RUN --keep-going > full.log 2>&1; echo $? > full.rc;"
+        "mount -t tmpfs -o size=500k tmpfs results;"
+        "$RUN --keep-going > full.log 2>&1; echo $? > full.rc;"
         "test -e results/tables/summary.parquet && echo aggregated >> full.log;"
-        "mount -o remount,size=1g results; $RUN --rerun-incomplete > more.log 2>&1; echo $? > more.rc; cp -a results kept",
+        "mount -o remount,size=1g results;"
+        "$RUN --rerun-incomplete > more.log 2>&1; echo $? > more.rc; cp -a results kept",
     )
     text = (project / "full.log").read_text()
     assert (project / "full.rc").read_text().strip() == "1", made.stderr + text
@@ -171,9 +206,13 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.
 def kill_when(project: Path, condition: Callable[[], object]) -> None:
     """Start a run, and kill all of it once something is so."""
     process = subprocess.Popen(
-        workflow.command(), cwd=project, env=workflow.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        workflow.command(),
+        cwd=project,
+        env=workflow.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
-    )  # fmt: skip
+    )
     mini.wait(condition, "it was time to kill it", process=process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

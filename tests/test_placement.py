@@ -11,12 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-import pico
 import pytest
-import workflow
 import yaml
-from conftest import make_project
 
+import pico
+import workflow
+from conftest import make_project
 from imprint import config, job_record, local_gpus, placement
 from imprint.errors import ImprintError
 
@@ -39,9 +39,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def holder(machine: dict[str, str], count: int, seconds: float) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", GPU, str(count), str(seconds)], env=machine, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )  # fmt: skip
+    words = [sys.executable, "-c", GPU, str(count), str(seconds)]
+    return subprocess.Popen(words, env=machine, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_each_job_gets_a_gpu_of_its_own(machine: dict[str, str]) -> None:

@@ -1,5 +1,5 @@
-"""The pipeline on a real Slurm, and what the cluster may do to it. After every fault the tables equal those of a run that
-nothing disturbed, and no job is left in the queue."""
+"""The pipeline on a real Slurm, and what the cluster may do to it. After every fault the tables equal those of a run
+that nothing disturbed, and no job is left in the queue."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import mini
 import pico
-import pytest
 import reliability
 import workflow
 from conftest import ROOT, make_project
-
 from imprint import job_record
 
 pytestmark = [
@@ -221,7 +221,7 @@ def test_retries_end_and_say_why(project: Path, unbroken: Path) -> None:
     ended_well(project, unbroken)
     reliability.seen(
         "a job fails on every attempt",
-        "after the profile's `retries` the run ends, with the job's log and Slurm's reason on the screen; other arms go on",
+        "after the profile's `retries` the run ends, with the job's log and Slurm's reason on the screen",
         "same tables, once the cause is removed",
     )
 

@@ -22,8 +22,8 @@ SCRIPTS = PACKAGE.parent
 @cache
 def code(script: str, *modules: tuple[str, str]) -> str:
     """What a job runs, for its params: a rule's script and its plug-ins, (kind, name), each with the modules that it
-    imports, as canonical JSON of file -> beginning of its sha256. So an edit reruns the job, and undoing it, a `touch` or
-    a fresh checkout does not. (As inputs they would be four fifths of all files that snakemake follows.)"""
+    imports, as canonical JSON of file -> beginning of its sha256. So an edit reruns the job, and undoing it, a `touch`
+    or a fresh checkout does not. (As inputs they would be four fifths of all files that snakemake follows.)"""
     files = plugins.imports(SCRIPTS / f"{script}.py")
     for kind, name in modules:
         files |= plugins.imports(plugins.path(kind, name))

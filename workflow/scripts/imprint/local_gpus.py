@@ -1,9 +1,9 @@
 """GPUs of one machine, handed out one job at a time.
 
-Snakemake counts GPUs (`resources: {gpu: 2}` in a profile) but assigns none: two jobs would both take the first. So each
-job locks the numbers it uses, and sees only those. Under Slurm the scheduler has assigned them already. The locks lie in
-the machine's temporary folder, so that other projects and users that run Imprint respect them too; the kernel drops them
-with the job.
+Snakemake counts GPUs (`resources: {gpu: 2}` in a profile) but assigns none: two jobs would both take the first. So
+each job locks the numbers it uses, and sees only those. Under Slurm the scheduler has assigned them already. The locks
+lie in the machine's temporary folder, so that other projects and users that run Imprint respect them too; the kernel
+drops them with the job.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ def held(count: int) -> Iterator[list[str]]:
     names = present()
     if count > len(names):
         raise ImprintError(
-            f"resources gpu={count}: this machine has {len(names)} GPU(s){' (' + ', '.join(names) + ')' if names else ''}; "
-            "ask for fewer, run where they are, or take the request away (a profile without gpu, or engine.device: cpu)"
+            f"resources gpu={count}: this machine has {len(names)} GPU(s)"
+            f"{' (' + ', '.join(names) + ')' if names else ''}; ask for fewer, run where they "
+            "are, or take the request away (a profile without gpu, or engine.device: cpu)"
         )
     taken: dict[str, int] = {}
     told = False

@@ -1,8 +1,8 @@
 """Where a job runs: the resources that an arm asks for itself go before those of the profile.
 
 A profile speaks of rules (`set-resources: {train_sft: {mem_mb: ...}}`). An arm of another size than the rest says so in
-the config, `resources: {gpu: 4, mem_mb: "200000 * attempt"}`, for its fit and its generation alike. Numbers are taken as
-they are; a text is an expression as in a profile, so that a retry can ask for more. Nothing of it enters an identity.
+the config, `resources: {gpu: 4, mem_mb: "200000 * attempt"}`, for its fit and its generation alike. Numbers are taken
+as they are; a text is an expression as in a profile, so that a retry can ask for more. None of it enters an identity.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def _refuse_what_is_capped(own: Mapping[str, Mapping[str, int | str]], caps: Map
         wanted = mapping.get("gpu")
         if isinstance(wanted, int) and isinstance(cap, int) and wanted > cap:
             raise WorkflowError(
-                f"arms.{arm}.resources.gpu: found {wanted}, but this profile has {cap} (`resources: gpu`); ask for fewer, or "
-                "raise the profile's where there are more"
+                f"arms.{arm}.resources.gpu: found {wanted}, but this profile has {cap} (`resources: gpu`); ask for "
+                "fewer, or raise the profile's where there are more"
             )
 
 

@@ -53,8 +53,8 @@ def slurm_jobs(project: Path) -> dict[str, str]:
     listed = subprocess.run(command, capture_output=True, text=True, check=False)
     if listed.returncode != 0:
         sys.exit(
-            f"imprint.resume: this project has run on Slurm ({LOGS} is there), but `squeue` fails: {listed.stderr.strip()}; "
-            f"run this where Slurm can be asked, or remove {LOGS} if no job of it can be left"
+            f"imprint.resume: this project has run on Slurm ({LOGS} is there), but `squeue` fails: "
+            f"{listed.stderr.strip()}; run this where Slurm can be asked, or remove {LOGS} if no job of it can be left"
         )
     found = {}
     for line in listed.stdout.splitlines():

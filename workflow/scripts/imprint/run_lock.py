@@ -1,7 +1,7 @@
 """One run at a time on a results folder, whoever starts it and from wherever.
 
-Snakemake locks the files of its own working folder; a second user, or a second checkout whose `results` is a link to the
-same place, would not see that. A run therefore holds an flock in the results folder as long as it lives. The kernel
+Snakemake locks the files of its own working folder; a second user, or a second checkout whose `results` is a link to
+the same place, would not see that. A run therefore holds an flock in the results folder as long as it lives. The kernel
 drops it with the process, so it is never stale; snakemake's own locks are, after a kill, and that is said here too.
 """
 
@@ -51,16 +51,17 @@ def hold(results: str) -> None:
         holder = os.pread(descriptor, 500, 0).decode(errors="replace").strip() or "another run"
         os.close(descriptor)
         raise ImprintError(
-            f"results: '{results}' is being written by {holder}; one run at a time: wait until it ends, or give this one "
-            "a `results:` folder of its own. If that run hangs, `make resume` in its folder ends it and goes on"
+            f"results: '{results}' is being written by {holder}; one run at a time: wait until it ends, or give this "
+            "one a `results:` folder of its own. If that run hangs, `make resume` in its folder ends it and goes on"
         ) from None
     if stale := [lock for lock in sorted(LOCKS.glob("*.lock")) if _names(lock, results)]:
         os.close(descriptor)
         raise ImprintError(
-            f"a run on '{results}' was killed and has left its lock behind ({stale[0]}); write `make resume`, which ends "
-            "what that run left running, here and on Slurm, unlocks, and goes on where it was"
+            f"a run on '{results}' was killed and has left its lock behind ({stale[0]}); write `make resume`, which "
+            "ends what that run left running, here and on Slurm, unlocks, and goes on where it was"
         )
-    line = f"{getpass.getuser()} on {socket.gethostname()}, process {os.getpid()}, in {Path.cwd()}, since {time.strftime('%F %T')}\n"
+    who = f"{getpass.getuser()} on {socket.gethostname()}, process {os.getpid()}"
+    line = f"{who}, in {Path.cwd()}, since {time.strftime('%F %T')}\n"
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, line.encode(), 0)

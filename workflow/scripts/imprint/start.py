@@ -36,8 +36,8 @@ def check_files(argv: list[str]) -> None:
 
 def load_config(workflow: Any) -> Config:
     """The config of this run: the `--configfile`s, else config/config.yaml, with `--config` laid on it. A problem ends
-    the run at once with one message. Only the first process of a run looks for leaks, which needs the rows, and takes the
-    results folder for itself."""
+    the run at once with one message. Only the first process of a run looks for leaks, which needs the rows, and takes
+    the results folder for itself."""
     from snakemake.exceptions import WorkflowError
 
     settings = workflow.config_settings
