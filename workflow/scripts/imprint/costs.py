@@ -68,8 +68,8 @@ def accounting(jobs: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def add_accounting(found: dict[str, dict[str, Any]], text: str) -> None:
-    """Add sacct's lines (JobIDRaw|ElapsedRaw|TotalCPU|MaxRSS|AllocTRES): a line for the job, which has its times and what it
-    held, and one a step (NUMBER.STEP), which have the memory."""
+    """Add sacct's lines (JobIDRaw|ElapsedRaw|TotalCPU|MaxRSS|AllocTRES): a line for the job, which has its times and
+    what it held, and one a step (NUMBER.STEP), which have the memory."""
     for line in text.splitlines():
         number, elapsed, cpu, memory, held = line.split("|")[:5]
         job = found.setdefault(
