@@ -32,7 +32,7 @@ def same(broken: Path, unbroken: Path) -> None:
 
 
 def wait(
-    condition: Callable[[], object], what: str, seconds: float = 240, process: subprocess.Popen | None = None
+    condition: Callable[[], object], what: str, seconds: float = 600, process: subprocess.Popen | None = None
 ) -> None:
     """Wait until something is so."""
     end = time.monotonic() + seconds

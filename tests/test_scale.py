@@ -1,4 +1,4 @@
-"""What the experiment adds to a dry run of 14,724 jobs stays small. `benchmarks/scale.py` measures the whole dry run."""
+"""What the experiment adds to a dry run of 14,724 jobs stays small; `benchmarks/scale.py` measures all of it."""
 
 from __future__ import annotations
 
