@@ -1,6 +1,6 @@
-# make demo | test | resume | prune | ask     (README.md says what each does)
+# make demo | test | test-slurm | resume | prune | ask     (README.md says what each does)
 .DEFAULT_GOAL := demo
-.PHONY: demo test lint resume prune ask lock
+.PHONY: demo test test-slurm lint resume prune ask lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,7 +8,8 @@ CONFIG ?= config/config.yaml
 CORES ?= all
 export PYTHONPATH := workflow/scripts
 export OMP_WAIT_POLICY := PASSIVE
-SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
+# make resume PROFILE=slurm runs where the killed run ran.
+SNAKEMAKE := $(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES)) --configfile $(CONFIG)
 
 .venv/made: requirements.lock
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Imprint needs Python 3.11 or newer; write make PYTHON=python3.12")'
@@ -27,7 +28,12 @@ lint: .venv/made
 
 # Two processes, a file to each: the workflow tests share one finished run.
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slurm"
+
+# A Slurm of one node with stand-in GPUs is started, used and stopped; needs root and, the first time, Debian's mirror.
+test-slurm: .venv/made
+	tests/slurm/cluster.sh install
+	$(BIN)/pytest -m slurm --durations=0 tests/slurm
 
 # After a kill: end what it left running, unlock, run again. Nothing finished is done twice.
 resume: .venv/made

@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow/scripts")))
 
+from imprint import placement
 from imprint.experiment import Experiment, Run
 from imprint.start import load_config
 
@@ -34,3 +35,6 @@ include: "rules/training.smk"
 include: "rules/evaluation.smk"
 include: "rules/analysis.smk"
 include: "rules/report.smk"
+
+
+placement.place(workflow, {name: arm.resources for name, arm in experiment.config.arms.items()})

@@ -2,11 +2,11 @@
 rule check_leakage:
     input:
         datasets=experiment.leakage_inputs(),
-        code=experiment.code("check_leakage"),
     output:
         f"{RESULTS}/tables/contamination.parquet",
     priority: 100
     params:
+        code=experiment.code("check_leakage"),
         spec=experiment.leakage_params(),
     script:
         "../workflow/scripts/check_leakage.py"
@@ -15,11 +15,11 @@ rule check_leakage:
 rule summarize:
     input:
         scores=[experiment.scores(run) for run in experiment.runs],
-        code=experiment.code("summarize"),
     output:
         summary=f"{RESULTS}/tables/summary.parquet",
         comparisons=f"{RESULTS}/tables/comparisons.parquet",
     params:
+        code=experiment.code("summarize"),
         spec=experiment.summary_params(),
     script:
         "../workflow/scripts/summarize.py"
@@ -30,13 +30,13 @@ rule collect:
         manifests=experiment.fitted_manifests(),
         attempts=[experiment.attempts(name) for name in experiment.datasets(synthesised=True)],
         generations=[experiment.generations(run) for run in experiment.runs],
-        code=experiment.code("collect"),
     output:
         costs=f"{RESULTS}/tables/costs.parquet",
         curves=f"{RESULTS}/tables/curves.parquet",
         coefficients=f"{RESULTS}/tables/coefficients.parquet",
         synthesis=f"{RESULTS}/tables/synthesis.parquet",
     params:
+        code=experiment.code("collect"),
         spec=experiment.collect_params(),
     script:
         "../workflow/scripts/collect.py"
@@ -45,8 +45,9 @@ rule collect:
 rule database:
     input:
         **experiment.tables(),
-        code=experiment.code("database"),
     output:
         f"{RESULTS}/imprint.duckdb",
+    params:
+        code=experiment.code("database"),
     script:
         "../workflow/scripts/database.py"

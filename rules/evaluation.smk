@@ -3,16 +3,16 @@ rule generate:
     input:
         manifests=lambda w: experiment.chain(w.arm, int(w.seed)),
         dataset=lambda w: experiment.dataset(experiment.config.evals[w.eval].dataset),
-        code=lambda w: experiment.generate_code(run_of(w)),
     output:
         generations=f"{RESULTS}/generations/{{arm}}/seed{{seed}}/{{eval}}.parquet",
         prompts=f"{RESULTS}/prompts/{{arm}}/seed{{seed}}/{{eval}}.parquet",
-    benchmark:
-        f"{RESULTS}/benchmarks/generate/{{arm}}.seed{{seed}}.{{eval}}.tsv"
+    params:
+        code=lambda w: experiment.generate_code(run_of(w)),
+        spec=lambda w: experiment.generate_params(run_of(w)),
     resources:
         device=experiment.config.engine.device,
-    params:
-        spec=lambda w: experiment.generate_params(run_of(w)),
+    benchmark:
+        f"{RESULTS}/benchmarks/generate/{{arm}}.seed{{seed}}.{{eval}}.tsv"
     script:
         "../workflow/scripts/generate.py"
 
@@ -21,10 +21,10 @@ rule score:
     input:
         generations=f"{RESULTS}/generations/{{arm}}/seed{{seed}}/{{eval}}.parquet",
         dataset=lambda w: experiment.dataset(experiment.config.evals[w.eval].dataset),
-        code=lambda w: experiment.score_code(run_of(w)),
     output:
         f"{RESULTS}/scores/{{arm}}/seed{{seed}}/{{eval}}.parquet",
     params:
+        code=lambda w: experiment.score_code(run_of(w)),
         spec=lambda w: experiment.score_params(run_of(w)),
     script:
         "../workflow/scripts/score.py"

@@ -2,11 +2,11 @@ rule plot:
     input:
         tables=lambda w: experiment.chart_inputs(w.chart),
         caption="resources/captions/{chart}.md",
-        code=lambda w: experiment.code("plot", ("charts", w.chart)),
     output:
         svg=f"{RESULTS}/charts/{{chart}}.svg",
         caption=f"{RESULTS}/charts/{{chart}}.md",
     params:
+        code=lambda w: experiment.code("plot", ("charts", w.chart)),
         spec=lambda w: experiment.chart_params(w.chart),
     script:
         "../workflow/scripts/plot.py"
@@ -19,10 +19,10 @@ rule report:
         captions=[f"{RESULTS}/charts/{chart}.md" for chart in experiment.config.charts],
         template="resources/report.html.jinja",
         assets=["resources/report.css", "resources/report.js"],
-        code=experiment.code("report"),
     output:
         f"{RESULTS}/report.html",
     params:
+        code=experiment.code("report"),
         spec=experiment.report_params(),
     script:
         "../workflow/scripts/report.py"

@@ -7,10 +7,10 @@ localrules:
 rule fetch_model:
     input:
         files=lambda w: experiment.model_files(experiment.models[w.model]),
-        code=experiment.code("fetch_model"),
     output:
         "resources/models/{model}/manifest.json",
     params:
+        code=experiment.code("fetch_model"),
         spec=lambda w: canonical(experiment.model_spec(experiment.models[w.model])),
     script:
         "../workflow/scripts/fetch_model.py"
@@ -19,10 +19,10 @@ rule fetch_model:
 rule fetch_data:
     output:
         "resources/data/{entry}/{file}",
-    resources:
-        mirror=str(experiment.config.mirror_folder() or ""),
     params:
         spec=lambda w: experiment.catalog_params(w.entry, w.file),
+    resources:
+        mirror=str(experiment.config.mirror_folder() or ""),
     script:
         "../workflow/scripts/fetch_data.py"
 
@@ -30,12 +30,12 @@ rule fetch_data:
 rule prepare:
     input:
         files=lambda w: experiment.dataset_files(w.dataset),
-        code=lambda w: experiment.dataset_code(w.dataset),
     output:
         f"{RESULTS}/datasets/{{dataset}}.parquet",
+    params:
+        code=lambda w: experiment.dataset_code(w.dataset),
+        spec=lambda w: experiment.dataset_params(w.dataset),
     wildcard_constraints:
         dataset=one_of(experiment.datasets(synthesised=False)),
-    params:
-        spec=lambda w: experiment.dataset_params(w.dataset),
     script:
         "../workflow/scripts/prepare.py"

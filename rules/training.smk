@@ -9,17 +9,17 @@ for method in experiment.methods:
             datasets=lambda w: experiment.fit_inputs(w.arm, int(w.seed))["datasets"],
             arms=lambda w: experiment.fit_inputs(w.arm, int(w.seed))["arms"],
             runs=lambda w: experiment.fit_inputs(w.arm, int(w.seed))["runs"],
-            code=lambda w: experiment.fit_code(w.arm),
         output:
             f"{RESULTS}/arms/{{arm}}/seed{{seed}}/manifest.json",
-        benchmark:
-            f"{RESULTS}/benchmarks/train/{{arm}}.seed{{seed}}.tsv"
+        params:
+            code=lambda w: experiment.fit_code(w.arm),
+            spec=lambda w: experiment.fit_params(w.arm, int(w.seed)),
         wildcard_constraints:
             arm=one_of(experiment.fitted(method)),
         priority: 10
         resources:
             device=experiment.config.engine.device,
-        params:
-            spec=lambda w: experiment.fit_params(w.arm, int(w.seed)),
+        benchmark:
+            f"{RESULTS}/benchmarks/train/{{arm}}.seed{{seed}}.tsv"
         script:
             "../workflow/scripts/train.py"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("Snakefile", "rules", "workflow", "config", "resources", "profiles")
+PARTS = ("Snakefile", "rules", "workflow", "config", "resources", "profiles", "slurm")
 CACHES = shutil.ignore_patterns("__pycache__")
 IGNORED = shutil.ignore_patterns("__pycache__", "models", "data", "cache", "local")
 
@@ -22,7 +22,9 @@ def make_project(folder: Path) -> Path:
     folder.mkdir(parents=True)
     for part in PARTS:
         source = ROOT / part
-        if source.is_dir():
+        if source.is_symlink():
+            (folder / part).symlink_to(source.readlink())
+        elif source.is_dir():
             shutil.copytree(source, folder / part, ignore=IGNORED if part == "resources" else CACHES)
         else:
             shutil.copy2(source, folder / part)

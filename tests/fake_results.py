@@ -160,10 +160,14 @@ def tables(n: int = 48) -> dict[str, pl.DataFrame]:
                     "eval": e,
                     "seconds": 61.5,
                     "cpu_seconds": 118.0,
+                    "gpu_seconds": 0.0,
                     "peak_memory_bytes": 1_900_000_000,
+                    "peak_gpu_memory_bytes": None,
+                    "attempts": 1,
                     "tokens": 7_680,
                     "tokens_per_second": 124.9,
                     "device": "cpu",
+                    "source": "benchmark",
                 }
                 for a in ARMS
                 for stage, e in [*([("train", None)] if a in ARMS[2:] else []), *(("generate", e) for e in EVALS)]

@@ -5,7 +5,7 @@ from imprint import runtime
 with runtime.job(snakemake):
     from imprint import database
 
-    files = {name: value for name, value in snakemake.input.items() if name != "code"}
+    files = dict(snakemake.input.items())
     database.write_duckdb(
         Path(snakemake.output[0]),
         {

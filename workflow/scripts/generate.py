@@ -14,7 +14,7 @@ with runtime.job(snakemake):
         out=out,
         prompts=Path(snakemake.output.prompts),
         work_folder=out.with_suffix(".work"),
-        code=[Path(path) for path in snakemake.input.code],
+        code=[Path(path) for path in json.loads(snakemake.params.code)],
         threads=snakemake.threads,
         device=runtime.device(snakemake.resources.device, snakemake.resources.get("gpu", 0)),
     )

@@ -10,7 +10,7 @@ with runtime.job(snakemake):
         spec=json.loads(snakemake.params.spec),
         datasets=[Path(path) for path in snakemake.input.datasets],
         manifests=[Path(path) for path in snakemake.input.manifests],
-        code=[Path(path) for path in snakemake.input.code],
+        code=[Path(path) for path in json.loads(snakemake.params.code)],
         out=Path(snakemake.output.dataset),
         attempts=Path(snakemake.output.attempts),
         device=lambda: runtime.device(snakemake.resources.device, snakemake.resources.get("gpu", 0)),

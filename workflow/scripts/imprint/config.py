@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from imprint import catalog, checks, plugins, strict_yaml
+from imprint import catalog, checks, placement, plugins, strict_yaml
 from imprint.errors import ImprintError
 from imprint.methods import Inputs
 from imprint.plugins import Strict
@@ -268,7 +268,11 @@ class Arm(Strict):
     control: list[str] = Field([], description="arms that this one is reported against, by paired differences")
     evals: list[str] | None = Field(None, description="the evals it takes; null is all, [] none (a teacher)")
     transductive: bool = Field(False, description="may be trained on rows of an eval; stamped on its results")
-    resources: dict[str, int | str] = Field({}, description="job resources (gpu, mem_mb, runtime); not its identity")
+    resources: dict[Literal[placement.KNOWN], int | str] = Field(  # type: ignore[valid-type]
+        {},
+        description="what its fit and its generation need, before the profile's: "
+        f'{", ".join(placement.KNOWN)}; a text is an expression ("32000 * attempt"); never enters its identity',
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> Arm:

@@ -1,15 +1,24 @@
-"""What it cost: seconds and memory from Snakemake's benchmark files, tokens from manifests and generations, and the
-training curves, composed arms' coefficients and synthesis attempts of the whole experiment in one table each."""
+"""What it cost: seconds and memory from Snakemake's benchmark files and from Slurm's accounting, GPUs and attempts from
+the jobs' records, tokens from manifests and generations; and the training curves, composed arms' coefficients and
+synthesis attempts of the whole experiment in one table each.
+
+A benchmark file knows the last attempt only. Slurm's accounting knows all of them, and the memory of all processes of a
+job, so where it knows a job its figures are taken."""
 
 from __future__ import annotations
 
 import csv
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
-from imprint import tables
+from imprint import job_record, tables
 from imprint.identity import read_json
 
 MIB = 1024**2
@@ -40,31 +49,105 @@ def benchmark(path: Path) -> dict[str, Any]:
     }
 
 
-def _tokens(tokens: int | None, seconds: float | None) -> dict[str, Any]:
-    """Tokens trained on or generated, and how many a second of the whole job, loading included."""
-    return {"tokens": tokens or 0, "tokens_per_second": tokens / seconds if tokens and seconds else None}
+def accounting(jobs: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Slurm job id -> seconds, CPU seconds, GPU-seconds and peak resident bytes, from `sacct`; empty where there is no
+    accounting to ask."""
+    numbers = sorted(set(jobs))
+    found: dict[str, dict[str, Any]] = {}
+    if not numbers or shutil.which("sacct") is None:
+        return found
+    for start in range(0, len(numbers), 500):  # a command line holds only so many
+        fields = "JobIDRaw,ElapsedRaw,TotalCPU,MaxRSS,AllocTRES"
+        words = ["sacct", "-n", "-P", "-D", f"--format={fields}", "-j", ",".join(numbers[start : start + 500])]
+        asked = subprocess.run(words, capture_output=True, text=True, check=False)
+        if asked.returncode != 0:
+            print(f"imprint: sacct fails ({asked.stderr.strip()}); costs are from benchmarks alone", file=sys.stderr)
+            return {}
+        add_accounting(found, asked.stdout)
+    return found
+
+
+def add_accounting(found: dict[str, dict[str, Any]], text: str) -> None:
+    """Add sacct's lines (JobIDRaw|ElapsedRaw|TotalCPU|MaxRSS|AllocTRES): a line for the job, which has its times and
+    what it held, and one a step (NUMBER.STEP), which have the memory."""
+    for line in text.splitlines():
+        number, elapsed, cpu, memory, held = line.split("|")[:5]
+        job = found.setdefault(
+            number.split(".")[0], {"seconds": 0.0, "cpu_seconds": 0.0, "gpu_seconds": 0.0, "peak_memory_bytes": None}
+        )
+        if "." in number:
+            if (peak := slurm_bytes(memory)) is not None:
+                job["peak_memory_bytes"] = max(peak, job["peak_memory_bytes"] or 0)
+            continue
+        gpus = re.search(r"gres/gpu=(\d+)", held)
+        # A job that Slurm has queued again has a line for each time it ran.
+        job["seconds"] += float(elapsed or 0)
+        job["cpu_seconds"] += slurm_seconds(cpu)
+        job["gpu_seconds"] += float(elapsed or 0) * (int(gpus.group(1)) if gpus else 0)
+
+
+def slurm_bytes(text: str) -> int | None:
+    """A size as sacct writes it, such as 713492K."""
+    found = re.fullmatch(r"([\d.]+)([KMGT]?)", text.strip())
+    return int(float(found.group(1)) * 1024 ** " KMGT".index(found.group(2) or " ")) if found else None
+
+
+def slurm_seconds(text: str) -> float:
+    """A time as sacct writes it: [days-][hours:]minutes:seconds."""
+    days, _, rest = text.rpartition("-")
+    total = 0.0
+    for part in rest.split(":"):
+        total = total * 60 + float(part or 0)
+    return total + 86400 * int(days or 0)
+
+
+def of_job(
+    times: dict[str, Any], attempts: list[dict[str, Any]], slurm: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """The costs of one job: its benchmark, its record, and Slurm's figures for every attempt if it has them all."""
+    held = [attempt for attempt in attempts if attempt.get("seconds") is not None]
+    peaks = [attempt["peak_gpu_memory_bytes"] for attempt in held if attempt.get("peak_gpu_memory_bytes")]
+    found = {
+        **times,
+        "gpu_seconds": sum(a["seconds"] * a.get("gpus", 0) for a in held) if held else None,
+        "peak_gpu_memory_bytes": max(peaks, default=None),
+        "attempts": len(attempts) or None,
+        "source": "benchmark",
+    }
+    numbers = {str(attempt.get("slurm_job_id")) for attempt in attempts}
+    if attempts and numbers <= slurm.keys():
+        jobs = [slurm[number] for number in numbers]
+        found |= {key: sum(job[key] for job in jobs) for key in ("seconds", "cpu_seconds", "gpu_seconds")}
+        memory = [job["peak_memory_bytes"] for job in jobs if job["peak_memory_bytes"] is not None]
+        found |= {"peak_memory_bytes": max(memory, default=times["peak_memory_bytes"]), "source": "slurm"}
+    return found
 
 
 def run(*, spec: dict[str, Any], manifests: list[Path], attempts: list[Path], out: dict[str, Path]) -> None:
     """Write the costs, curves, coefficients and synthesis tables."""
-    rows = []
+    results = Path(spec["results"])
+    rows: list[dict[str, Any]] = []
+    records: list[list[dict[str, Any]]] = []
     for path in manifests:
         manifest = read_json(path)
         arm, seed = manifest["arm"], manifest["seed"]
-        times = benchmark(Path(spec["results"], "benchmarks", "train", f"{arm}.seed{seed}.tsv"))
-        made = _tokens(manifest["metrics"].get("tokens"), times["seconds"])
-        stage = {"arm": arm, "seed": seed, "stage": "train", "eval": None, "device": manifest["device"]}
-        rows.append({**stage, **times, **made})
+        times = benchmark(results / "benchmarks/train" / f"{arm}.seed{seed}.tsv")
+        made = {"tokens": manifest["metrics"].get("tokens"), "device": manifest["device"]}
+        rows.append({"arm": arm, "seed": seed, "stage": "train", "eval": None, **times, **made})
+        records.append(job_record.read(job_record.path_for(path)))
     for arm, seed, ev in spec["runs"]:
-        generations = tables.read(
-            Path(spec["results"], "generations", arm, f"seed{seed}", f"{ev}.parquet"), "generations"
-        )
-        times = benchmark(Path(spec["results"], "benchmarks", "generate", f"{arm}.seed{seed}.{ev}.tsv"))
-        made = _tokens(pc.sum(generations["response_tokens"]).as_py(), times["seconds"])
-        # The engine's name ends with the device that it ran on.
-        engine = next((name for name in generations["engine"].to_pylist() if name), "")
-        stage = {"arm": arm, "seed": seed, "stage": "generate", "eval": ev, "device": engine.rpartition(" ")[2] or None}
-        rows.append({**stage, **times, **made})
+        path = results / "generations" / arm / f"seed{seed}" / f"{ev}.parquet"
+        times = benchmark(results / "benchmarks/generate" / f"{arm}.seed{seed}.{ev}.tsv")
+        tokens = pc.sum(tables.read(path, "generations")["response_tokens"]).as_py() or 0
+        record = job_record.read(job_record.path_for(path))
+        made = {"tokens": tokens, "device": record[-1].get("device") if record else None}
+        rows.append({"arm": arm, "seed": seed, "stage": "generate", "eval": ev, **times, **made})
+        records.append(record)
+    slurm = accounting(str(a["slurm_job_id"]) for record in records for a in record if a.get("slurm_job_id"))
+    for row, record in zip(rows, records, strict=True):
+        row |= of_job({key: row[key] for key in ("seconds", "cpu_seconds", "peak_memory_bytes")}, record, slurm)
+        # Of the whole job, loading included.
+        row["tokens_per_second"] = row["tokens"] / row["seconds"] if row["tokens"] and row["seconds"] else None
     tables.write(out["costs"], "costs", rows)
     curves = [path.with_name("curves.parquet") for path in manifests]
     tables.write(out["curves"], "curves", tables.concat([path for path in curves if path.is_file()], "curves"))

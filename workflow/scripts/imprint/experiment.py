@@ -7,16 +7,32 @@ reruns that arm and what is built on it.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from imprint import catalog, plugins, scoring
 from imprint.config import Config
-from imprint.identity import canonical, fingerprint
+from imprint.identity import canonical, file_sha256, fingerprint
 
 PACKAGE = plugins.PACKAGE
 SCRIPTS = PACKAGE.parent
+
+
+@cache
+def code(script: str, *modules: tuple[str, str]) -> str:
+    """What a job runs, for its params: a rule's script and its plug-ins, (kind, name), each with the modules that it
+    imports, as canonical JSON of file -> beginning of its sha256. So an edit reruns the job, and undoing it, a `touch`
+    or a fresh checkout does not. (As inputs they would be four fifths of all files that snakemake follows.)"""
+    files = plugins.imports(SCRIPTS / f"{script}.py")
+    for kind, name in modules:
+        files |= plugins.imports(plugins.path(kind, name))
+    return canonical({str(path.relative_to(SCRIPTS.parent.parent)): _beginning(path) for path in files})
+
+
+@cache
+def _beginning(path: Path) -> str:
+    return file_sha256(path)[:12]
 
 
 class Run(NamedTuple):
@@ -39,16 +55,20 @@ class Experiment:
     def model_key(self, model: str) -> str:
         """Folder of a model under resources/models: its name and the beginning of its fingerprint, so that two configs
         may give one name to different weights."""
-        return f"{model}-{fingerprint(self.model_spec(model))[:8]}"
+        return self._model_keys[model]
 
     def model_spec(self, model: str) -> dict[str, Any]:
         """Where a model comes from; its licence does not enter its identity."""
         return self.config.models[model].model_dump(exclude_none=True, exclude={"licence"})
 
     @cached_property
+    def _model_keys(self) -> dict[str, str]:
+        return {name: f"{name}-{fingerprint(self.model_spec(name))[:8]}" for name in self.config.models}
+
+    @cached_property
     def models(self) -> dict[str, str]:
         """Folder name -> model name."""
-        return {self.model_key(name): name for name in self.config.models}
+        return {key: name for name, key in self._model_keys.items()}
 
     def model_manifest(self, model: str) -> str:
         return f"resources/models/{self.model_key(model)}/manifest.json"
@@ -90,14 +110,7 @@ class Experiment:
                 "plugin": spec.plugin,
                 "settings": spec.settings.model_dump(mode="json"),
                 # Only a synthesiser reads other datasets through `limit`, and asks a model; a reader keeps every row.
-                **(
-                    {
-                        "limit": self.config.limit,
-                        "engine": self.config.engine.model_dump(mode="json", exclude={"device"}),
-                    }
-                    if spec.source == "synth"
-                    else {}
-                ),
+                **({"limit": self.config.limit, "engine": self._engine} if spec.source == "synth" else {}),
             }
         )
 
@@ -107,6 +120,10 @@ class Experiment:
             "datasets": [self.dataset(other) for other in needs.datasets],
             "manifests": [path for arm in needs.arms for path in self.chain(arm, self.config.seeds[0])],
         }
+
+    def asks(self, name: str) -> bool:
+        """Whether a synthesised dataset has a teacher, so that its job runs a model."""
+        return bool(self.config.synth_needs(name).arms)
 
     # Arms
 
@@ -184,6 +201,11 @@ class Experiment:
     def generations(self, run: Run) -> str:
         return f"{self.results}/generations/{run.arm}/seed{run.seed}/{run.eval}.parquet"
 
+    @cached_property
+    def _engine(self) -> dict[str, Any]:
+        """The engine's identity: where it runs is none of it."""
+        return self.config.engine.model_dump(mode="json", exclude={"device"})
+
     def prompts(self, run: Run) -> str:
         return f"{self.results}/prompts/{run.arm}/seed{run.seed}/{run.eval}.parquet"
 
@@ -205,7 +227,7 @@ class Experiment:
                 "ask": asks,
                 "context": self.config.arms[run.arm].apply.context.model_dump(mode="json"),
                 "limit": self.config.limit,
-                "engine": self.config.engine.model_dump(mode="json", exclude={"device"}),
+                "engine": self._engine,
             }
         )
 
@@ -267,32 +289,29 @@ class Experiment:
             for dataset in self.config.needs(name).datasets
         ]
 
-    # Code: the modules a job runs are inputs of its rule, so that an edit reruns it.
+    # Code: what a job runs is one of its params, so that an edit reruns it.
 
-    def code(self, script: str, *modules: tuple[str, str]) -> list[str]:
-        """A rule's script and the plug-ins that it runs, (kind, name), each with the modules that it imports."""
-        files = plugins.imports(SCRIPTS / f"{script}.py")
-        for kind, name in modules:
-            files |= plugins.imports(plugins.path(kind, name))
-        return sorted(str(path.relative_to(SCRIPTS.parent.parent)) for path in files)
+    def code(self, script: str, *modules: tuple[str, str]) -> str:
+        """As the function `code`, for the rules."""
+        return code(script, *modules)
 
-    def dataset_code(self, name: str) -> list[str]:
+    def dataset_code(self, name: str) -> str:
         spec = self.config.datasets[name]
         if spec.source == "synth":
             return self.code("synthesize", ("synthesis", spec.plugin), ("engines", self.config.engine.name))
         return self.code("prepare", ("datasets", spec.plugin))
 
-    def fit_code(self, arm: str) -> list[str]:
+    def fit_code(self, arm: str) -> str:
         fit = self.config.arms[arm].fit
         assert fit is not None
         used = self.config.needs(arm).plugins
         return self.code("train", ("methods", fit.method), ("contexts", fit.context.name), *used)
 
-    def generate_code(self, run: Run) -> list[str]:
+    def generate_code(self, run: Run) -> str:
         context = self.config.arms[run.arm].apply.context.name
         return self.code("generate", ("engines", self.config.engine.name), ("contexts", context))
 
-    def score_code(self, run: Run) -> list[str]:
+    def score_code(self, run: Run) -> str:
         context = self.config.arms[run.arm].apply.context.name
         ev = self.config.evals[run.eval]
         scores = [("scores", ref.name) for ref in (ev.score, *ev.describe)]
@@ -337,7 +356,7 @@ class Experiment:
     def chart_inputs(self, chart: str) -> list[str]:
         """The files of the tables that a chart reads, in the chart's order."""
         tables = self.tables()
-        files = [tables[name] for name in plugins.load("charts", chart).TABLES]
+        files = [tables[name] for name in plugins.constant("charts", chart, "TABLES")]
         return [path for entry in files for path in ([entry] if isinstance(entry, str) else entry)]
 
     def chart_params(self, chart: str) -> str:
@@ -345,7 +364,7 @@ class Experiment:
         return canonical(
             {
                 "chart": chart,
-                "tables": {name: tables[name] for name in plugins.load("charts", chart).TABLES},
+                "tables": {name: tables[name] for name in plugins.constant("charts", chart, "TABLES")},
                 "arms": list(self.config.arms),
                 "evals": list(self.config.evals),
             }

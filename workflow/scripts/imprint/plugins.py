@@ -15,6 +15,7 @@ import json
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -30,11 +31,13 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
 
-def names(kind: str) -> list[str]:
+@cache
+def names(kind: str) -> tuple[str, ...]:
     """The plug-ins of a kind, sorted."""
-    return sorted(p.stem for p in (PACKAGE / kind).glob("[a-z]*.py"))
+    return tuple(sorted(p.stem for p in (PACKAGE / kind).glob("[a-z]*.py")))
 
 
+@cache
 def path(kind: str, name: str) -> Path:
     """The file of a plug-in; unknown names raise an error that lists the known ones."""
     known = names(kind)
@@ -45,13 +48,30 @@ def path(kind: str, name: str) -> Path:
     return PACKAGE / kind / f"{name}.py"
 
 
+@cache
 def load(kind: str, name: str) -> ModuleType:
     """Import a plug-in module by kind and name."""
     path(kind, name)
     return importlib.import_module(f"imprint.{kind}.{name}")
 
 
-INFRASTRUCTURE = frozenset({"catalog", "config", "errors", "identity", "plugins", "runtime", "tables", "work"})
+@cache
+def constant(kind: str, name: str, variable: str) -> Any:
+    """A literal of a plug-in, read without importing it: charts import a drawing library that only their jobs need."""
+    for node in ast.parse(path(kind, name).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and variable in {ast.unparse(target) for target in node.targets}:
+            return ast.literal_eval(node.value)
+    raise ImprintError(
+        f"{path(kind, name)} defines no {variable}; docs/architecture.md says what a {kind} module defines"
+    )
+
+
+INFRASTRUCTURE = frozenset(
+    {
+        *("catalog", "config", "errors", "identity", "plugins", "tables", "work"),
+        *("job_record", "local_gpus", "placement", "run_lock", "runtime"),
+    }
+)
 """Modules that carry every job and decide nothing of what it computes: an edit there reruns nothing."""
 
 

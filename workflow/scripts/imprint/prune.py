@@ -42,7 +42,8 @@ def needed(experiment: Experiment) -> set[Path]:
 def unneeded(experiments: list[Experiment]) -> list[Path]:
     """What no experiment needs, sorted. A work folder belongs to the output that it is making."""
     keep = set().union(*(needed(experiment) for experiment in experiments))
-    keep |= {path.with_suffix(".work") for path in keep if path.suffix == ".parquet"}
+    made = [path for path in keep if path.suffix == ".parquet"]
+    keep |= {path.with_suffix(suffix) for path in made for suffix in (".work", ".job.json")}
     places = [(Path("resources/models"), 1), (Path("resources/data"), 1)]
     for experiment in experiments:
         places += [(Path(experiment.results, part), depth) for part, depth in PARTS.items()]

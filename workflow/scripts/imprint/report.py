@@ -188,9 +188,9 @@ def _costs(table: pl.DataFrame) -> list[dict[str, Any]]:
         table.group_by("arm", "stage", "eval", maintain_order=True)
         .agg(
             pl.len().alias("runs"),
-            pl.col("seconds", "cpu_seconds", "tokens").sum(),
-            pl.col("peak_memory_bytes").max(),
-            pl.col("device").unique(maintain_order=True).str.join(", "),
+            pl.col("seconds", "cpu_seconds", "gpu_seconds", "attempts", "tokens").sum(),
+            pl.col("peak_memory_bytes", "peak_gpu_memory_bytes").max(),
+            pl.col("device", "source").unique(maintain_order=True).str.join(", "),
         )
         .to_dicts()
     )

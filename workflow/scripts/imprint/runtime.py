@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+from imprint import job_record, local_gpus
 from imprint.errors import ImprintError
 
 
@@ -52,11 +56,42 @@ def device(choice: str, gpus: int) -> str:
 
 @contextmanager
 def job(snakemake: Any, network: bool = False) -> Iterator[None]:
-    """The frame of every script: environment first, and an `ImprintError` as one message instead of a traceback."""
+    """The frame of every script: environment and GPUs first, and an `ImprintError` as one message instead of a
+    traceback. A job that runs a model (its rule has the resource `device`) leaves a record beside its output."""
     prepare(snakemake.threads, network)
     try:
-        yield
+        with ExitStack() as stack:
+            if device := snakemake.resources.get("device"):
+                gpus = int(snakemake.resources.get("gpu", 0))
+                if device != "cpu" and "SLURM_JOB_ID" not in os.environ:
+                    stack.enter_context(local_gpus.held(max(gpus, int(device == "cuda"))))
+                record = job_record.path_for(Path(snakemake.output[0]))
+                stack.enter_context(job_record.kept(record, gpus, snakemake.threads))
+            yield
     except ImprintError as error:
-        what = " ".join([snakemake.rule, *(f"{key}={value}" for key, value in snakemake.wildcards.items())])
-        print(f"\nimprint: {what}: {error}\n", file=sys.stderr, flush=True)
-        sys.exit(1)
+        _end(snakemake, str(error))
+    except Exception as error:
+        if (why := _unwritable(error, Path(snakemake.output[0]).parent)) is None:
+            raise
+        _end(snakemake, f"{why}; free some space or make it writable, and run again: what was finished is kept")
+
+
+def _unwritable(error: Exception, folder: Path) -> str | None:
+    """That a disk is full, a quota reached or a file system read-only, in words; None for every other error. Torch and
+    safetensors raise errors of their own, without a number, so the disk is looked at too."""
+    number = getattr(error, "errno", None)
+    full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    if not full and number not in (errno.EROFS, errno.EACCES):
+        with suppress(OSError):
+            full = shutil.disk_usage(folder).free < 2**20
+        if not full:
+            return None
+    what = "the disk is full" if full else os.strerror(number or errno.EROFS).lower()
+    return f"{getattr(error, 'filename', None) or folder} cannot be written: {what}"
+
+
+def _end(snakemake: Any, message: str) -> None:
+    """Print what happened in which job, and end the process."""
+    what = " ".join([snakemake.rule, *(f"{key}={value}" for key, value in snakemake.wildcards.items())])
+    print(f"\nimprint: {what}: {message}\n", file=sys.stderr, flush=True)
+    sys.exit(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imprint import config as configs
-from imprint import leakage, strict_yaml
+from imprint import leakage, run_lock, strict_yaml
 from imprint.config import Config
 from imprint.errors import ImprintError
 
@@ -36,15 +36,18 @@ def check_files(argv: list[str]) -> None:
 
 def load_config(workflow: Any) -> Config:
     """The config of this run: the `--configfile`s, else config/config.yaml, with `--config` laid on it. A problem ends
-    the run at once with one message; only the first process of a run looks for leaks, which needs the rows."""
+    the run at once with one message. Only the first process of a run looks for leaks, which needs the rows, and takes
+    the results folder for itself."""
     from snakemake.exceptions import WorkflowError
 
     settings = workflow.config_settings
     files = [Path(path) for path in settings.configfiles] or [configs.DEFAULT]
     try:
         config = configs.load(files, dict(settings.config))
-        if not workflow.remote_exec:
+        if workflow.is_main_process:
             leakage.check(config)
+            if run_lock.changes(sys.argv[1:]):
+                run_lock.hold(config.results.rstrip("/"))
     except ImprintError as error:
         raise WorkflowError(str(error)) from None
     return config

@@ -131,10 +131,14 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("eval", _text),
             ("seconds", _float),
             ("cpu_seconds", _float),
+            ("gpu_seconds", _float),  # seconds times GPUs held, also of attempts that failed
             ("peak_memory_bytes", _int),
+            ("peak_gpu_memory_bytes", _int),
+            ("attempts", _int),
             ("tokens", _int),
             ("tokens_per_second", _float),
             ("device", _text),
+            ("source", _text),  # "slurm" where its accounting knows the job, else "benchmark"
         ]
     ),
     # One row per logged training step and quantity (loss, reward, learning_rate, ...).

@@ -1,0 +1,215 @@
+"""How long the dry run of a large config takes: `python benchmarks/scale.py [ARMS EVALS SEEDS] [--repeats N]`.
+
+A config of 200 arms x 12 evals x 3 seeds (7,200 generate jobs, as many score jobs) is dry-run in a scratch copy of the
+project, in turn with a bare Snakefile: the same jobs, input and output files, written as wildcard rules over plain
+lists, without code inputs, params, resources, benchmarks or config checks. Prints one JSON line: medians of the wall
+seconds, their ratio, and the peak resident memory of each, in MiB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("Snakefile", "rules", "workflow", "config", "resources", "profiles")
+ZERO = "0" * 64
+
+BARE = """
+import json
+from pathlib import Path
+
+plan = json.loads(Path("plan.json").read_text())
+
+
+rule all:
+    input: plan["all"]
+"""
+
+RULE = """
+rule {name}:
+    input: **{{key: (lambda w, key=key: plan["jobs"]["{name}"]["/".join(w)][key]) for key in {keys}}}
+    output: {outputs}
+    wildcard_constraints: arm="|".join(plan["arms"]), eval="|".join(plan["evals"]), seed="[0-9]+"
+    shell: "true"
+"""
+
+
+def config(arms: int, evals: int, seeds: int) -> dict:
+    """Half of the arms are fits of one root on its rows, the other half prompted children of those, each with two
+    controls; every arm takes every eval."""
+    found: dict = {"base": {"model": "tiny"}}
+    for number in range(1, arms):
+        name = f"arm{number:04d}"
+        if number % 2:
+            fit = {"method": "sft", "data": "dialogues", "learning_rate": number * 1e-7}
+            found[name] = {"parent": "base", "fit": fit, "control": ["base"]}
+        else:
+            parent = f"arm{number - 1:04d}"
+            found[name] = {"parent": parent, "apply": {"context": "role_play"}, "control": [parent, "base"]}
+    return {
+        "results": "results/scale",
+        "seeds": list(range(seeds)),
+        "models": {"tiny": {"wheel": "tiny==1.0", "sha256": ZERO}},
+        "datasets": {
+            "dialogues": {"bundled": "dialogues.jsonl"},
+            **{
+                f"set{n:02d}": {"generated": "ifeval_format", "n": 16, "seed": n, "instructions": "all", "part": "test"}
+                for n in range(evals)
+            },
+        },
+        "evals": {
+            # Every eval is sampled, so that the root too runs once per seed: arms x evals x seeds jobs.
+            f"eval{n:02d}": {"dataset": f"set{n:02d}", "score": "ifeval", "temperature": 1.0}
+            for n in range(evals)
+        },
+        "arms": found,
+    }
+
+
+def bare(folder: Path, settings: dict) -> None:
+    """Write the bare Snakefile and its plan: every job of the experiment with its data files, by rule."""
+    sys.path.insert(0, str(ROOT / "workflow/scripts"))
+    from imprint import config as configs
+    from imprint.experiment import Experiment
+
+    os.chdir(ROOT)
+    experiment = Experiment(configs.parse(settings))
+    runs = experiment.runs
+    jobs: dict[str, dict[str, dict[str, list[str]]]] = {
+        "fetch_model": {key: {} for key in experiment.models},
+        "prepare": {name: {"files": experiment.dataset_files(name)} for name in experiment.config.datasets},
+        "train": {
+            f"{arm}/{seed}": {k: experiment.fit_inputs(arm, seed)[k] for k in ("manifests", "datasets")}
+            for method in experiment.methods
+            for arm in experiment.fitted(method)
+            for seed in experiment.config.seeds
+        },
+        "generate": {
+            "/".join(map(str, run)): {
+                "manifests": experiment.chain(run.arm, run.seed),
+                "dataset": [experiment.dataset(experiment.config.evals[run.eval].dataset)],
+            }
+            for run in runs
+        },
+        "score": {
+            "/".join(map(str, run)): {
+                "generations": [experiment.generations(run)],
+                "dataset": [experiment.dataset(experiment.config.evals[run.eval].dataset)],
+            }
+            for run in runs
+        },
+        "check_leakage": {"": {"datasets": experiment.leakage_inputs()}},
+        "summarize": {"": {"scores": [experiment.scores(run) for run in runs]}},
+        "collect": {
+            "": {
+                "manifests": experiment.fitted_manifests(),
+                "generations": [experiment.generations(run) for run in runs],
+            }
+        },
+        "plot": {chart: {"tables": experiment.chart_inputs(chart)} for chart in experiment.config.charts},
+        "report": {
+            "": {
+                **{name: [files] if isinstance(files, str) else files for name, files in experiment.tables().items()},
+                "charts": [f"{experiment.results}/charts/{chart}.svg" for chart in experiment.config.charts],
+            }
+        },
+        "database": {"": {n: [files] if isinstance(files, str) else files for n, files in experiment.tables().items()}},
+    }
+    run = "{arm}/seed{seed}/{eval}.parquet"
+    results = experiment.results
+    outputs = {
+        "fetch_model": ["resources/models/{model}/manifest.json"],
+        "prepare": [f"{results}/datasets/{{dataset}}.parquet"],
+        "train": [f"{results}/arms/{{arm}}/seed{{seed}}/manifest.json"],
+        "generate": [f"{results}/generations/{run}", f"{results}/prompts/{run}"],
+        "score": [f"{results}/scores/{run}"],
+        "check_leakage": [experiment.table("contamination")],
+        "summarize": [experiment.table("summary"), experiment.table("comparisons")],
+        "collect": [experiment.table(name) for name in ("costs", "curves", "synthesis")],
+        "plot": [f"{results}/charts/{{chart}}.svg"],
+        "report": [f"{results}/report.html"],
+        "database": [f"{results}/imprint.duckdb"],
+    }
+    plan = {
+        "all": [f"{results}/report.html", f"{results}/imprint.duckdb"],
+        "jobs": jobs,
+        "arms": list(settings["arms"]),
+    }
+    plan["evals"] = list(settings["evals"])
+    (folder / "plan.json").write_text(json.dumps(plan))
+    rules = [
+        RULE.format(name=name, keys=sorted(next(iter(found.values()))), outputs=", ".join(map(repr, outputs[name])))
+        for name, found in jobs.items()
+    ]
+    (folder / "Snakefile.bare").write_text("\n".join([BARE, *rules]))
+
+
+def dry_run(folder: Path, *arguments: str) -> tuple[float, float, float, int]:
+    """Wall seconds, CPU seconds, peak resident MiB and number of jobs of one dry run."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "-n", "--quiet", "rules", *arguments]
+    start = time.monotonic()
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    text = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.monotonic() - start
+    process.returncode = status
+    total = [line.split()[1] for line in text.splitlines() if line.startswith("total ")]
+    if status != 0 or not total:
+        sys.exit(f"{' '.join(command)} failed:\n{text[-3000:]}")
+    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, int(total[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("size", nargs="*", type=int, default=[200, 12, 3], help="arms, evals, seeds")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    settings = config(*options.size)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "project")
+        folder.mkdir()
+        for part in PARTS:
+            source = ROOT / part
+            skip = shutil.ignore_patterns("__pycache__", "models", "data", "cache", "local")
+            if source.is_dir():
+                shutil.copytree(source, folder / part, ignore=skip)
+            else:
+                shutil.copy2(source, folder / part)
+        (folder / "scale.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+        bare(folder, settings)
+        ours, plain = [], []
+        for _ in range(options.repeats):
+            plain.append(dry_run(folder, "--snakefile", "Snakefile.bare"))
+            ours.append(dry_run(folder, "--configfile", "scale.yaml"))
+    wall, cpu, mib = ([[run[i] for run in runs] for runs in (ours, plain)] for i in range(3))
+    print(
+        json.dumps(
+            {
+                "size": options.size,
+                "jobs": ours[0][3],
+                "bare_jobs": plain[0][3],
+                "seconds": round(statistics.median(wall[0]), 1),
+                "bare_seconds": round(statistics.median(wall[1]), 1),
+                "ratio": round(statistics.median(wall[0]) / statistics.median(wall[1]), 2),
+                "cpu_ratio": round(statistics.median(cpu[0]) / statistics.median(cpu[1]), 2),
+                "mib": round(max(mib[0])),
+                "bare_mib": round(max(mib[1])),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,335 @@
+"""The pipeline on a real Slurm, and what the cluster may do to it. After every fault the tables equal those of a run
+that nothing disturbed, and no job is left in the queue."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mini
+import pico
+import reliability
+import workflow
+from conftest import ROOT, make_project
+from imprint import job_record
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(os.geteuid() != 0, reason="a Slurm for the tests needs root"),
+    pytest.mark.skipif(shutil.which("slurmctld") is None, reason="no Slurm: `make test-slurm` installs it"),
+]
+
+CLUSTER = str(ROOT / "tests/slurm/cluster.sh")
+SITE = {
+    # Jobs of seconds, on two real cores.
+    r"first_look = \d+": "first_look = 8",
+    r"train = dict\(.*\)": "train = dict(gpu=1, threads=1, mem_mb=2500, runtime=10)",
+    r"generate = dict\(.*\)": "generate = dict(gpu=1, threads=1, mem_mb=2500, runtime=10)",
+    r"synthesize = dict\(.*\)": "synthesize = dict(gpu=1, threads=1, mem_mb=2500, runtime=10)",
+    r"tables = dict\(.*\) ": "tables = dict(mem_mb=2000, runtime=10) ",
+    r"account = \"\"": 'account = "tests"',
+    r"gpu_kind = \"\"": 'gpu_kind = "standin"',
+}
+
+
+def site(project: Path, changes: dict[str, str] = SITE) -> Path:
+    """Set the profile's site block, as a site would."""
+    path = project / "profiles/slurm/config.yaml"
+    text = path.read_text()
+    for pattern, value in changes.items():
+        text, count = re.subn(rf"(?m)^(  - ){pattern}", rf"\g<1>{value}", text)
+        assert count == 1, pattern
+    path.write_text(text)
+    return project
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    subprocess.run([CLUSTER, "start"], check=True, timeout=300)
+    yield
+    subprocess.run([CLUSTER, "stop"], check=True, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small experiment without Slurm and without a break; it is also what the faults start from."""
+    folder = site(mini.make(tmp_path_factory.mktemp("unbroken") / "project"))
+    workflow.run(folder)
+    return folder
+
+
+@pytest.fixture
+def project(unbroken: Path, tmp_path: Path) -> Iterator[Path]:
+    """The small experiment with everything made but the fit and what follows from it."""
+    folder = tmp_path / "project"
+    shutil.copytree(unbroken, folder, symlinks=True)
+    for made in ("arms", "tables", "charts", *(f"{part}/instruct" for part in ("generations", "prompts", "scores"))):
+        shutil.rmtree(folder / "results" / made)
+    for file in ("report.html", "imprint.duckdb"):
+        (folder / "results" / file).unlink()
+    yield folder
+    # Of a test that failed: its driver would submit again what is cancelled.
+    subprocess.run([sys.executable, "-m", "imprint.resume"], cwd=folder, env=workflow.environment(), check=True)
+
+
+def slurm(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def queue(project: Path, state: str = "") -> dict[str, str]:
+    """Slurm job id -> comment (rule and wildcards) of this project's jobs in the queue."""
+    rows = (line.split("|") for line in slurm("squeue", "-h", "-o", "%i|%Z|%k|%T").splitlines())
+    return {row[0]: row[2] for row in rows if Path(row[1]) == project and state in row[3]}
+
+
+def accounted(project: Path, rule: str) -> list[dict[str, str]]:
+    """What Slurm's accounting has of this project's jobs of a rule, in the order of submission."""
+    fields = ["JobIDRaw", "State", "ReqMem", "Timelimit", "ReqTRES", "WorkDir", "Comment"]
+    text = slurm("sacct", "-X", "-n", "-P", "-S", "now-1days", "-D", "-o", ",".join(fields))
+    rows = [dict(zip(fields, line.split("|"), strict=True)) for line in text.splitlines()]
+    return [row for row in rows if Path(row["WorkDir"]) == project and row["Comment"].startswith(f"rule_{rule}")]
+
+
+class Run:
+    """A `snakemake --profile slurm` in a project."""
+
+    def __init__(self, project: Path, *arguments: str) -> None:
+        self.project, self.log = project, project / "run.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "snakemake", "--profile", "slurm", "--nocolor", *arguments],
+                cwd=project, env=workflow.environment(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    def training(self) -> str:
+        """Wait until the fit has a checkpoint; returns its Slurm job."""
+        mini.wait(lambda: mini.checkpoints(self.project), "the fit's first checkpoint", process=self.process)
+        return next(number for number, comment in queue(self.project).items() if comment.startswith("rule_train_sft"))
+
+    def end(self, expected: int = 0) -> str:
+        """Wait for the end; returns what was printed."""
+        try:
+            code = self.process.wait(600)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            code = -9
+        text = self.log.read_text()
+        assert code == expected, text[-6000:]
+        return text
+
+
+def ended_well(project: Path, unbroken: Path) -> None:
+    """The same tables, nothing left to do for a plain rerun, and no job left behind."""
+    mini.same(project, unbroken)
+    assert workflow.planned(project) == set()
+    mini.wait(lambda: not queue(project), "an empty queue", 30)
+
+
+def attempts(project: Path) -> list[dict]:
+    return job_record.read(project / "results/arms/instruct/seed0/job.json")
+
+
+def trainer(project: Path) -> int:
+    """The process that trains."""
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cwd").resolve() == project.resolve():
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if re.search(r"\.snakemake/scripts/\S*train\.py", " ".join(words)) and "python" in Path(words[0]).name:
+                    return int(entry.name)
+        except OSError:
+            continue
+    raise AssertionError("nothing trains")
+
+
+def test_the_whole_experiment_runs_on_slurm_with_a_gpu_a_job(tmp_path: Path) -> None:
+    folders = [tmp_path / "slurm", tmp_path / "here"]
+    for folder in folders:
+        make_project(folder)
+        pico.make(folder / "resources/local/pico")
+        text = (ROOT / "tests/pico.yaml").read_text()
+        (folder / "config/config.yaml").write_text(text.replace("batch_size: 4}", "batch_size: 4, device: cpu}"))
+    project = site(folders[0])
+    text = Run(project).end()
+    workflow.run(folders[1])
+    mini.same(project, folders[1])
+    assert not queue(project)
+    for rule, count in (("train_sft", 2), ("generate", 6)):
+        jobs = accounted(project, rule)
+        assert len(jobs) == count
+        assert all("gres/gpu=1" in job["ReqTRES"] for job in jobs), jobs
+    for rule in ("check_leakage", "rearrange"):
+        assert all("gpu" not in job["ReqTRES"] for job in accounted(project, rule))
+    assert not accounted(project, "fetch"), "fetching stays where the run is"
+    for group in ("data", "scores", "tables"):
+        assert len(re.findall(rf"Group job {group}|group_{group}/", text)) >= 1, group
+    assert len(set(re.findall(r"SLURM jobid (\d+)", text))) <= 14, "small jobs share a Slurm job"
+    for record in sorted((project / "results").rglob("*job.json")):
+        (attempt,) = job_record.read(record)
+        if "rearrange" not in str(record) and "datasets" not in record.parts:
+            assert attempt["slurm_job_id"] and attempt["gpus"] == 1 and attempt["device"] == "cpu"
+            assert attempt["cuda_visible_devices"] in ("0", "1")
+    workflow.run(project)
+
+
+def test_a_cancelled_job_is_tried_again(project: Path, unbroken: Path) -> None:
+    run = Run(project)
+    slurm("scancel", run.training())
+    text = run.end()
+    assert "SLURM status is: 'CANCELLED'" in text
+    ended_well(project, unbroken)
+    assert len(attempts(project)) == 2
+    reliability.seen(
+        "`scancel` of a training job",
+        "the run says CANCELLED and submits it again; it goes on from its last checkpoint",
+        "nothing left to do, same tables",
+    )
+
+
+def test_a_retry_asks_for_more_memory(project: Path, unbroken: Path) -> None:
+    workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources={"mem_mb": "450 * attempt ** 2"}))
+    text = Run(project).end()
+    assert "memory" in text.lower()
+    jobs = accounted(project, "train_sft")
+    assert [job["ReqMem"] for job in jobs] == ["450M", "1800M"] and jobs[-1]["State"] == "COMPLETED", jobs
+    ended_well(project, unbroken)
+    reliability.seen(
+        "a job is killed because it takes more memory than it asked for",
+        "it is submitted again with the memory of its next attempt",
+        "nothing left to do, same tables",
+    )
+
+
+def test_retries_end_and_say_why(project: Path, unbroken: Path) -> None:
+    site(project, {r"retries = \d+": "retries = 1"})
+    workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources={"mem_mb": 450}))
+    text = Run(project).end(expected=1)
+    assert len(accounted(project, "train_sft")) == 2
+    assert re.search(r"(?i)exceeded.*memory|oom|memory limit", text), text[-5000:]
+    assert not (project / "results/tables/summary.parquet").exists()
+    assert not queue(project)
+    workflow.edit(project, lambda raw: raw["arms"]["instruct"].pop("resources"))
+    Run(project).end()
+    ended_well(project, unbroken)
+    reliability.seen(
+        "a job fails on every attempt",
+        "after the profile's `retries` the run ends, with the job's log and Slurm's reason on the screen",
+        "same tables, once the cause is removed",
+    )
+
+
+def test_a_retry_asks_for_more_time(project: Path, unbroken: Path) -> None:
+    site(project, {r"train = dict\(.*\)": "train = dict(gpu=1, threads=1, mem_mb=2500, runtime=1)"})
+    run = Run(project)
+    run.training()
+    os.kill(trainer(project), signal.SIGSTOP)  # it hangs; Slurm ends it when its minute is over
+    text = run.end()
+    assert "SLURM status is: 'TIMEOUT'" in text
+    assert [job["Timelimit"] for job in accounted(project, "train_sft")] == ["00:01:00", "00:02:00"]
+    assert len(attempts(project)) == 2
+    ended_well(project, unbroken)
+    reliability.seen(
+        "a job hits its time limit",
+        "the run says TIMEOUT and submits it again with more time; it goes on from its last checkpoint",
+        "nothing left to do, same tables",
+    )
+
+
+def test_a_drained_node(project: Path, unbroken: Path) -> None:
+    node = slurm("sinfo", "-h", "-o", "%n").split()[0]
+    run = Run(project)
+    run.training()
+    slurm("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    try:
+        mini.wait(
+            lambda: (project / "results/arms/instruct/seed0/manifest.json").exists(),
+            "the fit's end",
+            process=run.process,
+        )
+        mini.wait(lambda: queue(project, "PENDING"), "a job that waits for the node", process=run.process)
+    finally:
+        slurm("scontrol", "update", f"nodename={node}", "state=resume")
+    run.end()
+    ended_well(project, unbroken)
+    reliability.seen(
+        "the node is drained while a fit runs",
+        "the fit ends, later jobs wait until a node is there",
+        "nothing left to do, same tables",
+    )
+
+
+def test_a_lost_node(project: Path, unbroken: Path) -> None:
+    node = slurm("sinfo", "-h", "-o", "%n").split()[0]
+    run = Run(project)
+    job = run.training()
+    slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    mini.wait(lambda: job not in queue(project, "RUNNING"), "the job's end", process=run.process)
+    slurm("scontrol", "update", f"nodename={node}", "state=resume")
+    run.end()
+    ended_well(project, unbroken)
+    assert len(attempts(project)) >= 2
+    reliability.seen(
+        "the node goes down under a fit",
+        "Slurm queues the job again, or the run submits it again; it goes on from its last checkpoint",
+        "nothing left to do, same tables",
+    )
+
+
+def test_the_controller_is_restarted(project: Path, unbroken: Path) -> None:
+    run = Run(project)
+    run.training()
+    subprocess.run([CLUSTER, "restart-controller", "10"], check=True, timeout=120)
+    run.end()
+    ended_well(project, unbroken)
+    reliability.seen(
+        "slurmctld is restarted mid-run", "the run goes on asking until it is back", "nothing left to do, same tables"
+    )
+
+
+def test_snakemake_is_killed(project: Path, unbroken: Path) -> None:
+    run = Run(project)
+    job = run.training()
+    os.kill(run.process.pid, signal.SIGKILL)
+    run.process.wait()
+    assert job in queue(project), "the cluster knows nothing of the kill"
+    refused = Run(project).end(expected=1)
+    assert "was killed and has left its lock behind" in refused and "`make resume`" in refused
+    for file in ("Makefile", "requirements.lock"):
+        shutil.copy(ROOT / file, project)
+    (project / ".venv").mkdir()
+    (project / ".venv/made").touch()
+    made = subprocess.run(
+        ["make", "resume", "PROFILE=slurm", f"BIN={Path(sys.executable).parent}"],
+        cwd=project, env=workflow.environment(), capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert f"cancelling Slurm job {job} (rule_train_sft" in made.stdout
+    ended_well(project, unbroken)
+    reliability.seen(
+        "snakemake is killed (SIGKILL)",
+        "its jobs live on; a plain rerun is refused and names `make resume`",
+        "`make resume` cancels them, unlocks and goes on from the checkpoints: same tables",
+    )
+
+
+def test_snakemake_is_interrupted(project: Path, unbroken: Path) -> None:
+    run = Run(project)
+    run.training()
+    os.kill(run.process.pid, signal.SIGINT)
+    run.end(expected=1)
+    mini.wait(lambda: not queue(project), "an empty queue", 60)
+    Run(project).end()
+    ended_well(project, unbroken)
+    reliability.seen(
+        "snakemake is interrupted (Ctrl-C, SIGINT)",
+        "it cancels its jobs",
+        "same tables; the fit goes on from its last checkpoint",
+    )

@@ -1,0 +1,158 @@
+"""Where jobs run: an arm's own resources, GPUs handed out one a job, and the record that a job leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import pico
+import workflow
+from conftest import make_project
+from imprint import config, job_record, local_gpus, placement
+from imprint.errors import ImprintError
+
+GPU = """
+import sys, time
+from imprint import local_gpus
+with local_gpus.held(int(sys.argv[1])) as mine:
+    print(",".join(mine), flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of a machine with three GPUs and lock files of its own."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    return {**os.environ, "PYTHONPATH": str(Path(config.__file__).parent.parent)}
+
+
+def holder(machine: dict[str, str], count: int, seconds: float) -> subprocess.Popen:
+    words = [sys.executable, "-c", GPU, str(count), str(seconds)]
+    return subprocess.Popen(words, env=machine, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_each_job_gets_a_gpu_of_its_own(machine: dict[str, str]) -> None:
+    with (
+        local_gpus.held(1) as first,
+        local_gpus_elsewhere(machine, 1) as second,
+        local_gpus_elsewhere(machine, 1) as third,
+    ):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(first)
+        assert sorted([*first, second, third]) == ["0", "1", "2"]
+
+
+class local_gpus_elsewhere:
+    """The GPUs that another process holds for the length of the block."""
+
+    def __init__(self, machine: dict[str, str], count: int) -> None:
+        self.process = holder(machine, count, 60)
+
+    def __enter__(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def __exit__(self, *args: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def test_a_job_waits_until_enough_are_free_and_a_killed_one_frees_its_own(
+    machine: dict[str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(local_gpus, "POLL", 0.05)
+    with local_gpus_elsewhere(machine, 2):
+        other = holder(machine, 2, 0)
+        time.sleep(0.5)
+        assert other.poll() is None, "it must wait: only one of three is free"
+    out, err = other.communicate(timeout=20)
+    assert len(out.strip().split(",")) == 2
+    assert "waiting for 2 of the GPUs 0, 1, 2" in err
+
+
+def test_more_gpus_than_there_are_is_an_error(machine: dict[str, str]) -> None:
+    with pytest.raises(ImprintError, match=r"gpu=4: this machine has 3 GPU\(s\) \(0, 1, 2\)"), local_gpus.held(4):
+        pass
+
+
+def test_no_gpu_at_all_is_an_error(machine: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ImprintError, match=r"has 0 GPU\(s\); ask for fewer"), local_gpus.held(1):
+        pass
+
+
+def test_a_record_keeps_the_attempts_of_a_job_until_one_ends_well(tmp_path: Path) -> None:
+    path = job_record.path_for(tmp_path / "arms/tuned/seed0/manifest.json")
+    assert path.name == "job.json"
+    for _ in range(2):
+        with pytest.raises(RuntimeError), job_record.kept(path, 2, 4):
+            raise RuntimeError
+    with job_record.kept(path, 2, 4):
+        killed = json.loads(path.read_text())["attempts"][-1]
+        assert "seconds" not in killed, "a job that is killed here leaves an attempt without an end"
+    attempts = job_record.read(path)
+    assert [attempt.get("ended") for attempt in attempts] == [None, None, True]
+    assert all(attempt["gpus"] == 2 and attempt["threads"] == 4 and attempt["seconds"] >= 0 for attempt in attempts)
+    with job_record.kept(path, 1, 4):
+        pass
+    assert len(job_record.read(path)) == 1, "the last attempt had ended well: this is a new run"
+
+
+def test_a_broken_record_is_nothing_to_stop_for(tmp_path: Path) -> None:
+    path = tmp_path / "job.json"
+    path.write_text("{")
+    assert job_record.read(path) == []
+    with job_record.kept(path, 0, 1):
+        pass
+    assert len(job_record.read(path)) == 1
+
+
+def test_an_unknown_resource_is_named() -> None:
+    text = (Path(__file__).parent / "pico.yaml").read_text()
+    raw = yaml.safe_load(text)
+    raw["arms"]["base"]["resources"] = {"memory": 3}
+    raw["models"] = {"pico": {"wheel": "tiny==1.0", "sha256": "0" * 64}}
+    with pytest.raises(ImprintError, match=r"arms\.base\.resources.*memory"):
+        config.parse(raw)
+
+
+OWN = {"gpu": 2, "threads": 3, "mem_mb": "700 * attempt", "slurm_partition": "large"}
+
+
+@pytest.mark.workflow
+def test_an_arms_own_resources_go_before_the_profiles(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    pico.make(project / "resources/local/pico")
+    shutil.copy(Path(__file__).parent / "pico.yaml", project / "config/config.yaml")
+    workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources=OWN))
+    asked = {}
+    for block in workflow.run(project, "-n", "--nocolor", "--profile", "slurm", "--executor", "local").split("\n["):
+        if found := re.search(r"rule (train_sft|generate):.*arm=(\w+)", block, re.DOTALL):
+            threads = re.search(r"threads: (\d+)", block)
+            line = re.search(r"resources: (.*)", block)
+            assert line, block
+            resources = dict(pair.split("=", 1) for pair in line.group(1).split(", "))
+            asked[found.groups()] = {**resources, "threads": threads.group(1) if threads else "1"}
+    for rule in ("train_sft", "generate"):
+        own, other = asked[rule, "instruct"], asked[rule, "shuffled"]
+        assert (own["gpu"], own["mem_mb"], own["slurm_partition"]) == ("2", "700", "large")
+        assert (other["gpu"], other["mem_mb"]) == ("1", "32000") and "slurm_partition" not in other
+        assert own["runtime"] == other["runtime"], "what the arm does not name stays the profile's"
+    refused = workflow.run(project, "-n", "--profile", "profiles/local", check=False)
+    assert "arms.instruct.resources.gpu: found 2, but this profile has 1" in refused
+
+
+def test_what_an_arm_may_ask_for_is_in_the_manual() -> None:
+    manual = (Path(__file__).parent.parent / "config/README.md").read_text()
+    assert all(name in manual for name in placement.KNOWN)

@@ -1,0 +1,69 @@
+"""Where a job runs: the resources that an arm asks for itself go before those of the profile.
+
+A profile speaks of rules (`set-resources: {train_sft: {mem_mb: ...}}`). An arm of another size than the rest says so in
+the config, `resources: {gpu: 4, mem_mb: "200000 * attempt"}`, for its fit and its generation alike. Numbers are taken
+as they are; a text is an expression as in a profile, so that a retry can ask for more. None of it enters an identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+KNOWN = (
+    *("gpu", "gpu_model", "threads", "mem_mb", "runtime", "disk_mb"),
+    *("slurm_partition", "slurm_account", "slurm_extra", "qos", "constraint"),
+)
+"""What an arm may ask for: snakemake's names, and those that its Slurm executor reads."""
+
+
+def place(workflow: Any, arms: Mapping[str, Mapping[str, int | str]]) -> None:
+    """Let `arms` (name -> resources) override the resources of the rules that train and generate. Snakemake has no
+    override finer than a rule, so each resource that some arm names is wrapped after the rules are defined."""
+    from snakemake.resources import Resource
+
+    own = {arm: mapping for arm, mapping in arms.items() if mapping}
+    _refuse_what_is_capped(own, workflow.resource_settings.resources)
+    for rule in workflow.rules if own else ():
+        if rule.name == "generate" or rule.name.startswith("train_"):
+            for key in sorted({key for mapping in own.values() for key in mapping}):
+                name = "_cores" if key == "threads" else key
+                given = {arm: _resource(name, mapping[key]) for arm, mapping in own.items() if key in mapping}
+                rule.resources[name] = Resource(name, _chosen(given, rule.resources.get(name)))
+
+
+def _refuse_what_is_capped(own: Mapping[str, Mapping[str, int | str]], caps: Mapping[str, Any]) -> None:
+    """Snakemake would cut a request to the cap in silence, and the job would run on fewer GPUs than it was made for."""
+    from snakemake.exceptions import WorkflowError
+
+    cap = caps.get("gpu")
+    cap = getattr(cap, "value", cap)
+    for arm, mapping in own.items():
+        wanted = mapping.get("gpu")
+        if isinstance(wanted, int) and isinstance(cap, int) and wanted > cap:
+            raise WorkflowError(
+                f"arms.{arm}.resources.gpu: found {wanted}, but this profile has {cap} (`resources: gpu`); ask for "
+                "fewer, or raise the profile's where there are more"
+            )
+
+
+def _resource(name: str, value: int | str) -> Any:
+    from snakemake.resources import Resource
+
+    return Resource.from_cli_expression(name, value) if isinstance(value, str) else Resource(name, value)
+
+
+def _chosen(given: Mapping[str, Any], fallback: Any) -> Callable[..., Any]:
+    """A resource function in snakemake's signature: the arm's own value, else what the rule has anyway."""
+
+    def value(
+        wildcards: Any, input: Any, attempt: int, rulename: str, async_run: Any, threads: int | None = None
+    ) -> int | str | None:
+        more = {} if threads is None else {"threads": threads}
+        resource = given.get(wildcards.arm, fallback)
+        found: int | str | None = resource.evaluate(
+            wildcards, input=input, attempt=attempt, rulename=rulename, async_run=async_run, **more
+        ).value
+        return found
+
+    return value
