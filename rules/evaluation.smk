@@ -6,13 +6,13 @@ rule generate:
     output:
         generations=f"{RESULTS}/generations/{{arm}}/seed{{seed}}/{{eval}}.parquet",
         prompts=f"{RESULTS}/prompts/{{arm}}/seed{{seed}}/{{eval}}.parquet",
+    benchmark:
+        f"{RESULTS}/benchmarks/generate/{{arm}}.seed{{seed}}.{{eval}}.tsv"
+    resources:
+        device=experiment.config.engine.device,
     params:
         code=lambda w: experiment.generate_code(run_of(w)),
         spec=lambda w: experiment.generate_params(run_of(w)),
-    resources:
-        device=experiment.config.engine.device,
-    benchmark:
-        f"{RESULTS}/benchmarks/generate/{{arm}}.seed{{seed}}.{{eval}}.tsv"
     script:
         "../workflow/scripts/generate.py"
 

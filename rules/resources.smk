@@ -19,10 +19,10 @@ rule fetch_model:
 rule fetch_data:
     output:
         "resources/data/{entry}/{file}",
-    params:
-        spec=lambda w: experiment.catalog_params(w.entry, w.file),
     resources:
         mirror=str(experiment.config.mirror_folder() or ""),
+    params:
+        spec=lambda w: experiment.catalog_params(w.entry, w.file),
     script:
         "../workflow/scripts/fetch_data.py"
 
@@ -32,10 +32,10 @@ rule prepare:
         files=lambda w: experiment.dataset_files(w.dataset),
     output:
         f"{RESULTS}/datasets/{{dataset}}.parquet",
+    wildcard_constraints:
+        dataset=one_of(experiment.datasets(synthesised=False)),
     params:
         code=lambda w: experiment.dataset_code(w.dataset),
         spec=lambda w: experiment.dataset_params(w.dataset),
-    wildcard_constraints:
-        dataset=one_of(experiment.datasets(synthesised=False)),
     script:
         "../workflow/scripts/prepare.py"

@@ -11,15 +11,15 @@ for method in experiment.methods:
             runs=lambda w: experiment.fit_inputs(w.arm, int(w.seed))["runs"],
         output:
             f"{RESULTS}/arms/{{arm}}/seed{{seed}}/manifest.json",
-        params:
-            code=lambda w: experiment.fit_code(w.arm),
-            spec=lambda w: experiment.fit_params(w.arm, int(w.seed)),
+        benchmark:
+            f"{RESULTS}/benchmarks/train/{{arm}}.seed{{seed}}.tsv"
         wildcard_constraints:
             arm=one_of(experiment.fitted(method)),
         priority: 10
         resources:
             device=experiment.config.engine.device,
-        benchmark:
-            f"{RESULTS}/benchmarks/train/{{arm}}.seed{{seed}}.tsv"
+        params:
+            code=lambda w: experiment.fit_code(w.arm),
+            spec=lambda w: experiment.fit_params(w.arm, int(w.seed)),
         script:
             "../workflow/scripts/train.py"
