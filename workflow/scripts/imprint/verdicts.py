@@ -15,9 +15,11 @@ def text(results: str) -> str:
         if row["family"] != "primary":
             continue
         shown = f"{row['arm']} vs {row['control']} on {row['eval']}"
-        if row["difference"] is None:
-            lines.append(f"  {shown}: {row['verdict']}")
-            continue
-        interval = f"{row['difference']:+.3f} [{row['ci_low']:+.3f}, {row['ci_high']:+.3f}]"
-        lines.append(f"  {shown}: {row['verdict']}  {interval}  n={row['n_pairs']}")
+        found = row["verdict"]
+        if row["difference"] is not None:
+            # Two arms that answered all alike have a difference, but no interval.
+            ends = (row["ci_low"], row["ci_high"])
+            interval = "no interval" if None in ends else "[{:+.3f}, {:+.3f}]".format(*ends)
+            found += f"  {row['difference']:+.3f} {interval}  n={row['n_pairs']}"
+        lines.append(f"  {shown}: {found}")
     return "\n".join(["", *lines, f"Report: {results}/report.html   Tables: {results}/imprint.duckdb"])
