@@ -24,7 +24,7 @@ pytestmark = pytest.mark.workflow
 REPORT = {
     "report",
     "database",
-    *(f"plot {chart}" for chart in ("scores", "differences", "instruction_types", "loss_curves")),
+    *(f"plot {chart}" for chart in ("scores", "differences", "instruction_types", "loss_curves", "coefficients")),
 }
 AGGREGATE = {"summarize", "collect", *REPORT}
 CHARTS_OF_SCORES = {"summarize", "database", "report", "plot scores", "plot differences", "plot instruction_types"}
