@@ -28,7 +28,7 @@ lint: .venv/made
 
 # Two processes, a file to each: the workflow tests share one finished run.
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slurm"
+	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/slurm
 
 # A Slurm of one node with stand-in GPUs is started, used and stopped; needs root and, the first time, Debian's mirror.
 test-slurm: .venv/made
