@@ -23,3 +23,7 @@ def test_every_primary_comparison_has_a_line_with_or_without_an_interval(tmp_pat
         "  failed vs base on e1: no data",
     ]
     assert "minor" not in verdicts.text(str(tmp_path))
+
+
+def test_a_run_to_an_earlier_file_has_nothing_to_say(tmp_path: Path) -> None:
+    assert verdicts.text(str(tmp_path)) == ""

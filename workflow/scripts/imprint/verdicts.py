@@ -9,7 +9,10 @@ from imprint import tables
 
 def text(results: str) -> str:
     """The verdict of every comparison of a primary metric, and where the report is."""
-    rows = tables.read(Path(results, "tables", "comparisons.parquet"), "comparisons").to_pylist()
+    path = Path(results, "tables", "comparisons.parquet")
+    if not path.is_file():
+        return ""  # a run that was asked for an earlier file, which has no verdicts yet
+    rows = tables.read(path, "comparisons").to_pylist()
     lines = []
     for row in rows:
         if row["family"] != "primary":
