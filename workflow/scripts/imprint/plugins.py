@@ -81,7 +81,7 @@ _STOP = frozenset(PACKAGE / f"{name}.py" for name in (*INFRASTRUCTURE, "__init__
 @cache
 def imports(path: Path) -> frozenset[Path]:
     """A script or module and the files of the package that it imports, directly or not, but for the infrastructure.
-    These are the inputs that make a rule rerun when its code changes."""
+    Their hashes are params of the job, which make it rerun when its code changes."""
     found, todo = set(), [path]
     while todo:
         here = todo.pop()
