@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imprint.contexts import prior_prompt
 from imprint.engines import Response
 from imprint.errors import ImprintError
-from imprint.synthesis import role_prompts, shuffled_roles
+from imprint.scores.format import well_formed
+from imprint.synthesis import outlines, role_prompts, shuffled_roles
 
 ANSWER = "Stir the pot every five minutes and add salt only at the very end of cooking."
 GOOD = (
@@ -139,3 +141,27 @@ def test_rows_without_a_role_are_named() -> None:
     rows[1]["fields"] = {}
     with pytest.raises(ImprintError, match=rows[1]["example_id"]):
         shuffle(rows)
+
+
+def test_an_outline_has_the_form_that_its_prior_prompt_trains_on() -> None:
+    settings = outlines.Settings.model_validate({"from": "d", "sentences": 2, "words": 3})
+    assert outlines.outlined("Cook it in less water. Chill it! Use a wide pan.", settings) == (
+        "<plan>1. Cook it in 2. Chill it</plan>\n<answer>Cook it in less water. Chill it!</answer>"
+    )
+    source = dialogues(2)
+    source[1]["messages"][1]["content"] = "Write </answer> at the end."
+    made = outlines.rows(settings, {"d": source}, None)
+    assert [row["example_id"] for row in made.rows] == [source[0]["example_id"]]
+    assert [attempt["kept"] for attempt in made.attempts] == [True, False]
+    shown = prior_prompt.target(made.rows[0], prior_prompt.Settings(style="plan"))
+    assert shown[-1] == made.rows[0]["messages"][-1]
+
+
+@given(st.text(min_size=1), st.integers(1, 4), st.integers(1, 6))
+def test_outlines_are_well_formed_or_left_out(answer: str, sentences: int, words: int) -> None:
+    settings = outlines.Settings.model_validate({"from": "d", "sentences": sentences, "words": words})
+    source = dialogues(1)
+    source[0]["messages"][1]["content"] = answer
+    made = outlines.rows(settings, {"d": source}, None)
+    assert all(well_formed(row["messages"][1]["content"], "plan") for row in made.rows)
+    assert len(made.rows) == sum(attempt["kept"] for attempt in made.attempts)
