@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow/scripts")))
 
-from imprint import placement
+from imprint import placement, report_facts
 from imprint.experiment import Experiment, Run
 from imprint.start import load_config
 

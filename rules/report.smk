@@ -23,6 +23,6 @@ rule report:
         f"{RESULTS}/report.html",
     params:
         code=experiment.code("report"),
-        spec=experiment.report_params(),
+        spec=report_facts.params(experiment),
     script:
         "../workflow/scripts/report.py"

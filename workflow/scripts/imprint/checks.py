@@ -1,15 +1,18 @@
-"""Problems of a config that only show when its parts are seen together: missing names, cycles, controls that compare
-nothing, licences not accepted. Leakage between training and evaluation is `imprint.leakage`'s."""
+"""Problems of a config, in words: what does not fit the model, and what only shows when the parts are seen together,
+such as missing names, cycles, controls that compare nothing, licences not accepted. Leakage between training and
+evaluation is `imprint.leakage`'s."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imprint import catalog, plugins
 from imprint.methods import Inputs
+from imprint.references import NAME
 
 if TYPE_CHECKING:
     from imprint.config import Config
@@ -19,6 +22,29 @@ def unknown(where: str, name: str, known: Any, what: str) -> str:
     close = difflib.get_close_matches(str(name), list(known), n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{where}: no {what} named '{name}'; {hint}write one of: {', '.join(known) or '(none are defined)'}"
+
+
+def message(error: Any) -> str:
+    """One pydantic error as path, finding and remedy."""
+    location = [part for part in error["loc"] if part != "[key]"]
+    where = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(str(part) for part in location)) or "the file"
+    found = error.get("input")
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        return f"{where}: unknown key '{location[-1]}'; remove it or write a key of config/README.md"
+    if kind == "missing":
+        return f"{where}: missing; add it (config/README.md says what it is)"
+    if kind == "string_pattern_mismatch":
+        if error["ctx"]["pattern"] == NAME:
+            return (
+                f"{where}: bad name; write lower-case letters, digits and _, at least two characters, "
+                "beginning with a letter and not ending with _"
+            )
+        return f"{where}: found {found!r}, which does not look like {error['ctx']['pattern']}"
+    text = error["msg"].removeprefix("Value error, ")
+    if kind in ("value_error", "assertion_error"):
+        return f"{where}: {text}"
+    return f"{where}: found {found!r:.80}; {text[0].lower()}{text[1:]}".replace("input should be", "write")
 
 
 def problems(config: Config) -> Iterator[str]:

@@ -9,31 +9,26 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     Field,
     SerializeAsAny,
-    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
 )
 
-from imprint import catalog, checks, placement, plugins, strict_yaml
+from imprint import catalog, checks, placement, plugins, references, strict_yaml
 from imprint.errors import ImprintError
 from imprint.methods import Inputs
 from imprint.plugins import Strict
+from imprint.references import ContextRef, Name, ScoreRef
 
 DEFAULT = Path("config/config.yaml")
 BUNDLED = Path("resources/bundled")
-NAME = r"^[a-z][a-z0-9_]*[a-z0-9]$"
-
-Name = Annotated[str, StringConstraints(pattern=NAME, max_length=64)]
 
 
 def _relative(value: str) -> str:
@@ -43,55 +38,6 @@ def _relative(value: str) -> str:
 
 
 Inside = Annotated[str, AfterValidator(_relative)]
-
-
-def _plugged(kind: str, name: Any, rest: dict[str, Any]) -> Strict:
-    """The settings of plug-in `name`, validated by its own `Settings`."""
-    if not isinstance(name, str):
-        raise ValueError(f"found {name!r}; write the name of a {kind} plug-in: {', '.join(plugins.names(kind))}")
-    try:
-        module = plugins.load(kind, name)
-    except ImprintError as error:
-        raise ValueError(str(error)) from None
-    settings: Strict = module.Settings.model_validate(rest)
-    return settings
-
-
-class Plugged(Strict):
-    """A plug-in with its settings, written `name` or `{name: settings}`; a lone value is the first setting."""
-
-    kind: ClassVar[str]
-    name: str = Field(description="module of the plug-in")
-    settings: SerializeAsAny[Strict] = Field(description="its settings")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _parse(cls, raw: Any) -> Any:
-        if isinstance(raw, str):
-            return {"name": raw, "settings": _plugged(cls.kind, raw, {})}
-        if not isinstance(raw, dict) or len(raw) != 1:
-            raise ValueError(f"found {raw!r}; write a name, or one name with its settings: {{name: {{key: value}}}}")
-        ((name, value),) = raw.items()
-        if not isinstance(value, dict):
-            fields = plugins.load(cls.kind, name).Settings.model_fields if name in plugins.names(cls.kind) else {}
-            value = {next(iter(fields), "value"): value}
-        return {"name": name, "settings": _plugged(cls.kind, name, value)}
-
-
-class ContextRef(Plugged):
-    """How an example is put to the model."""
-
-    kind = "contexts"
-
-
-class ScoreRef(Plugged):
-    """How a response is scored."""
-
-    kind = "scores"
-
-
-def _plain() -> ContextRef:
-    return ContextRef.model_validate("plain")
 
 
 class Engine(Strict):
@@ -111,15 +57,8 @@ class Engine(Strict):
     @field_validator("name")
     @classmethod
     def _known(cls, value: str) -> str:
-        _plugin_path("engines", value)
+        references.path("engines", value)
         return value
-
-
-def _plugin_path(kind: str, name: str) -> Path:
-    try:
-        return plugins.path(kind, name)
-    except ImprintError as error:
-        raise ValueError(str(error)) from None
 
 
 class Model(Strict):
@@ -181,7 +120,7 @@ class Dataset(Strict):
                 hint = f"did you mean '{close[0]}'? " if close else ""
                 raise ValueError(f"no catalog entry '{name}'; {hint}write one of: {', '.join(entries)}")
             plugin = entries[name].reader
-        settings = _plugged(kind, plugin, {key: value for key, value in raw.items() if key != source})
+        settings = references.read(kind, plugin, {key: value for key, value in raw.items() if key != source})
         return {"source": source, "name": name, "plugin": plugin, "settings": settings}
 
     def entry(self) -> str | None:
@@ -237,7 +176,7 @@ class FitSpec(Strict):
     """How an arm gets its weights: a method, the context it is trained under, and the method's own keys."""
 
     method: str = Field(description="module in imprint/methods")
-    context: ContextRef = Field(default_factory=_plain, description="how a training row is put to the model")
+    context: ContextRef = Field(default_factory=references.plain, description="how a training row is put to the model")
     settings: SerializeAsAny[Strict] = Field(description="the method's settings")
 
     @model_validator(mode="before")
@@ -247,14 +186,14 @@ class FitSpec(Strict):
             raise ValueError(f"found {raw!r:.80}; write {{method: sft, data: DATASET}}")
         core = {key: raw[key] for key in ("method", "context") if key in raw}
         rest = {key: value for key, value in raw.items() if key not in core}
-        return {**core, "settings": _plugged("methods", raw["method"], rest)}
+        return {**core, "settings": references.read("methods", raw["method"], rest)}
 
 
 class Apply(Strict):
     """How an arm is used; never inherited."""
 
     context: ContextRef = Field(
-        default_factory=_plain, description="how an example is put to the model (module in imprint/contexts)"
+        default_factory=references.plain, description="how an example is put to the model (module in imprint/contexts)"
     )
 
 
@@ -318,7 +257,7 @@ class Config(Strict):
     @classmethod
     def _charts(cls, value: list[str]) -> list[str]:
         for name in value:
-            _plugin_path("charts", name)
+            references.path("charts", name)
         if len(set(value)) != len(value):
             raise ValueError(f"found {value}; each chart may stand once")
         return value
@@ -361,41 +300,12 @@ class Config(Strict):
         return Path(named) if named else None
 
 
-def _name_problem(names: dict[str, Any], kind: str) -> Iterator[str]:
-    for name in names:
-        if not re.match(NAME, str(name)):
-            yield (
-                f"{kind}.{name}: bad name; write lower-case letters, digits and _, at least two characters, "
-                "beginning with a letter and not ending with _"
-            )
-
-
-def _message(error: Any) -> str:
-    """One pydantic error as path, finding and remedy."""
-    location = [part for part in error["loc"] if part != "[key]"]
-    where = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(str(part) for part in location)) or "the file"
-    found = error.get("input")
-    kind = error["type"]
-    if kind == "extra_forbidden":
-        return f"{where}: unknown key '{location[-1]}'; remove it or write a key of config/README.md"
-    if kind == "missing":
-        return f"{where}: missing; add it (config/README.md says what it is)"
-    if kind == "string_pattern_mismatch":
-        if error["ctx"]["pattern"] == NAME:
-            return next(_name_problem({str(location[-1]): None}, ".".join(map(str, location[:-1]))))
-        return f"{where}: found {found!r}, which does not look like {error['ctx']['pattern']}"
-    text = error["msg"].removeprefix("Value error, ")
-    if kind in ("value_error", "assertion_error"):
-        return f"{where}: {text}"
-    return f"{where}: found {found!r:.80}; {text[0].lower()}{text[1:]}".replace("input should be", "write")
-
-
 def parse(raw: dict[str, Any]) -> Config:
     """Validate a mapping; every problem in one `ImprintError`."""
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        lines = dict.fromkeys(_message(item) for item in error.errors(include_url=False))
+        lines = dict.fromkeys(checks.message(item) for item in error.errors(include_url=False))
         raise ImprintError("\n".join(lines)) from None
     problems = list(checks.problems(config))
     if problems:

@@ -7,32 +7,13 @@ reruns that arm and what is built on it.
 
 from __future__ import annotations
 
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from imprint import catalog, plugins, scoring
 from imprint.config import Config
-from imprint.identity import canonical, file_sha256, fingerprint
-
-PACKAGE = plugins.PACKAGE
-SCRIPTS = PACKAGE.parent
-
-
-@cache
-def code(script: str, *modules: tuple[str, str]) -> str:
-    """What a job runs, for its params: a rule's script and its plug-ins, (kind, name), each with the modules that it
-    imports, as canonical JSON of file -> beginning of its sha256. So an edit reruns the job, and undoing it, a `touch`
-    or a fresh checkout does not. (As inputs they would be four fifths of all files that snakemake follows.)"""
-    files = plugins.imports(SCRIPTS / f"{script}.py")
-    for kind, name in modules:
-        files |= plugins.imports(plugins.path(kind, name))
-    return canonical({str(path.relative_to(SCRIPTS.parent.parent)): _beginning(path) for path in files})
-
-
-@cache
-def _beginning(path: Path) -> str:
-    return file_sha256(path)[:12]
+from imprint.identity import canonical, fingerprint
 
 
 class Run(NamedTuple):
@@ -291,9 +272,7 @@ class Experiment:
 
     # Code: what a job runs is one of its params, so that an edit reruns it.
 
-    def code(self, script: str, *modules: tuple[str, str]) -> str:
-        """As the function `code`, for the rules."""
-        return code(script, *modules)
+    code = staticmethod(plugins.code)
 
     def dataset_code(self, name: str) -> str:
         spec = self.config.datasets[name]
@@ -317,7 +296,7 @@ class Experiment:
         scores = [("scores", ref.name) for ref in (ev.score, *ev.describe)]
         return self.code("score", *scores, ("contexts", context))
 
-    # Tables, charts, report
+    # Tables and charts
 
     def catalog_params(self, entry: str, file: str) -> str:
         """Identity of a fetched file: where it is mirrored does not enter it."""
@@ -369,71 +348,3 @@ class Experiment:
                 "evals": list(self.config.evals),
             }
         )
-
-    def report_params(self) -> str:
-        """What the report says of the experiment beside the tables (`imprint.report.Settings`)."""
-        config = self.config
-        return canonical(
-            {
-                "title": "What moved, and what it gained",
-                "folder": self.results,
-                "seeds": config.seeds,
-                "limit": config.limit,
-                "models": [
-                    {
-                        "name": name,
-                        "source": ", ".join(f"{key} {value}" for key, value in self.model_spec(name).items()),
-                        "licence": model.licence,
-                    }
-                    for name, model in sorted(config.models.items())
-                ],
-                "datasets": [
-                    {
-                        "name": name,
-                        "source": f"{spec.source} {spec.name}",
-                        "licence": catalog.load()[entry].licence if (entry := self.entry(name)) else None,
-                    }
-                    for name, spec in sorted(config.datasets.items())
-                ],
-                "evals": [
-                    {
-                        "name": name,
-                        "dataset": ev.dataset,
-                        "score": ev.score.name,
-                        "asks": plugins.load("scores", ev.score.name).ASKS,
-                        "retention": ev.retention,
-                    }
-                    for name, ev in config.evals.items()
-                ],
-                "arms": [
-                    {
-                        "name": name,
-                        "what": self.describe(name),
-                        "control": arm.control,
-                        "transductive": arm.transductive,
-                    }
-                    for name, arm in config.arms.items()
-                ],
-            }
-        )
-
-    def entry(self, dataset: str) -> str | None:
-        """The catalog entry behind a dataset, also when it was synthesised from it."""
-        spec = self.config.datasets[dataset]
-        if spec.source != "synth":
-            return spec.entry()
-        entries = (self.entry(other) for other in self.config.synth_needs(dataset).datasets)
-        return next((entry for entry in entries if entry), None)
-
-    def describe(self, arm: str) -> str:
-        """An arm in a few words, from its config."""
-        spec = self.config.arms[arm]
-        words = [f"model {spec.model}" if spec.model else f"from {spec.parent}"]
-        if spec.fit:
-            trained = f" under the context {spec.fit.context.name}" if spec.fit.context.name != "plain" else ""
-            changed = spec.fit.settings.model_dump(mode="json", exclude_unset=True, by_alias=True)
-            keys = ", ".join(f"{key} {canonical(value)}" for key, value in changed.items())
-            words.append(f"trained by {spec.fit.method}{trained} ({keys})")
-        if spec.apply.context.name != "plain":
-            words.append(f"asked in the context {spec.apply.context.name}")
-        return "; ".join(words)

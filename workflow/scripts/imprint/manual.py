@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from imprint import config, plugins
+from imprint import config, plugins, references
 
 INTRO = """# The config
 
@@ -55,7 +55,7 @@ def type_name(annotation: Any) -> str:
     names = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null", Any: "any"}
     if annotation in names:
         return names[annotation]
-    if isinstance(annotation, type) and issubclass(annotation, config.Plugged):
+    if isinstance(annotation, type) and issubclass(annotation, references.Plugged):
         return "name or {name: settings}"
     return str(getattr(annotation, "__name__", annotation)).lower()
 

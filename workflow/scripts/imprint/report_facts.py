@@ -1,0 +1,78 @@
+"""What the report says of an experiment beside its tables: where everything comes from, and arms in words."""
+
+from __future__ import annotations
+
+from imprint import catalog, plugins
+from imprint.config import Arm, Config
+from imprint.experiment import Experiment
+from imprint.identity import canonical
+
+
+def params(experiment: Experiment) -> str:
+    """The fields of `imprint.report.Settings` that the config decides, as the report job's params."""
+    config = experiment.config
+    return canonical(
+        {
+            "title": "What moved, and what it gained",
+            "folder": experiment.results,
+            "seeds": config.seeds,
+            "limit": config.limit,
+            "models": [
+                {
+                    "name": name,
+                    "source": ", ".join(f"{key} {value}" for key, value in experiment.model_spec(name).items()),
+                    "licence": model.licence,
+                }
+                for name, model in sorted(config.models.items())
+            ],
+            "datasets": [
+                {
+                    "name": name,
+                    "source": f"{spec.source} {spec.name}",
+                    "licence": catalog.load()[found].licence if (found := entry(config, name)) else None,
+                }
+                for name, spec in sorted(config.datasets.items())
+            ],
+            "evals": [
+                {
+                    "name": name,
+                    "dataset": ev.dataset,
+                    "score": ev.score.name,
+                    "asks": plugins.load("scores", ev.score.name).ASKS,
+                    "retention": ev.retention,
+                }
+                for name, ev in config.evals.items()
+            ],
+            "arms": [
+                {
+                    "name": name,
+                    "what": words(arm),
+                    "control": arm.control,
+                    "transductive": arm.transductive,
+                }
+                for name, arm in config.arms.items()
+            ],
+        }
+    )
+
+
+def entry(config: Config, dataset: str) -> str | None:
+    """The catalog entry behind a dataset, also when it was synthesised from it."""
+    spec = config.datasets[dataset]
+    if spec.source != "synth":
+        return spec.entry()
+    entries = (entry(config, other) for other in config.synth_needs(dataset).datasets)
+    return next((found for found in entries if found), None)
+
+
+def words(arm: Arm) -> str:
+    """An arm in a few words, from its config."""
+    said = [f"model {arm.model}" if arm.model else f"from {arm.parent}"]
+    if arm.fit:
+        trained = f" under the context {arm.fit.context.name}" if arm.fit.context.name != "plain" else ""
+        changed = arm.fit.settings.model_dump(mode="json", exclude_unset=True, by_alias=True)
+        keys = ", ".join(f"{key} {canonical(value)}" for key, value in changed.items())
+        said.append(f"trained by {arm.fit.method}{trained} ({keys})")
+    if arm.apply.context.name != "plain":
+        said.append(f"asked in the context {arm.apply.context.name}")
+    return "; ".join(said)
