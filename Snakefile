@@ -5,6 +5,7 @@
 # results/datasets/{dataset}.parquet                       read, generated or synthesised
 # results/arms/{arm}/seed{seed}/manifest.json              weights and curves beside it
 # results/generations/{arm}/seed{seed}/{eval}.parquet      prompts/... has the rendered prompts
+# results/judgements/{arm}/seed{seed}/{eval}.parquet       a judge arm's answers, of evals that name one
 # results/scores/{arm}/seed{seed}/{eval}.parquet
 # results/tables/{summary,comparisons,costs,curves,coefficients,contamination,synthesis}.parquet     results/imprint.duckdb
 # results/charts/{chart}.svg                               results/report.html
@@ -37,4 +38,4 @@ include: "rules/analysis.smk"
 include: "rules/report.smk"
 
 
-placement.place(workflow, {name: arm.resources for name, arm in experiment.config.arms.items()})
+placement.place(workflow, {name: arm.resources for name, arm in experiment.config.arms.items()}, experiment.arm_of)

@@ -30,6 +30,7 @@ rule collect:
         manifests=experiment.fitted_manifests(),
         attempts=[experiment.attempts(name) for name in experiment.datasets(synthesised=True)],
         generations=[experiment.generations(run) for run in experiment.runs],
+        judgements=[experiment.judgements(run) for run in experiment.judged],
     output:
         costs=f"{RESULTS}/tables/costs.parquet",
         curves=f"{RESULTS}/tables/curves.parquet",

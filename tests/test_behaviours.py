@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -10,7 +11,9 @@ from pydantic import ValidationError
 
 from imprint import charts, config, tables
 from imprint.charts import behaviours as chart
-from imprint.scores import behaviours
+from imprint.scores import behaviours, judged_behaviours
+
+CAPTION = Path(__file__).parents[1] / "resources/captions/behaviours.md"
 
 # Text, and the behaviours that a reader sees in it.
 LABELLED = [
@@ -43,7 +46,50 @@ LABELLED = [
     ("For example, 2 is prime.", {"style_examples"}),
     ("As in the first example, we add.", {"style_examples"}),
     ("Let me check: 3 * 4 = 12. That is wrong, so let me try 4 * 4.", {"verification", "backtracking"}),
+    ("The sum is 15. To verify this, count the apples again: 15.", {"verification"}),
+    ("We should confirm that both roots are positive.", {"verification"}),
+    ("The cheque was confirmed by the bank before noon.", set()),
+    ("Actually, the train leaves at nine, not at eight, so the trip takes two hours.", {"backtracking"}),
+    ("I made a mistake in the second line; the sign is negative.", {"backtracking"}),
+    ("The waiter waits by the window and goes back to the kitchen.", set()),
+    ("Part 1: find the radius. Part 2: find the volume.", {"subgoals"}),
+    ("First, let us sort the names. Next, we remove the doubles.", {"subgoals"}),
+    ("The first goal is to isolate x.", {"subgoals"}),
+    ("Of the seven runners, the first one over the line won.", set()),
+    ("Start from the answer: 24 is 6 times 4.", {"backward_chaining"}),
+    ("To reach 100, you would need ten tens.", {"backward_chaining"}),
+    ("He walked backwards out of the room.", set()),
+    ("I wonder whether it is prime. So if it is odd, try 3.", {"style_think"}),
+    ("Plan: add the costs, then divide by four.", {"style_plan"}),
+    ("The plane lands on the plain.", set()),
+    ("import math\nprint(math.pi)", {"style_code"}),
+    ("The dress code asks for a tie.", set()),
+    ("We know that light is faster than sound.", {"style_knowledge"}),
+    ("Mercury is known as quicksilver.", {"style_knowledge"}),
+    ("Do you remember the summer of that year?", set()),
+    ("Fruit, e.g. apples, keeps well in a cool place.", {"style_examples"}),
+    ("<examples>2 + 2 = 4</examples><answer>4</answer>", {"style_examples"}),
+    ("Lead by example, and others will follow.", set()),
+    (
+        "Step 1: recall that 7 is prime. Step 2: check that it divides 42.",
+        {"subgoals", "style_plan", "style_knowledge"},
+    ),
 ]
+
+# What a reader sees and no set phrase gives away: the rules miss it, which is why a judge may be asked as well.
+MISSED = [
+    ("12 / 4 = 3, and the question asks for 3. It fits.", {"verification"}),
+    ("17 is odd. No: it has to be even, so 18.", {"backtracking"}),
+    ("We need the area before the volume. The area is 9.", {"subgoals"}),
+    ("Which two numbers end at 24? 4 and 6. Which give 6? 2 and 3.", {"backward_chaining"}),
+    ("Water boils at 100 degrees, so at 90 it is still liquid.", {"style_knowledge"}),
+]
+
+
+@pytest.mark.parametrize(("text", "seen"), MISSED)
+def test_rules_miss_what_no_set_phrase_gives_away(text, seen):
+    found = behaviours.score({}, text, behaviours.Settings())
+    assert seen and not any(verdict.value for verdict in found)
 
 
 @pytest.mark.parametrize(("text", "seen"), LABELLED)
@@ -74,15 +120,37 @@ def test_an_eval_takes_descriptions_that_judge_nothing():
             config.Eval.model_validate({**raw, **wrong})
 
 
-def test_the_heat_map_shows_shares_with_intervals():
+def test_the_heat_map_tells_rules_and_judge_apart():
     blank = dict.fromkeys(tables.SCHEMAS["summary"].names)
+    shown = {
+        "mean": 0.25,
+        "ci_low": 0.1,
+        "ci_high": 0.5,
+        "n_attempted": 8,
+        "n_scored": 8,
+        "n_unparsed": 0,
+        "n_error": 0,
+    }
+    asked = {"mean": None, "n_attempted": 8, "n_scored": 0, "n_unparsed": 7, "n_error": 1}
+    judged = {"base": {**shown, "mean": 0.75}, "ppe": asked}
     rows = [
-        {**blank, "arm": arm, "eval": "e", "metric": metric, "mean": 0.25, "ci_low": 0.1, "ci_high": 0.5, "n_scored": 8}
+        {**blank, "arm": arm, "eval": "e", "metric": metric, **(judged[arm] if metric.startswith("judged") else shown)}
         for arm in ("base", "ppe")
-        for metric in (*behaviours.METRICS, "prompt_strict")
+        for metric in (*behaviours.METRICS, *judged_behaviours.METRICS, "prompt_strict")
     ]
     table = pl.DataFrame(rows, infer_schema_length=None)
     text = charts.svg(chart.chart({"summary": table}, ["base", "ppe"], ["e"]))
-    assert text.count(">0.10 to 0.50<") == 18 and "backward chaining" in text and "prompt_strict" not in text
-    assert chart.facts({"summary": table}) == {"arms": 2, "fewest": 8}
+    assert text.count(">0.10 to 0.50<") == 27 and text.count(">0.75<") == 9 and text.count(">none scored<") == 9
+    assert text.count(", by rules<") == text.count(", by judge<") == 9
+    assert ">backward chaining, by rules<" in text and "prompt_strict" not in text
+    facts = {"arms": 2, "fewest": 8, "asked": 144, "unparsed": 63, "failed": 9, "unjudged": False}
+    assert chart.facts({"summary": table}) == facts
+    assert "144 questions, of which 63" in charts.caption(CAPTION, facts)
+    none = table.with_columns(n_attempted=pl.when(pl.col("metric").str.starts_with("judged")).then(0).otherwise(8))
+    assert chart.facts({"summary": none})["unjudged"]
+    assert ">not judged<" in charts.svg(chart.chart({"summary": none}, ["base", "ppe"], ["e"]))
+    only = table.filter(~pl.col("metric").str.starts_with("judged"))
+    assert "by judge" not in charts.svg(chart.chart({"summary": only}, ["base", "ppe"], ["e"]))
+    assert "judge" not in charts.caption(CAPTION, chart.facts({"summary": only}))
     assert chart.chart({"summary": table.head(0)}, ["base"], ["e"]) is None
+    assert chart.ROWS.keys() == {*behaviours.METRICS, *judged_behaviours.METRICS}

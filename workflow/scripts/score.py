@@ -11,4 +11,5 @@ with runtime.job(snakemake):
         dataset=Path(snakemake.input.dataset),
         spec=json.loads(snakemake.params.spec),
         out=Path(snakemake.output[0]),
+        judgements=next(map(Path, snakemake.input.judgements), None),
     )

@@ -1,8 +1,8 @@
 """Scores in, statistics out: one summary row per arm x eval x metric, one comparison row per arm x control x eval x
 metric. Plain data only, so it runs without torch and without the models.
 
-Rows that could not be scored (value null) never count as 0: they are counted in `n_error` and take their pair out of
-every comparison. The arms, evals and metrics come from the config, never from what happens to be in the scores, so
+Rows that could not be scored (value null) never count as 0: they are counted and take their pair out of every
+comparison. The arms, evals and metrics come from the config, never from what happens to be in the scores, so
 that an arm whose every response failed still has its rows.
 """
 
@@ -25,15 +25,17 @@ Arms = Mapping[str, Sequence[str]]  # arm -> the evals it runs, both in the orde
 Row = dict[str, Any]
 
 _KEY = ("arm", "seed", "eval", "example_id", "sample", "metric", "item")
-_STATUSES = ("scored", "unparsed", "error")
+_NULL = ("error", "unjudged")  # the statuses without a value; "unparsed" may have one
 
 
 def summarize(scores: pl.DataFrame | pa.Table, arms: Arms, metrics: Metrics) -> list[Row]:
     """Rows of table `summary`, all seeds and samples of a run together.
 
-    `n_attempted` counts the rows of the metric (= n_scored + n_error), `n_unparsed` and `n_truncated` are parts of
-    `n_scored`, `n_examples` counts examples. `mean` and its interval leave unscored rows out. Raises ImprintError for
-    scores that are inconsistent or of a metric that `metrics` does not know.
+    `n_attempted` counts the rows of the metric but those that no judge was there for, `n_scored` those with a value,
+    `n_error` those whose engine failed, `n_unparsed` the answers that could not be read (a part of `n_scored`, but a
+    judge's have no value), `n_truncated` is a part of `n_scored`, `n_examples` counts examples. `mean` and its interval
+    leave rows without a value out. Raises ImprintError for scores that are inconsistent or of a metric that `metrics`
+    does not know.
     """
     frame = _checked(scores, metrics)
     parts: dict[tuple[Any, ...], pl.DataFrame] = dict(frame.partition_by("arm", "eval", "metric", as_dict=True))
@@ -51,10 +53,10 @@ def summarize(scores: pl.DataFrame | pa.Table, arms: Arms, metrics: Metrics) -> 
                 "primary": primary,
                 "direction": direction,
                 "n_examples": run["example_id"].n_unique(),
-                "n_attempted": len(run),
+                "n_attempted": int((run["status"] != "unjudged").sum()),
                 "n_scored": len(scored),
-                "n_error": len(run) - len(scored),
-                "n_unparsed": int((scored["status"] == "unparsed").sum()),
+                "n_error": int((run["status"] == "error").sum()),
+                "n_unparsed": int((run["status"] == "unparsed").sum()),
                 "n_truncated": int(scored["truncated"].fill_null(False).sum()),
                 "mean": _rounded(estimate.mean),
                 "se": _rounded(estimate.se),
@@ -137,8 +139,9 @@ def _checked(scores: pl.DataFrame | pa.Table, metrics: Metrics) -> pl.DataFrame:
     for name, metric in sorted(set(frame.select("eval", "metric").unique().rows()) - known):
         raise ImprintError(f"the scores hold metric '{metric}' of eval '{name}', which its score module does not name")
     wrong = frame.filter(
-        ~pl.col("status").is_in(_STATUSES)
-        | ((pl.col("status") == "error") != pl.col("value").is_null())
+        ~pl.col("status").is_in(("scored", "unparsed", *_NULL))
+        | ((pl.col("status") == "scored") & pl.col("value").is_null())
+        | (pl.col("status").is_in(_NULL) & pl.col("value").is_not_null())
         | ~pl.col("value").is_finite().fill_null(True)
     )
     if len(wrong):
@@ -146,7 +149,7 @@ def _checked(scores: pl.DataFrame | pa.Table, metrics: Metrics) -> pl.DataFrame:
         raise ImprintError(
             f"eval '{row['eval']}', arm '{row['arm']}', example {row['example_id']}, metric '{row['metric']}': "
             f"value {row['value']} with status '{row['status']}'; write a finite value with 'scored' or 'unparsed', "
-            "null with 'error'"
+            "null with 'error' or 'unjudged'"
         )
     twice = frame.filter(frame.select(_KEY).is_duplicated())
     if len(twice):

@@ -74,6 +74,8 @@ def problems(config: Config) -> Iterator[str]:
     for name, ev in config.evals.items():
         if ev.dataset not in config.datasets:
             yield unknown(f"evals.{name}.dataset", ev.dataset, config.datasets, "dataset")
+        if ev.judge is not None and ev.judge not in config.arms:
+            yield unknown(f"evals.{name}.judge", ev.judge, config.arms, "arm")
     for name, arm in config.arms.items():
         where = f"arms.{name}"
         if arm.model is not None and arm.model not in config.models:

@@ -145,6 +145,9 @@ class Eval(Strict):
     describe: list[ScoreRef] = Field(
         [], description="further scores of the same responses, which describe them and enter no verdict (behaviours)"
     )
+    judge: str | None = Field(
+        None, description="arm that answers the questions of judged scores; null leaves their metrics null"
+    )
     max_new_tokens: int = Field(160, ge=1, le=131072, description="tokens a response may have; cut ones are counted")
     samples: int = Field(1, ge=1, le=1024, description="responses per example; more than 1 needs a temperature")
     temperature: float = Field(0.0, ge=0, le=10, description="0 is greedy")
@@ -163,7 +166,19 @@ class Eval(Strict):
             if ref.name in seen:
                 raise ValueError(f"describe: '{ref.name}' stands twice; write each score once")
             seen.add(ref.name)
+        if self.judge is not None and not self.questions():
+            judged = [name for name in plugins.names("scores") if hasattr(plugins.load("scores", name), "QUESTIONS")]
+            raise ValueError(f"judge: no score of this eval asks one; add one to `describe`: {', '.join(judged)}")
         return self
+
+    def questions(self) -> dict[str, dict[str, Any]]:
+        """What its judged scores ask: score -> questions and the longest answer in tokens."""
+        modules = {ref.name: plugins.load("scores", ref.name) for ref in (self.score, *self.describe)}
+        return {
+            name: {"questions": module.QUESTIONS, "max_new_tokens": module.ANSWER_TOKENS}
+            for name, module in modules.items()
+            if hasattr(module, "QUESTIONS")
+        }
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Eval:
@@ -209,7 +224,7 @@ class Arm(Strict):
     transductive: bool = Field(False, description="may be trained on rows of an eval; stamped on its results")
     resources: dict[Literal[placement.KNOWN], int | str] = Field(  # type: ignore[valid-type]
         {},
-        description="what its fit and its generation need, before the profile's: "
+        description="what the jobs that load its weights need, before the profile's: "
         f'{", ".join(placement.KNOWN)}; a text is an expression ("32000 * attempt"); never enters its identity',
     )
 

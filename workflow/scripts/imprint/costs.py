@@ -22,6 +22,8 @@ from imprint import job_record, tables
 from imprint.identity import read_json
 
 MIB = 1024**2
+STAGES = {"generate": "generations", "judge": "judgements"}
+"""The stages that run a model on the examples of an eval, and the tables that hold their tokens."""
 
 
 def benchmark(path: Path) -> dict[str, Any]:
@@ -135,13 +137,14 @@ def run(*, spec: dict[str, Any], manifests: list[Path], attempts: list[Path], ou
         made = {"tokens": manifest["metrics"].get("tokens"), "device": manifest["device"]}
         rows.append({"arm": arm, "seed": seed, "stage": "train", "eval": None, **times, **made})
         records.append(job_record.read(job_record.path_for(path)))
-    for arm, seed, ev in spec["runs"]:
-        path = results / "generations" / arm / f"seed{seed}" / f"{ev}.parquet"
-        times = benchmark(results / "benchmarks/generate" / f"{arm}.seed{seed}.{ev}.tsv")
-        tokens = pc.sum(tables.read(path, "generations")["response_tokens"]).as_py() or 0
+    runs = [(stage, table, run) for stage, table in STAGES.items() for run in spec[stage]]
+    for stage, table, (arm, seed, ev) in runs:
+        path = results / table / arm / f"seed{seed}" / f"{ev}.parquet"
+        times = benchmark(results / "benchmarks" / stage / f"{arm}.seed{seed}.{ev}.tsv")
+        tokens = pc.sum(tables.read(path, table)["response_tokens"]).as_py() or 0
         record = job_record.read(job_record.path_for(path))
         made = {"tokens": tokens, "device": record[-1].get("device") if record else None}
-        rows.append({"arm": arm, "seed": seed, "stage": "generate", "eval": ev, **times, **made})
+        rows.append({"arm": arm, "seed": seed, "stage": stage, "eval": ev, **times, **made})
         records.append(record)
     slurm = accounting(str(a["slurm_job_id"]) for record in records for a in record if a.get("slurm_job_id"))
     for row, record in zip(rows, records, strict=True):

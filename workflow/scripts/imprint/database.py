@@ -11,7 +11,7 @@ from imprint import tables
 from imprint.errors import ImprintError
 from imprint.identity import atomic
 
-VIEWS = ("datasets", "prompts", "generations", "scores")
+VIEWS = ("datasets", "prompts", "generations", "judgements", "scores")
 
 # Each comparison with the two means that it compares.
 VERDICTS = """

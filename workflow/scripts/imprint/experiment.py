@@ -212,6 +212,37 @@ class Experiment:
             }
         )
 
+    @cached_property
+    def judged(self) -> list[Run]:
+        """The runs that a judge is asked about."""
+        return [run for run in self.runs if self.config.evals[run.eval].judge]
+
+    def judgements(self, run: Run) -> str:
+        return f"{self.results}/judgements/{run.arm}/seed{run.seed}/{run.eval}.parquet"
+
+    def judge_chain(self, ev: str) -> list[str]:
+        """As a synthesis teacher, a judge uses the first seed."""
+        judge = self.config.evals[ev].judge
+        return self.chain(judge, self.config.seeds[0]) if judge else []
+
+    def arm_of(self, rule: str, wildcards: Any) -> str:
+        """The arm whose weights a job loads: a judge's, a teacher's, or the one that it is named after."""
+        if rule == "judge":
+            return str(self.config.evals[wildcards.eval].judge)
+        return self.config.synth_needs(wildcards.dataset).arms[0] if rule == "synthesize" else str(wildcards.arm)
+
+    def judge_params(self, run: Run) -> str:
+        ev = self.config.evals[run.eval]
+        return canonical(
+            {
+                **run._asdict(),
+                "judge": ev.judge,
+                "questions": ev.questions(),
+                "limit": self.config.limit,
+                "engine": self._engine,
+            }
+        )
+
     def score_params(self, run: Run) -> str:
         return canonical(
             {
@@ -290,6 +321,10 @@ class Experiment:
         context = self.config.arms[run.arm].apply.context.name
         return self.code("generate", ("engines", self.config.engine.name), ("contexts", context))
 
+    def judge_code(self) -> str:
+        """Without the scores that ask: their questions are params, and how they read answers changes none."""
+        return self.code("judge", ("engines", self.config.engine.name))
+
     def score_code(self, run: Run) -> str:
         context = self.config.arms[run.arm].apply.context.name
         ev = self.config.evals[run.eval]
@@ -313,7 +348,10 @@ class Experiment:
         ]
 
     def collect_params(self) -> str:
-        return canonical({"results": self.results, "runs": [list(run) for run in self.runs]})
+        runs = {"generate": self.runs, "judge": self.judged}
+        return canonical(
+            {"results": self.results, **{stage: [list(run) for run in some] for stage, some in runs.items()}}
+        )
 
     TABLES = ("summary", "comparisons", "costs", "curves", "coefficients", "contamination", "synthesis")
 
@@ -329,6 +367,7 @@ class Experiment:
             "datasets": [self.dataset(name) for name in sorted(datasets | set(self.datasets(synthesised=True)))],
             "prompts": [self.prompts(run) for run in self.runs],
             "generations": [self.generations(run) for run in self.runs],
+            "judgements": [self.judgements(run) for run in self.judged],
             "scores": [self.scores(run) for run in self.runs],
         }
 

@@ -1,8 +1,9 @@
 """Where a job runs: the resources that an arm asks for itself go before those of the profile.
 
 A profile speaks of rules (`set-resources: {train_sft: {mem_mb: ...}}`). An arm of another size than the rest says so in
-the config, `resources: {gpu: 4, mem_mb: "200000 * attempt"}`, for its fit and its generation alike. Numbers are taken
-as they are; a text is an expression as in a profile, so that a retry can ask for more. None of it enters an identity.
+the config, `resources: {gpu: 4, mem_mb: "200000 * attempt"}`, for its fit, its generation, and where it teaches or
+judges. Numbers are taken as they are; a text is an expression as in a profile, so that a retry can ask for more. None
+of it enters an identity.
 """
 
 from __future__ import annotations
@@ -16,20 +17,22 @@ KNOWN = (
 )
 """What an arm may ask for: snakemake's names, and those that its Slurm executor reads."""
 
+ArmOf = Callable[[str, Any], str]  # rule and wildcards -> the arm whose weights the job loads
 
-def place(workflow: Any, arms: Mapping[str, Mapping[str, int | str]]) -> None:
-    """Let `arms` (name -> resources) override the resources of the rules that train and generate. Snakemake has no
-    override finer than a rule, so each resource that some arm names is wrapped after the rules are defined."""
+
+def place(workflow: Any, arms: Mapping[str, Mapping[str, int | str]], arm_of: ArmOf) -> None:
+    """Let `arms` (name -> resources) override the resources of the rules that run a model. Snakemake has no override
+    finer than a rule, so each resource that some arm names is wrapped after the rules are defined."""
     from snakemake.resources import Resource
 
     own = {arm: mapping for arm, mapping in arms.items() if mapping}
     _refuse_what_is_capped(own, workflow.resource_settings.resources)
     for rule in workflow.rules if own else ():
-        if rule.name == "generate" or rule.name.startswith("train_"):
+        if rule.name in ("generate", "judge", "synthesize") or rule.name.startswith("train_"):
             for key in sorted({key for mapping in own.values() for key in mapping}):
                 name = "_cores" if key == "threads" else key
                 given = {arm: _resource(name, mapping[key]) for arm, mapping in own.items() if key in mapping}
-                rule.resources[name] = Resource(name, _chosen(given, rule.resources.get(name)))
+                rule.resources[name] = Resource(name, _chosen(given, rule.resources.get(name), arm_of))
 
 
 def _refuse_what_is_capped(own: Mapping[str, Mapping[str, int | str]], caps: Mapping[str, Any]) -> None:
@@ -53,14 +56,14 @@ def _resource(name: str, value: int | str) -> Any:
     return Resource.from_cli_expression(name, value) if isinstance(value, str) else Resource(name, value)
 
 
-def _chosen(given: Mapping[str, Any], fallback: Any) -> Callable[..., Any]:
+def _chosen(given: Mapping[str, Any], fallback: Any, arm_of: ArmOf) -> Callable[..., Any]:
     """A resource function in snakemake's signature: the arm's own value, else what the rule has anyway."""
 
     def value(
         wildcards: Any, input: Any, attempt: int, rulename: str, async_run: Any, threads: int | None = None
     ) -> int | str | None:
         more = {} if threads is None else {"threads": threads}
-        resource = given.get(wildcards.arm, fallback)
+        resource = given.get(arm_of(rulename, wildcards), fallback)
         found: int | str | None = resource.evaluate(
             wildcards, input=input, attempt=attempt, rulename=rulename, async_run=async_run, **more
         ).value

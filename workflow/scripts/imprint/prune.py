@@ -16,7 +16,8 @@ from imprint.errors import ImprintError
 from imprint.experiment import Experiment
 
 # Folders under a results folder, and how deep their entries lie.
-PARTS = {"arms": 2, "generations": 3, "prompts": 3, "scores": 3, "datasets": 1, "charts": 1, "benchmarks": 2}
+PARTS = {"arms": 2, "datasets": 1, "charts": 1, "benchmarks": 2}
+PARTS |= dict.fromkeys(("generations", "prompts", "judgements", "scores"), 3)
 
 
 def needed(experiment: Experiment) -> set[Path]:
@@ -30,6 +31,9 @@ def needed(experiment: Experiment) -> set[Path]:
     for run in experiment.runs:
         keep |= {Path(experiment.generations(run)), Path(experiment.prompts(run)), Path(experiment.scores(run))}
         keep.add(root / "benchmarks/generate" / f"{run.arm}.seed{run.seed}.{run.eval}.tsv")
+    for run in experiment.judged:
+        keep.add(Path(experiment.judgements(run)))
+        keep.add(root / "benchmarks/judge" / f"{run.arm}.seed{run.seed}.{run.eval}.tsv")
     for path in experiment.fitted_manifests():
         manifest = Path(path)
         keep.add(root / "benchmarks/train" / f"{manifest.parts[-3]}.{manifest.parts[-2]}.tsv")

@@ -47,6 +47,8 @@ class Term(Strict):
             raise ValueError(str(error)) from None
         if module.ASKS != "generate":
             raise ValueError(f"'{name}' scores options, not text; write a score of responses")
+        if hasattr(module, "QUESTIONS"):
+            raise ValueError(f"'{name}' asks a judge, which no reward can wait for; write a score by rules")
         if (metric or module.PRIMARY) not in module.METRICS:
             raise ValueError(f"'{name}' has no metric '{metric}'; write one of: {', '.join(module.METRICS)}")
         if not isinstance(given, dict):

@@ -26,7 +26,9 @@ def verdicts(name: str, row: dict[str, Any]) -> dict[str, Any]:
     module = plugins.load("scores", name)
     if "response" not in row:
         raise ImprintError('has no field "response"; add the text that is to be scored')
-    given = {key: value for key, value in row.items() if key not in ("response", "messages", "fields", "strata")}
+    given = {
+        key: value for key, value in row.items() if key not in ("response", "answers", "messages", "fields", "strata")
+    }
     example = {
         "example_id": str(row.get("key", row.get("example_id", ""))),
         "messages": row.get("messages") or [{"role": "user", "content": row.get("prompt", "")}],
@@ -38,7 +40,9 @@ def verdicts(name: str, row: dict[str, Any]) -> dict[str, Any]:
         response = [Option(**option) for option in response]
     elif not isinstance(response, str):
         raise ImprintError(f'the field "response" holds {type(response).__name__}; write text')
-    found: list[Verdict] = module.score(example, response, module.Settings())
+    # A judged score reads a judge's answers, which a row may bring along; without them its metrics are null.
+    answers = [row.get("answers", {})] if hasattr(module, "QUESTIONS") else []
+    found: list[Verdict] = module.score(example, response, module.Settings(), *answers)
     out: dict[str, Any] = {key: row[key] for key in ("key", "example_id") if key in row}
     labels: dict[int, str | None] = {}
     for verdict in found:

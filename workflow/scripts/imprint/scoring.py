@@ -17,9 +17,10 @@ OF_RESPONSES = {"response_tokens": 0, "delimiter_missing": 0}
 context looks for (`[Answer]`, say) was missing, so that the whole text was scored."""
 
 
-def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path) -> None:
+def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path, judgements: Path | None = None) -> None:
     """Write the scores of one generations file: `spec["score"]`, and those of `describe`. An example whose response
-    errored gives one row a metric, with a null value and status "error"."""
+    errored gives one row a metric, with a null value and status "error"; so do, with status "unjudged", the metrics of
+    a judged score where there are no judgements."""
     scores = []
     for ref in (spec["score"], *spec.get("describe", ())):
         scores.append((plugins.load("scores", ref["name"]), plugins.settings("scores", ref["name"], ref["settings"])))
@@ -34,6 +35,7 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path) ->
             responses[row["example_id"], 0 if module.ASKS == "loglikelihood" else row["sample"]].append(row)
     if {example for example, _ in responses} != set(examples):
         raise ImprintError(f"{generations} does not hold the rows of {dataset}; delete it and run again")
+    judged = None if judgements is None else _answers(judgements)
     rows = []
     for (example_id, sample), found in responses.items():
         fixed = {key: spec[key] for key in ("arm", "seed", "eval")} | {
@@ -47,8 +49,7 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path) ->
                 *(metric for each, _ in scores for metric in each.METRICS),
                 *(OF_RESPONSES if module.ASKS == "generate" else ()),
             ]
-            blank = {"item": None, "item_label": None, "value": None, "status": "error"}
-            rows += [{**fixed, **blank, "metric": metric} for metric in names]
+            rows += [{**fixed, **_blank(metric, "error")} for metric in names]
             continue
         verdicts: list[Verdict]
         if module.ASKS == "loglikelihood":
@@ -58,11 +59,15 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path) ->
         else:
             whole = found[0]["response"]
             text, complete = context.answer(whole, context_settings) if hasattr(context, "answer") else (whole, True)
-            verdicts = [
-                verdict
-                for each, given in scores
-                for verdict in each.score(examples[example_id], whole if _reads_all(each) else text, given)
-            ]
+            verdicts = []
+            for (each, given), ref in zip(scores, (spec["score"], *spec.get("describe", ())), strict=True):
+                asked = (examples[example_id], whole if _reads_all(each) else text, given)
+                if not hasattr(each, "QUESTIONS"):
+                    verdicts += each.score(*asked)
+                elif judged is None:
+                    rows += [{**fixed, **_blank(metric, "unjudged")} for metric in each.METRICS]
+                else:
+                    verdicts += each.score(*asked, judged.get((example_id, sample, ref["name"]), {}))
             verdicts += [
                 Verdict("response_tokens", float(found[0]["response_tokens"])),
                 Verdict("delimiter_missing", float(not complete)),
@@ -71,9 +76,21 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path) ->
     tables.write(out, "scores", rows)
 
 
+def _answers(path: Path) -> dict[tuple[str, int, str], dict[str, str | None]]:
+    """(example, sample, score) -> question -> the judge's answer; None where the judge's engine failed."""
+    found: dict[tuple[str, int, str], dict[str, str | None]] = {}
+    for row in tables.read(path, "judgements").to_pylist():
+        found.setdefault((row["example_id"], row["sample"], row["score"]), {})[row["question"]] = row["answer"]
+    return found
+
+
 def _reads_all(module: Any) -> bool:
     """Whether a score judges the whole response, and not just what the arm's context takes for the answer."""
     return getattr(module, "READS", "answer") == "response"
+
+
+def _blank(metric: str, status: str) -> dict[str, Any]:
+    return {"metric": metric, "item": None, "item_label": None, "value": None, "status": status}
 
 
 def _columns(verdict: Verdict) -> dict[str, Any]:

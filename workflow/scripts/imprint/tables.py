@@ -62,8 +62,23 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("error", _text),
         ]
     ),
-    # One row per example x sample x metric x item. `value` is null where nothing could be scored; status is
-    # "scored", "unparsed" (value 0) or "error" (value null).
+    # One row per response x question that a judge was asked; answer is null where its engine failed, which error says.
+    "judgements": pa.schema(
+        [
+            *_run,
+            ("example_id", _text),
+            ("sample", _int),
+            ("score", _text),
+            ("question", _text),
+            ("judge", _text),
+            ("answer", _text),
+            ("response_tokens", _int),
+            ("error", _text),
+        ]
+    ),
+    # One row per example x sample x metric x item. `value` is null where nothing could be scored; status is "scored",
+    # "unparsed" (value 0 for a response without an answer, null for a judge's), "error" (value null: the engine failed)
+    # or "unjudged" (value null: the eval has no judge).
     "scores": pa.schema(
         [
             *_run,
@@ -122,7 +137,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("verdict", _text),
         ]
     ),
-    # One row per arm x seed x stage ("train", "generate" with the eval's name, ...).
+    # One row per arm x seed x stage ("train", or "generate" and "judge" with the eval's name).
     "costs": pa.schema(
         [
             ("arm", _text),

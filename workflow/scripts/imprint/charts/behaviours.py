@@ -9,13 +9,20 @@ import altair as alt
 import polars as pl
 
 from imprint import charts
-from imprint.scores.behaviours import METRICS
+from imprint.scores import behaviours, judged_behaviours
 
 TABLES = ("summary",)
 CAPTION = "behaviours.md"
 
 CELL_WIDTH = 92
 CELL_HEIGHT = 34
+
+# Each behaviour as the rules see it, and below that as a judge does.
+ROWS = {
+    metric: f"{name.replace('_', ' ')}, {by}"
+    for name in behaviours.METRICS
+    for metric, by in ((name, "by rules"), (f"judged_{name}", "by judge"))
+}
 
 
 def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Sequence[str]) -> Any | None:
@@ -33,20 +40,21 @@ def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Sequen
 
 
 def _shares(summary: pl.DataFrame) -> pl.DataFrame:
-    return summary.filter(pl.col("metric").is_in(list(METRICS)) & pl.col("mean").is_not_null())
+    return summary.filter(pl.col("metric").is_in(list(ROWS)))
 
 
 def _panel(rows: pl.DataFrame, name: str, shown: list[str]) -> Any:
     values = [
         {
             "arm": row["arm"],
-            "behaviour": row["metric"].replace("_", " "),
+            "behaviour": ROWS[row["metric"]],
             "share": row["mean"],
             "interval": f"{row['ci_low']:.2f} to {row['ci_high']:.2f}" if row["ci_low"] is not None else "",
+            "missing": "none scored" if row["n_attempted"] else "not judged",
         }
         for row in rows.to_dicts()
     ]
-    order = [metric.replace("_", " ") for metric in METRICS]
+    order = [label for metric, label in ROWS.items() if metric in set(rows["metric"])]
     room = charts.LETTER * max(map(len, shown))
     top = alt.Axis(orient="top", labelAngle=-35, ticks=False, domain=False, labelLimit=room, minExtent=0.62 * room)
     base = alt.Chart(alt.InlineData(values=values)).encode(
@@ -55,10 +63,14 @@ def _panel(rows: pl.DataFrame, name: str, shown: list[str]) -> Any:
     )
     shade = alt.Color("share:Q", scale=alt.Scale(scheme="cividis", domain=[0, 1]), legend=None)
     ink = alt.condition("datum.share > 0.5", alt.value("#111111"), alt.value("#FFFFFF"))
+    known = base.transform_filter("isValid(datum.share)")
     layers = alt.layer(
-        base.mark_rect(stroke=None).encode(color=shade),
-        base.mark_text(fontSize=12, dy=-6).encode(text=alt.Text("share:Q", format=".2f"), color=ink),
-        base.mark_text(fontSize=9, dy=8).encode(text="interval:N", color=ink),
+        known.mark_rect(stroke=None).encode(color=shade),
+        known.mark_text(fontSize=12, dy=-6).encode(text=alt.Text("share:Q", format=".2f"), color=ink),
+        known.mark_text(fontSize=9, dy=8).encode(text="interval:N", color=ink),
+        base.transform_filter("!isValid(datum.share)")
+        .mark_text(fontSize=10, color=charts.INK)
+        .encode(text="missing:N"),
     )
     return layers.properties(
         width=CELL_WIDTH * len(shown),
@@ -68,6 +80,15 @@ def _panel(rows: pl.DataFrame, name: str, shown: list[str]) -> Any:
 
 
 def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
-    """For the caption: how many arms are shown, and the fewest responses behind a share."""
+    """For the caption: how many arms are shown, the fewest responses behind a share, and what became of the questions
+    to judges: how many were put, and how many answers could not be read or never came."""
     rows = _shares(tables["summary"])
-    return {"arms": rows["arm"].n_unique(), "fewest": rows["n_scored"].min() or 0}
+    judged = rows.filter(pl.col("metric").is_in(list(judged_behaviours.METRICS)))
+    return {
+        "arms": rows["arm"].n_unique(),
+        "fewest": rows.drop_nulls("mean")["n_scored"].min() or 0,
+        "asked": int(judged["n_attempted"].sum()),
+        "unparsed": int(judged["n_unparsed"].sum()),
+        "failed": int(judged["n_error"].sum()),
+        "unjudged": len(judged) > 0 and not judged["n_attempted"].sum(),
+    }

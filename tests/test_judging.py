@@ -1,0 +1,288 @@
+"""Judged scores: what the judge is asked, what its answers are worth, and that nothing is guessed or asked twice."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+import pico
+import workflow
+from conftest import make_project
+from imprint import aggregate, config, generation, judging, rewards, scoring, tables
+from imprint.config import Eval
+from imprint.contexts import Message
+from imprint.engines import Prompt, Response, failed
+from imprint.errors import ImprintError
+from imprint.identity import write_json
+from imprint.score import verdicts
+from imprint.scores import behaviours, judged_behaviours
+from test_behaviours import LABELLED
+from test_scoring import SPEC
+from test_scoring import generation as row_of
+
+JUDGED = {"name": "judged_behaviours", "settings": {}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        ("It checks its sum once. <count>1</count>", 1),
+        ("<count> 0 </count>", 0),
+        ("<count>2</count> ... so <count>2</count>.", 2),
+        ("<count>2</count>, or rather <count>3</count>", None),
+        ("Twice, I think.", None),
+        ("<count>two</count>", None),
+        ("<count>-1</count>", None),
+        ("<count>1", None),
+        ("1</count>", None),
+        ("", None),
+        ("<count>" * 50_000, None),
+    ],
+)
+def test_a_count_is_read_or_there_is_none(answer: str, number: int | None) -> None:
+    assert judged_behaviours.count(answer) == number
+
+
+def test_no_answer_and_an_unreadable_one_are_null() -> None:
+    answers = {
+        "verification": "<count>3</count>",
+        "backtracking": "<count>0</count>",
+        "subgoals": "?",
+        "style_code": None,
+    }
+    found = judged_behaviours.score({}, "text", judged_behaviours.Settings(), answers)
+    assert [verdict.metric for verdict in found] == list(judged_behaviours.METRICS)
+    value = {v.metric.removeprefix("judged_"): (v.value, v.unparsed) for v in found}
+    assert value["verification"] == (1.0, False) and value["backtracking"] == (0.0, False)
+    assert value["subgoals"] == (None, True)
+    assert value["style_code"] == value["style_plan"] == (None, False)
+    assert judged_behaviours.DEFINITIONS.keys() == behaviours.METRICS.keys()
+
+
+def test_a_question_holds_task_and_response_as_they_are() -> None:
+    messages: list[Message] = [{"role": "user", "content": "What is {response}?"}]
+    request = judging.question(judged_behaviours.QUESTIONS["subgoals"], messages, "It is {task}. \\1 {x}", 9)
+    (turn,) = request.messages
+    assert "<task>\nWhat is {response}?\n</task>" in turn["content"] and "It is {task}. \\1 {x}" in turn["content"]
+    assert judged_behaviours.DEFINITIONS["subgoals"] in turn["content"] and "BEHAVIOUR" not in turn["content"]
+    assert request.max_new_tokens == 9
+    more = judging.question("{task}", [{"role": "system", "content": "Be brief."}, *messages], "", 9)
+    assert more.messages[0]["content"] == "System: Be brief.\n\nUser: What is {response}?"
+
+
+class Judge:
+    """An engine that answers from the labels of the rows, and breaks where it is told to."""
+
+    name, batch_size = "labels", 16
+
+    def __init__(self, says: Callable[[str, set[str]], str | None], breaks_after: int | None = None) -> None:
+        self.says, self.left, self.asked = says, breaks_after, 0
+
+    def render(self, messages: list[Message], prefill: str) -> str:
+        return messages[-1]["content"] + prefill
+
+    def tokens(self, text: str) -> list[int]:
+        return list(range(len(text) // 50))
+
+    def generate(self, prompts: list[Prompt]) -> list[Response]:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise RuntimeError("killed")
+        self.asked += len(prompts)
+        found = []
+        for prompt in prompts:
+            text = re.search(r"<response>\n(.*)\n</response>", prompt.text, re.DOTALL)
+            asks = [
+                name for name, what in judged_behaviours.DEFINITIONS.items() if f"how many times {what}." in prompt.text
+            ]
+            assert text and len(asks) == 1
+            answer = self.says(asks[0], dict(LABELLED)[text[1]])
+            found.append(failed("too long") if answer is None else Response(answer, "stop", 9, 5, -1.0, 0.1))
+        return found
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Judge], list[dict[str, Any]]]:
+    """Asks a judge about the labelled rows and one that failed; gives the judgements."""
+    texts = [text for text, _ in LABELLED]
+    messages = [{"role": "user", "content": "?"}]
+    rows = [{"example_id": f"{i}-0", "messages": messages, "reference": {"answer": "1"}} for i in range(len(texts) + 1)]
+    tables.write_dataset(tmp_path / "d.parquet", "d", rows, "0")
+    made = [row_of(f"{i}-0", text) for i, text in enumerate(texts)]
+    lost = row_of(f"{len(texts)}-0", None, error="the prompt does not fit")
+    tables.write(tmp_path / "g.parquet", "generations", [*made, lost])
+    write_json(tmp_path / "manifest.json", {"fingerprint": "f"})
+    ev = Eval.model_validate({"dataset": "d", "score": "numeric", "describe": ["judged_behaviours"], "judge": "j"})
+    spec = {
+        "arm": "a1",
+        "seed": 0,
+        "eval": "e1",
+        "judge": "j",
+        "limit": None,
+        "engine": {},
+        "questions": ev.questions(),
+    }
+
+    def ask(judge: Judge) -> list[dict[str, Any]]:
+        monkeypatch.setattr(generation, "start", lambda *given: judge)
+        judging.run(
+            manifests=[tmp_path / "manifest.json"],
+            dataset=tmp_path / "d.parquet",
+            generations=tmp_path / "g.parquet",
+            spec=spec,
+            out=tmp_path / "j.parquet",
+            code=[],
+            device="cpu",
+        )
+        return tables.read(tmp_path / "j.parquet", "judgements").to_pylist()
+
+    return ask
+
+
+def scored(folder: Path, judgements: Path | None) -> list[dict[str, Any]]:
+    spec = {**SPEC, "describe": [{"name": "behaviours", "settings": {}}, JUDGED]}
+    scoring.run(
+        generations=folder / "g.parquet",
+        dataset=folder / "d.parquet",
+        spec=spec,
+        out=folder / "s.parquet",
+        judgements=judgements,
+    )
+    return tables.read(folder / "s.parquet", "scores").to_pylist()
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    metrics = {**behaviours.METRICS, **judged_behaviours.METRICS, "accuracy": 1, **scoring.OF_RESPONSES}
+    table = tables.pa.Table.from_pylist(rows, schema=tables.SCHEMAS["scores"])
+    named = {"e1": {name: (name == "accuracy", way) for name, way in metrics.items()}}
+    return {row["metric"]: row for row in aggregate.summarize(table, {"a1": ["e1"]}, named)}
+
+
+def test_a_judge_that_sees_what_a_reader_sees(job: Callable, tmp_path: Path) -> None:
+    judgements = job(Judge(lambda name, seen: f"Reasons. <count>{2 * (name in seen)}</count>"))
+    assert len(judgements) == 9 * len(LABELLED) >= 9 * 40, "a response that failed is not asked about"
+    rows = scored(tmp_path, tmp_path / "j.parquet")
+    for i, (_, seen) in enumerate(LABELLED):
+        said = {
+            r["metric"]: r["value"] for r in rows if r["example_id"] == f"{i}-0" and r["metric"].startswith("judged")
+        }
+        assert said == {f"judged_{name}": float(name in seen) for name in behaviours.METRICS}
+    shares = summary(rows)
+    assert shares["judged_style_code"]["mean"] == shares["style_code"]["mean"] > 0
+    assert shares["judged_style_code"]["ci_low"] < shares["judged_style_code"]["mean"]
+    lost = shares["judged_subgoals"]
+    assert (lost["n_attempted"], lost["n_scored"], lost["n_error"]) == (len(LABELLED) + 1, len(LABELLED), 1)
+
+
+def test_what_a_judge_cannot_say_is_counted_and_never_a_zero(job: Callable, tmp_path: Path) -> None:
+    answers = {"subgoals": "Perhaps.", "style_plan": None}
+    job(Judge(lambda name, seen: answers.get(name, "<count>0</count>")))
+    shares = summary(scored(tmp_path, tmp_path / "j.parquet"))
+    keys = ("n_attempted", "n_scored", "n_unparsed", "n_error", "mean")
+    n = len(LABELLED)
+    assert [shares["judged_subgoals"][key] for key in keys] == [n + 1, 0, n, 1, None]
+    assert [shares["judged_style_plan"][key] for key in keys] == [n + 1, 0, 0, n + 1, None]
+    assert [shares["judged_verification"][key] for key in keys] == [n + 1, n, 0, 1, 0.0]
+
+
+def test_without_a_judge_nothing_is_guessed(job: Callable, tmp_path: Path) -> None:
+    job(Judge(lambda name, seen: "<count>1</count>"))
+    rows = scored(tmp_path, None)
+    judged = [row for row in rows if row["metric"] in judged_behaviours.METRICS and row["example_id"] == "0-0"]
+    assert len(judged) == 9 and all(row["value"] is None and row["status"] == "unjudged" for row in judged)
+    shares = summary([row for row in rows if row["example_id"] != f"{len(LABELLED)}-0"])
+    assert shares["judged_verification"]["n_attempted"] == 0 and shares["judged_verification"]["mean"] is None
+    assert shares["verification"]["n_scored"] == len(LABELLED), "the rules need no judge"
+
+
+def test_a_killed_job_asks_only_for_the_rest(job: Callable) -> None:
+    broken = Judge(lambda name, seen: "<count>1</count>", breaks_after=3)
+    with pytest.raises(RuntimeError, match="killed"):
+        job(broken)
+    after = Judge(lambda name, seen: "<count>1</count>")
+    judgements = job(after)
+    assert broken.asked == 3 * Judge.batch_size and after.asked == len(judgements) - broken.asked
+
+
+def test_the_command_line_scorer_reads_answers() -> None:
+    row = {"response": "text", "answers": {"subgoals": "<count>1</count>"}}
+    found = verdicts("judged_behaviours", row)
+    assert found["judged_subgoals"] == 1.0 and found["judged_verification"] is None
+
+
+def test_a_config_that_asks_the_wrong_judge() -> None:
+    raw = {"dataset": "d", "score": "ifeval", "judge": "base"}
+    with pytest.raises(ValueError, match="no score of this eval asks one; add one to `describe`: judged_behaviours"):
+        Eval.model_validate(raw)
+    with pytest.raises(ValueError, match="asks a judge"):
+        rewards.Term.model_validate("judged_behaviours")
+    model = {"wheel": "tiny==1.0", "sha256": "0" * 64}
+    whole = {
+        "models": {"tiny": model},
+        "datasets": {"d1": {"generated": "ifeval_format", "n": 1, "instructions": "train"}},
+        "evals": {"e1": {**raw, "dataset": "d1", "judge": "bass", "describe": ["judged_behaviours"]}},
+        "arms": {"base": {"model": "tiny"}},
+    }
+    with pytest.raises(ImprintError, match=r"evals\.e1\.judge: no arm named 'bass'; did you mean 'base'"):
+        config.parse(whole)
+
+
+@pytest.mark.workflow
+def test_judged_from_end_to_end(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    pico.make(project / "resources/local/pico")
+    shutil.copy(Path(__file__).parent / "pico.yaml", project / "config/config.yaml")
+
+    def change(raw: dict[str, Any]) -> None:
+        raw["datasets"] = {"constraints": raw["datasets"]["constraints"]}
+        raw["evals"] = {"constraints": {**raw["evals"]["constraints"], "describe": ["behaviours", "judged_behaviours"]}}
+        raw["arms"] = {
+            "base": {"model": "pico"},
+            "played": {"parent": "base", "apply": {"context": "role_play"}, "control": ["base"]},
+            "critic": {"parent": "base", "evals": [], "resources": {"mem_mb": 321}},
+        }
+        raw["limit"], raw["charts"] = 4, ["scores", "behaviours"]
+
+    workflow.edit(project, change)
+    workflow.run(project)
+    database = project / "results/imprint.duckdb"
+
+    def counts() -> list[tuple]:
+        ask = "select n_examples, n_attempted, n_scored, n_unparsed, n_error from summary where metric like 'judged%'"
+        with duckdb.connect(str(database), read_only=True) as db:
+            return db.execute(ask).fetchall()
+
+    assert counts() == [(4, 0, 0, 0, 0)] * 18, "without a judge nothing is attempted"
+    assert "No judge is configured" in (project / "results/report.html").read_text()
+
+    workflow.edit(project, lambda raw: raw["evals"]["constraints"].update(judge="critic"))
+    after = {"summarize", "collect", "database", "report", "plot scores", "plot behaviours"}
+    score = {"score base 0 constraints", "score played 0 constraints"}
+    judge = {"judge base 0 constraints", "judge played 0 constraints"}
+    assert workflow.planned(project) == judge | score | after
+    assert workflow.run(project, "-n").count("mem_mb=321") == 2, "the judge's own resources"
+    workflow.run(project)
+    assert counts() == [(4, 4, 0, 4, 0)] * 18, "a model of random weights says nothing that can be read"
+    with duckdb.connect(str(database), read_only=True) as db:
+        assert db.execute("select judge, count(*) from judgements group by all").fetchall() == [("critic", 72)]
+        stages = db.execute("select arm, tokens > 0 from costs where stage = 'judge' order by arm").fetchall()
+    assert stages == [("base", True), ("played", True)]
+    assert "72 questions, of which 72" in (project / "results/report.html").read_text()
+    assert workflow.planned(project) == set()
+
+    path = project / "workflow/scripts/imprint/scores/judged_behaviours.py"
+    text = path.read_text()
+    path.write_text(text.replace("float(times > 0)", "float(times > 1)"))
+    planned = workflow.planned(project)
+    assert score <= planned and not judge & planned, "reading answers anew asks nothing"
+    path.write_text(text.replace("Give your reason", "State your reason"))
+    assert judge <= workflow.planned(project), "another question is asked"
+    path.write_text(text)
+    assert workflow.planned(project) == set()
