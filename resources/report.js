@@ -61,6 +61,8 @@
 
   function mark(value, status, binary) {
     if (status === "error") return "not scored";
+    if (status === "unjudged") return "not judged";
+    if (status === "unparsed" && value === null) return "the judge's answer could not be read";
     const shown = binary ? (value === 1 ? "1 ✓" : "0 ✗") : String(value);
     return status === "unparsed" ? `${shown} (no answer found in the response)` : shown;
   }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,69 @@ def test_a_path_that_needs_quoting(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert asked == [f"https://raw.githubusercontent.com/owner/repo/{'0' * 40}/a%20folder/test%231.jsonl"]
 
 
+PAGE = "https://huggingface.co/datasets/owner/repo"
+
+
+def hub(monkeypatch: pytest.MonkeyPatch, does: Callable[[Path], None]) -> list[tuple]:
+    """A hub library whose download does something with the folder it is given; what it was asked for."""
+    asked: list[tuple] = []
+
+    def download(repo: str, name: str, *, token: str, repo_type: str, revision: str, local_dir: str) -> str:
+        asked.append((repo, name, token, repo_type, revision))
+        does(Path(local_dir, "file"))
+        return str(Path(local_dir, "file"))
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    return asked
+
+
+def test_a_gated_file_needs_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = hub(monkeypatch, lambda path: None)
+    for token in (None, ""):
+        monkeypatch.setenv("HF_TOKEN", token) if token is not None else monkeypatch.delenv("HF_TOKEN", raising=False)
+        with pytest.raises(ImprintError, match=f"HF_TOKEN is not set; ask for access at {PAGE}"):
+            catalog.fetch(entry(), tmp_path / "out/x", None, PAGE)
+    assert not asked and not (tmp_path / "out/x").exists()
+
+
+def test_a_gated_file_comes_from_the_hub_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    asked = hub(monkeypatch, lambda path: path.write_bytes(DATA))
+    catalog.fetch(entry(), tmp_path / "out/x", mirror_of(tmp_path, DATA + b"other"), PAGE)
+    assert (tmp_path / "out/x").read_bytes() == DATA
+    assert asked == [("owner/repo", "data/test.jsonl", "hf_secret", "dataset", "0" * 40)]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hf_secret" in path.read_bytes()]
+    hub(monkeypatch, lambda path: path.write_bytes(DATA[:-1]))
+    with pytest.raises(ImprintError, match="is not the file of the catalog"):
+        catalog.fetch(entry(), tmp_path / "out/y", None, PAGE)
+
+
+def test_a_token_without_access_is_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    request = httpx.Request("GET", PAGE, headers={"authorization": "Bearer hf_secret"})
+    for error, said in (
+        (GatedRepoError("hf_secret", response=httpx.Response(403, request=request)), "has no access; ask for access"),
+        (HfHubHTTPError("hf_secret", response=httpx.Response(401, request=request)), "holds a valid token"),
+        (httpx.ConnectError("hf_secret"), "check the network"),
+    ):
+
+        def fail(path: Path, error: Exception = error) -> None:
+            raise error
+
+        hub(monkeypatch, fail)
+        with pytest.raises(ImprintError, match=said) as caught:
+            catalog.fetch(entry(), tmp_path / "out/x", None, PAGE)
+        assert "hf_secret" not in str(caught.value) and caught.value.__suppress_context__
+
+
+def test_every_entry_has_a_source() -> None:
+    for name, item in catalog.load().items():
+        assert all(bool(item.gated) != bool(file.mirror) for file in item.files.values()), name
+
+
 def test_every_entry_has_a_reader() -> None:
     from imprint import plugins
 
@@ -108,5 +172,5 @@ def test_every_entry_has_a_reader() -> None:
 @pytest.mark.skipif("IMPRINT_DATA_MIRROR" not in os.environ, reason="IMPRINT_DATA_MIRROR is not set")
 def test_the_mirror_has_every_file_of_the_catalog(tmp_path: Path) -> None:
     for name, item in catalog.load().items():
-        for file_name, file in item.files.items():
+        for file_name, file in () if item.gated else item.files.items():
             catalog.fetch(file, tmp_path / name / file_name, Path(os.environ["IMPRINT_DATA_MIRROR"]))

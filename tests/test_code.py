@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from imprint import isolation
+from imprint import isolation, scoring, tables
 from imprint.datasets import humaneval
 from imprint.errors import ImprintError
 from imprint.scores import code
+from test_scoring import SPEC, generation
 
 REFERENCE = {
     "task_id": "HumanEval/x",
@@ -123,6 +124,21 @@ def test_without_isolation_nothing_runs(monkeypatch, tmp_path):
     monkeypatch.setattr(isolation, "JAIL", broken)
     with pytest.raises(ImprintError, match="not permitted"):
         isolation.run("print(1)")
+
+
+def test_the_isolation_is_in_the_scores(tmp_path):
+    assert code.conditions() == f"isolated by {isolation.check()}"
+    text = json.dumps(REFERENCE)
+    row = {"example_id": "0-0", "messages": [{"role": "user", "content": "?"}], "reference": json.loads(text)}
+    tables.write_dataset(tmp_path / "d.parquet", "d", [row], "0")
+    tables.write(tmp_path / "g.parquet", "generations", [generation("0-0", GOOD)])
+    spec = {**SPEC, "score": {"name": "code", "settings": {}}}
+    scoring.run(
+        generations=tmp_path / "g.parquet", dataset=tmp_path / "d.parquet", spec=spec, out=tmp_path / "s.parquet"
+    )
+    rows = tables.read(tmp_path / "s.parquet", "scores").to_pylist()
+    assert {row["eval_version"] for row in rows} == {f"code {code.VERSION}, {code.conditions()}"}
+    assert {row["metric"]: row["value"] for row in rows}["passed"] == 1.0
 
 
 def test_the_reader_keeps_what_the_score_needs(tmp_path):

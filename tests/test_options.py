@@ -114,6 +114,13 @@ PARSED = {
     "(A) or (B)": None,
     "A. the pen\nB. the marker pen": None,
     "object(s) of all kinds": None,
+    # boxes
+    r"A is wrong, B too, so it is $\boxed{C}$.": 2,
+    r"\boxed{A}, no: \boxed{\text{(B)}}": 1,
+    r"\boxed{\mathbf{C}}": 2,
+    r"The answer is A: \boxed{E}": None,
+    r"\boxed{the chalk}": 2,
+    r"The answer is B, \boxed{}": 1,
     # names
     "Use the chalk.": 2,
     "The answer is a marker pen": 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import gzip
 import json
 import os
@@ -15,11 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imprint.datasets import gsm8k, jsonl, lima, reasoning_gym
+from imprint.datasets import gpqa, gsm8k, jsonl, lima, reasoning_gym
 from imprint.errors import ImprintError
+from imprint.scores import choice
 
 ROOT = Path(__file__).parent.parent
-PLUGINS = ["coat", "gsm8k", "jsonl", "lima", "reasoning_gym"]
+PLUGINS = ["coat", "gpqa", "gsm8k", "jsonl", "lima", "reasoning_gym"]
 SCORES = ["options", "choice", "likelihood", "numeric", "reasoning_gym"]
 
 
@@ -184,3 +186,43 @@ def test_packed_entries_come_back_equal() -> None:
     assert reasoning_gym.unpack(json.loads(json.dumps(reasoning_gym.pack(value)))) == value
     with pytest.raises(ImprintError, match="JSON cannot store"):
         reasoning_gym.pack({"a": {1, 2}})
+
+
+HEADER = ["Record ID", "Question", *gpqa.OPTIONS, "High-level domain", "Subdomain"]
+
+
+def table(path: Path, rows: list[list[str]]) -> dict[str, Path]:
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle).writerows([HEADER, *rows])
+    return {path.name: path}
+
+
+def test_gpqa_shuffles_options_by_seed_and_question(tmp_path: Path) -> None:
+    made = [
+        [f"r{i}", f' What is {i} + 1,\n"roughly"? ', str(i + 1), f"{i}", f"{i}.5", f"{-i - 9}", "Physics", "Optics"]
+        for i in range(40)
+    ]
+    paths = table(tmp_path / "a.csv", made)
+    rows = read(gpqa, paths)
+    assert rows == read(gpqa, paths) and len(rows) == 40
+    for i, row in enumerate(rows):
+        options, answer = row["reference"]["options"], row["reference"]["answer"]
+        assert options[answer] == str(i + 1) and sorted(options) == sorted(made[i][2:6])
+        listed = "".join(f"{letter}. {text}\n" for letter, text in zip("ABCD", options, strict=True))
+        assert row["messages"][0]["content"].startswith(f'What is {i} + 1,\n"roughly"?\n\n{listed}\n')
+        assert row["strata"] == {"domain": "Physics", "subdomain": "Optics"}
+        assert choice.score(row, f"It is \\boxed{{{'ABCD'[answer]}}}.", choice.Settings())[0].value == 1.0
+    answers = [row["reference"]["answer"] for row in rows]
+    assert all(answers.count(place) >= 3 for place in range(4)), "every place is right about as often"
+    other = list(gpqa.rows(gpqa.Settings(seed=1), paths))
+    assert [row["reference"]["answer"] for row in other] != answers
+    backwards = read(gpqa, table(tmp_path / "b.csv", made[::-1]))
+    assert backwards == rows[::-1], "the order does not depend on the file's"
+
+
+def test_gpqa_errors_name_row_and_column(tmp_path: Path) -> None:
+    with pytest.raises(ImprintError, match="row 1: has no 'Incorrect Answer 2'"):
+        read(gpqa, table(tmp_path / "a.csv", [["r", "q", "1", "2", " ", "4", "", ""]]))
+    (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ImprintError, match="cannot be read as CSV"):
+        read(gpqa, {"b.csv": tmp_path / "b.csv"})

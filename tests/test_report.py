@@ -95,6 +95,20 @@ def test_transductive_arms_are_stamped() -> None:
     assert "adapted on the eval" not in render()
 
 
+def test_says_what_scored_an_eval() -> None:
+    named = pl.when(pl.col("eval") == "sums").then(pl.lit("code 1, isolated by namespaces")).otherwise("eval_version")
+    text = render({**TABLES, "scores": TABLES["scores"].with_columns(eval_version=named)})
+    assert "<td>code 1, isolated by namespaces</td>" in text
+
+
+def test_examples_that_may_not_be_spread_are_left_out() -> None:
+    whole = render()
+    text = render(evals=[{**item, "private": item["name"] == "sums"} for item in fake.settings()["evals"]])
+    assert "of sums, with" in whole and "of sums, with" not in text
+    assert "Nothing of sums is shown here" in text and "Nothing of" not in whole
+    assert "of ifeval_format, with" in text, "the other evals' examples stay"
+
+
 def test_empty_tables_still_make_a_report() -> None:
     empty = {name: table.clear() for name, table in TABLES.items()}
     text = render(empty)

@@ -6,5 +6,5 @@ with runtime.job(snakemake, network=True):
     from imprint import catalog
 
     mirror = Path(snakemake.resources.mirror) if snakemake.resources.mirror else None
-    file = catalog.load()[snakemake.wildcards.entry].files[snakemake.wildcards.file]
-    catalog.fetch(file, Path(snakemake.output[0]), mirror)
+    entry = catalog.load()[snakemake.wildcards.entry]
+    catalog.fetch(entry.files[snakemake.wildcards.file], Path(snakemake.output[0]), mirror, entry.gated)

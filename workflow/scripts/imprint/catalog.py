@@ -10,12 +10,15 @@
                      sha256: 3730..., bytes: 749738, mirror: gsm8k/test.jsonl.gz}
 
 A file comes from the upstream address at the pinned commit, or from a mirror folder when one is named (`mirror:` in the
-config, or IMPRINT_DATA_MIRROR); the sha256 of the original is checked either way.
+config, or IMPRINT_DATA_MIRROR). A gated one comes from its hub alone, with the reader's own token, which is read from
+HF_TOKEN and written nowhere. The sha256 of the original is checked in every case.
 """
 
 from __future__ import annotations
 
 import gzip
+import os
+import tempfile
 import urllib.error
 import urllib.request
 from functools import cache
@@ -42,7 +45,9 @@ class CatalogFile(Strict):
     path: str = Field(description="path inside the repository")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="hash of the original file")
     bytes: int = Field(gt=0, description="size of the original file")
-    mirror: str = Field(description="path inside a mirror folder; a .gz of an original that is none is decompressed")
+    mirror: str | None = Field(
+        None, description="path inside a mirror folder; a .gz of an original that is none is decompressed"
+    )
 
 
 class Entry(Strict):
@@ -51,6 +56,11 @@ class Entry(Strict):
     reader: str = Field(description="module in imprint/datasets that reads it")
     licence: str = Field(description="the licence as far as it is known")
     non_commercial: bool = Field(False, description="must then be accepted by name in `accept_licences`")
+    gated: str | None = Field(
+        None,
+        pattern=r"^https://huggingface\.co/datasets/",
+        description="page of the hub where access is asked for; the report shows no example of such a set",
+    )
     files: dict[str, CatalogFile] = Field(description="file name -> where it is")
 
 
@@ -76,18 +86,21 @@ def inside(root: Path, relative: str) -> Path:
     return path
 
 
-def fetch(file: CatalogFile, out: Path, mirror: Path | None) -> None:
-    """Put the original of `file` at `out`, from the mirror if there is one, else from upstream; verify size and hash
-    before it takes its name."""
-    source = (
-        f"{mirror}/{file.mirror}"
-        if mirror
-        else UPSTREAM.format(repo=file.repo, commit=file.commit, path=quote(file.path))
-    )
+def fetch(file: CatalogFile, out: Path, mirror: Path | None, gated: str | None = None) -> None:
+    """Put the original of `file` at `out`, from the mirror if there is one, else from upstream (from the hub if it is
+    `gated`, the page where access is asked for); verify size and hash before it takes its name."""
+    if gated:
+        source = f"{gated}, {file.path}"
+    elif mirror:
+        source = f"{mirror}/{file.mirror}"
+    else:
+        source = UPSTREAM.format(repo=file.repo, commit=file.commit, path=quote(file.path))
     with atomic(out) as temporary:
         try:
-            if mirror:
-                path = inside(mirror, file.mirror)
+            if gated:
+                data = _from_hub(file, gated)
+            elif mirror:
+                path = inside(mirror, file.mirror or "")
                 packed = file.mirror.endswith(".gz") and not file.path.endswith(".gz")
                 opener = gzip.open if packed else open
                 with opener(path, "rb") as handle:
@@ -111,3 +124,27 @@ def fetch(file: CatalogFile, out: Path, mirror: Path | None) -> None:
                 f"with sha256 {file_sha256(temporary)[:12]}..., expected {file.bytes:,} bytes and "
                 f"{file.sha256[:12]}...; a download may have been cut, or the mirror holds another version"
             )
+
+
+def _from_hub(file: CatalogFile, gated: str) -> bytes:
+    """A file of a gated hub repository. The library drops the token where the hub leads to another host."""
+    import huggingface_hub
+    from httpx import HTTPError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+
+    token = os.environ.get("HF_TOKEN")
+    how = f"ask for access at {gated}, under the terms that stand there, and set HF_TOKEN to a token of that account"
+    if not token:
+        raise ImprintError(f"{file.path} is gated and HF_TOKEN is not set; {how}")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            where = {"repo_type": "dataset", "revision": file.commit, "local_dir": folder}
+            path = huggingface_hub.hf_hub_download(file.repo, file.path, token=token, **where)
+            return Path(path).read_bytes()
+    except GatedRepoError:
+        raise ImprintError(f"{file.path} is gated and the account of HF_TOKEN has no access; {how}") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError) as error:
+        raise ImprintError(
+            f"{file.path} cannot be fetched from the hub ({type(error).__name__}); check the network, and that "
+            f"HF_TOKEN holds a valid token: {how}"
+        ) from None

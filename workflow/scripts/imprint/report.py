@@ -53,6 +53,7 @@ class Eval(Strict):
     score: str
     asks: Literal["generate", "loglikelihood"]
     retention: bool = Field(False, description="it measures what an arm may lose, not what it should gain")
+    private: bool = Field(False, description="its examples may not be spread, so none is shown")
 
 
 class Settings(Strict):
@@ -101,7 +102,10 @@ def render(
     script = (template.parent / "report.js").read_text(encoding="utf-8")
     comparisons = tables["comparisons"].to_dicts()
     retention = {e.name for e in facts.evals if e.retention}
-    data = browser.collect(tables, [arm.name for arm in facts.arms], {e.name: e.asks for e in facts.evals})
+    versions = tables["scores"].group_by("eval").agg(pl.col("eval_version").unique().sort().str.join("; "))
+    data = browser.collect(
+        tables, [arm.name for arm in facts.arms], {e.name: e.asks for e in facts.evals if not e.private}
+    )
     return environment.get_template(template.name).render(
         facts=facts,
         script=markupsafe.Markup(script),
@@ -124,6 +128,7 @@ def render(
         },
         costs=_costs(tables["costs"]),
         contamination=tables["contamination"].to_dicts(),
+        scored_by=dict(versions.rows()),
         synthesis=_yields(tables["synthesis"]),
     )
 

@@ -40,6 +40,7 @@ def params(experiment: Experiment) -> str:
                     "score": ev.score.name,
                     "asks": plugins.load("scores", ev.score.name).ASKS,
                     "retention": ev.retention,
+                    "private": bool((found := entry(config, ev.dataset)) and catalog.load()[found].gated),
                 }
                 for name, ev in config.evals.items()
             ],

@@ -25,6 +25,9 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path, ju
     for ref in (spec["score"], *spec.get("describe", ())):
         scores.append((plugins.load("scores", ref["name"]), plugins.settings("scores", ref["name"], ref["settings"])))
     module, settings = scores[0]
+    version = f"{spec['score']['name']} {module.VERSION}"
+    if hasattr(module, "conditions"):
+        version += f", {module.conditions()}"
     context = plugins.load("contexts", spec["context"]["name"])
     context_settings = plugins.settings("contexts", spec["context"]["name"], spec["context"]["settings"])
     examples = {row["example_id"]: row for row in tables.read_dataset(dataset, spec["limit"])}
@@ -39,7 +42,7 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path, ju
     rows = []
     for (example_id, sample), found in responses.items():
         fixed = {key: spec[key] for key in ("arm", "seed", "eval")} | {
-            "eval_version": f"{spec['score']['name']} {module.VERSION}",
+            "eval_version": version,
             "example_id": example_id,
             "sample": sample,
             "truncated": any(row["finish_reason"] == "length" for row in found),

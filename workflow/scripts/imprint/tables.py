@@ -78,7 +78,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # One row per example x sample x metric x item. `value` is null where nothing could be scored; status is "scored",
     # "unparsed" (value 0 for a response without an answer, null for a judge's), "error" (value null: the engine failed)
-    # or "unjudged" (value null: the eval has no judge).
+    # or "unjudged" (value null: the eval has no judge). `eval_version` is the score with its version and conditions.
     "scores": pa.schema(
         [
             *_run,

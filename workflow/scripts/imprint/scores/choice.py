@@ -1,7 +1,8 @@
-"""Which option does an answer name? JSON first, then a letter, then the option's text or object; never a guess.
+r"""Which option does an answer name? JSON first, then a letter, then the option's text or object; never a guess. Where
+there is a \boxed{...}, the last one alone is the answer.
 
-Examples with three options: '{"answer": "B"}', 'The answer is (b).' and 'B. a mop' choose the second; 'E', 'A or B' and
-'I cannot tell' are unparsed. An answer that names two options names none.
+Examples with three options: '{"answer": "B"}', 'The answer is (b).', '\boxed{B}' and 'B. a mop' choose the second; 'E',
+'A or B' and 'I cannot tell' are unparsed. An answer that names two options names none.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Any
 from imprint.option_sets import LETTERS, METRICS, checked, verdicts
 from imprint.plugins import Strict
 from imprint.scores import Verdict
+from imprint.scores.math import boxed
 
 ASKS = "generate"
-VERSION = "1"
+VERSION = "2"
 PRIMARY = "accuracy"
 __all__ = ["ASKS", "METRICS", "PRIMARY", "VERSION", "Settings", "chosen", "score"]
 
@@ -31,6 +33,8 @@ ANNOUNCED = re.compile(
     r"(?:([B-HJ-Z])(?![\w'])|([A-Za-z])(?=[\"'*)]{0,3}(?:[.,;:!?)\n]|$)))",
     re.IGNORECASE | re.MULTILINE,
 )
+# A letter or text that is set in a face of its own inside a formula.
+STYLED = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf)\s?\{([^{}]*)\}")
 
 
 class Settings(Strict):
@@ -113,6 +117,8 @@ def _by_name(text: str, reference: dict[str, Any]) -> int | None:
 def chosen(text: str, reference: dict[str, Any]) -> int | None:
     """The index of the option that an answer names, or None."""
     text = text[:LONGEST]
+    if inside := boxed(text):
+        text = STYLED.sub(r"\1", inside)
     try:
         for parse in (_by_json, _by_letter, _by_name):
             option = parse(text, reference)

@@ -70,6 +70,11 @@ class Settings(Strict):
     """Nothing to set."""
 
 
+def conditions() -> str:
+    """How responses are isolated here: it goes into the tables beside the version, and from there into the report."""
+    return f"isolated by {isolation.check()}"
+
+
 def extract(response: str, prompt: str, name: str) -> str:
     """The code that a response stands for."""
     define = re.compile(rf"^[ \t]*def[ \t]+{re.escape(name)}\b", re.MULTILINE)
