@@ -7,7 +7,7 @@ rule plot:
         caption=f"{RESULTS}/charts/{{chart}}.md",
     params:
         code=lambda w: experiment.code("plot", ("charts", w.chart)),
-        spec=lambda w: experiment.chart_params(w.chart),
+        spec=lambda w: report_facts.chart_params(experiment, w.chart),
     script:
         "../workflow/scripts/plot.py"
 
@@ -23,6 +23,6 @@ rule report:
         f"{RESULTS}/report.html",
     params:
         code=experiment.code("report"),
-        spec=report_facts.params(experiment),
+        spec=report_facts.report_params(experiment),
     script:
         "../workflow/scripts/report.py"

@@ -13,10 +13,11 @@ import polars as pl
 import pyarrow as pa
 
 from imprint import aggregate
+from imprint.charts import Distribution
 from imprint.tables import SCHEMAS
 
 ARMS = ["base", "role_play", "instruct", "self_prompt", "self_prompt_shuffled"]
-EVALS = ["ifeval_format", "household", "sums", "plain_text"]
+EVALS = dict.fromkeys(("ifeval_format", "household", "sums", "plain_text"), Distribution())
 CONTROLS = {
     "role_play": ["base"],
     "instruct": ["base"],

@@ -13,6 +13,7 @@ from imprint import charts, config, tables
 from imprint.charts import behaviours as chart
 from imprint.scores import behaviours, judged_behaviours
 
+EVALS = {"e": charts.Distribution()}
 CAPTION = Path(__file__).parents[1] / "resources/captions/behaviours.md"
 
 # Text, and the behaviours that a reader sees in it.
@@ -139,7 +140,7 @@ def test_the_heat_map_tells_rules_and_judge_apart():
         for metric in (*behaviours.METRICS, *judged_behaviours.METRICS, "prompt_strict")
     ]
     table = pl.DataFrame(rows, infer_schema_length=None)
-    text = charts.svg(chart.chart({"summary": table}, ["base", "ppe"], ["e"]))
+    text = charts.svg(chart.chart({"summary": table}, ["base", "ppe"], EVALS))
     assert text.count(">0.10 to 0.50<") == 27 and text.count(">0.75<") == 9 and text.count(">none scored<") == 9
     assert text.count(", by rules<") == text.count(", by judge<") == 9
     assert ">backward chaining, by rules<" in text and "prompt_strict" not in text
@@ -148,9 +149,9 @@ def test_the_heat_map_tells_rules_and_judge_apart():
     assert "144 questions, of which 63" in charts.caption(CAPTION, facts)
     none = table.with_columns(n_attempted=pl.when(pl.col("metric").str.starts_with("judged")).then(0).otherwise(8))
     assert chart.facts({"summary": none})["unjudged"]
-    assert ">not judged<" in charts.svg(chart.chart({"summary": none}, ["base", "ppe"], ["e"]))
+    assert ">not judged<" in charts.svg(chart.chart({"summary": none}, ["base", "ppe"], EVALS))
     only = table.filter(~pl.col("metric").str.starts_with("judged"))
-    assert "by judge" not in charts.svg(chart.chart({"summary": only}, ["base", "ppe"], ["e"]))
+    assert "by judge" not in charts.svg(chart.chart({"summary": only}, ["base", "ppe"], EVALS))
     assert "judge" not in charts.caption(CAPTION, chart.facts({"summary": only}))
-    assert chart.chart({"summary": table.head(0)}, ["base"], ["e"]) is None
+    assert chart.chart({"summary": table.head(0)}, ["base"], EVALS) is None
     assert chart.ROWS.keys() == {*behaviours.METRICS, *judged_behaviours.METRICS}

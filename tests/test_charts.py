@@ -92,6 +92,18 @@ def test_captions_state_n_interval_and_test(name: str) -> None:
     assert re.search(r"\d", text) and "interval" in text and "test" in text
 
 
+def test_every_figure_tells_held_out_types_apart() -> None:
+    told = {**fake.EVALS, "ifeval_format": charts.Distribution("held-out instruction types", fake.TYPES)}
+    for name in ("scores", "differences", "instruction_types"):
+        text = charts.svg(plugins.load("charts", name).chart(TABLES, fake.ARMS, told))
+        assert text.count(">ifeval_format: held-out instruction types<") == 1, name
+        assert ": held-out" not in charts.svg(plugins.load("charts", name).chart(TABLES, fake.ARMS, fake.EVALS))
+    some = {**fake.EVALS, "ifeval_format": charts.Distribution("2 of 6 instruction types held out", fake.TYPES[:2])}
+    text = charts.svg(plugins.load("charts", "instruction_types").chart(TABLES, fake.ARMS, some))
+    labels = re.findall(r">(\w+:\w+) \((held out, )?n=\d+\)<", text)
+    assert labels == [(kind, "") for kind in fake.TYPES[2:]] + [(kind, "held out, ") for kind in fake.TYPES[:2]]
+
+
 def test_captions_escape_and_refuse_unknown_facts(tmp_path: Path) -> None:
     path = tmp_path / "caption.md"
     path.write_text("n = {{ n }}\n\nsecond")

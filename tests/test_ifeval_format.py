@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from imprint import instructions, tables
+from imprint import config, instructions, tables
 from imprint.datasets import ifeval_format as generator
 from imprint.errors import ImprintError
+from imprint.experiment import Experiment
 from imprint.instructions.requests import questions, requests
 from imprint.instructions.wording import ALONE, CLASHES, HELD_OUT, WORDINGS, sentence
+from imprint.report_facts import distribution
 from imprint.scores import ifeval
 
 CORE = "there is a tale to tell here and it is not the same as one told at home"
@@ -26,6 +28,45 @@ CORE = "there is a tale to tell here and it is not the same as one told at home"
 
 def make(**settings: Any) -> list[dict[str, Any]]:
     return list(generator.rows(generator.Settings(**settings), {}))
+
+
+def test_evals_know_which_types_are_trained_on() -> None:
+    made = {"generated": "ifeval_format", "n": 1}
+    one = "startend:end_checker"
+    raw: dict[str, Any] = {
+        "models": {"tiny": {"wheel": "tiny==1.0", "sha256": "0" * 64}},
+        "datasets": {
+            "train": {**made, "instructions": "train"},
+            "seen": {**made, "instructions": "train", "part": "test"},
+            "new": {**made, "instructions": "held_out"},
+            "both": {**made, "instructions": "all"},
+            "real": {"catalog": "ifeval"},
+            "other": {"bundled": "general.jsonl"},
+        },
+        "evals": {
+            **{name: {"dataset": name, "score": "ifeval"} for name in ("seen", "new", "both", "real")},
+            "other": {"dataset": "other", "score": "options"},
+        },
+        "arms": {"base": {"model": "tiny"}},
+    }
+
+    def told() -> dict[str, str]:
+        found = Experiment(config.parse(raw))
+        assert not distribution(found, "other")[1]
+        return {name: distribution(found, name)[0] for name in raw["evals"]}
+
+    assert set(told().values()) == {""}, "nothing is trained"
+    raw["arms"]["rft"] = {"parent": "base", "fit": {"method": "grpo", "data": "train", "reward": "ifeval"}}
+    assert told() == {
+        "seen": "instruction types trained on",
+        "new": "held-out instruction types",
+        "both": "10 of 25 instruction types held out",
+        "real": "10 of 25 instruction types held out",
+        "other": "",
+    }
+    assert distribution(Experiment(config.parse(raw)), "both")[1] == sorted(HELD_OUT)
+    raw["datasets"]["train"]["only"] = [one]
+    assert told()["seen"] == "14 of 15 instruction types held out", "what is trained on counts, not the split's name"
 
 
 def whole(name: str, criteria: dict[str, Any]) -> str:

@@ -101,6 +101,13 @@ def test_says_what_scored_an_eval() -> None:
     assert "<td>code 1, isolated by namespaces</td>" in text
 
 
+def test_evals_of_held_out_types_are_told_apart() -> None:
+    told = [{**item, "distribution": "held-out types" * (item["name"] == "sums")} for item in fake.settings()["evals"]]
+    text = render(evals=told)
+    assert text.count('sums <span class="soft">(held-out types)</span>') > 5
+    assert "(held-out types)" not in render() and 'household <span class="soft">(' not in text
+
+
 def test_examples_that_may_not_be_spread_are_left_out() -> None:
     whole = render()
     text = render(evals=[{**item, "private": item["name"] == "sums"} for item in fake.settings()["evals"]])

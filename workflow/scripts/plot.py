@@ -14,7 +14,8 @@ with runtime.job(snakemake):
         for name, paths in spec["tables"].items()
     }
     module = plugins.load("charts", spec["chart"])
-    chart = module.chart(read, spec["arms"], spec["evals"])
+    evals = {name: charts.Distribution(told, held_out) for name, told, held_out in spec["evals"]}
+    chart = module.chart(read, spec["arms"], evals)
     caption = charts.caption(Path(snakemake.input.caption), module.facts(read))
     Path(snakemake.output.svg).write_text(charts.svg(chart) if chart is not None else "")
     Path(snakemake.output.caption).write_text(caption)

@@ -138,8 +138,9 @@ def _from_hub(file: CatalogFile, gated: str) -> bytes:
         raise ImprintError(f"{file.path} is gated and HF_TOKEN is not set; {how}")
     try:
         with tempfile.TemporaryDirectory() as folder:
-            where = {"repo_type": "dataset", "revision": file.commit, "local_dir": folder}
-            path = huggingface_hub.hf_hub_download(file.repo, file.path, token=token, **where)
+            path = huggingface_hub.hf_hub_download(
+                file.repo, file.path, repo_type="dataset", revision=file.commit, local_dir=folder, token=token
+            )
             return Path(path).read_bytes()
     except GatedRepoError:
         raise ImprintError(f"{file.path} is gated and the account of HF_TOKEN has no access; {how}") from None

@@ -376,14 +376,3 @@ class Experiment:
         tables = self.tables()
         files = [tables[name] for name in plugins.constant("charts", chart, "TABLES")]
         return [path for entry in files for path in ([entry] if isinstance(entry, str) else entry)]
-
-    def chart_params(self, chart: str) -> str:
-        tables = self.tables()
-        return canonical(
-            {
-                "chart": chart,
-                "tables": {name: tables[name] for name in plugins.constant("charts", chart, "TABLES")},
-                "arms": list(self.config.arms),
-                "evals": list(self.config.evals),
-            }
-        )

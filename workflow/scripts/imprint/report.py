@@ -53,6 +53,7 @@ class Eval(Strict):
     score: str
     asks: Literal["generate", "loglikelihood"]
     retention: bool = Field(False, description="it measures what an arm may lose, not what it should gain")
+    distribution: str = Field("", description="whether some arm is trained on its kinds of rows, in words")
     private: bool = Field(False, description="its examples may not be spread, so none is shown")
 
 
@@ -129,6 +130,7 @@ def render(
         costs=_costs(tables["costs"]),
         contamination=tables["contamination"].to_dicts(),
         scored_by=dict(versions.rows()),
+        told={item.name: item.distribution for item in facts.evals},
         synthesis=_yields(tables["synthesis"]),
     )
 

@@ -1,4 +1,5 @@
-"""What the report says of an experiment beside its tables: where everything comes from, and arms in words."""
+"""What charts and the report say of an experiment beside its tables: where everything comes from, arms in words, and
+which evals are in the distribution that was trained on."""
 
 from __future__ import annotations
 
@@ -8,7 +9,20 @@ from imprint.experiment import Experiment
 from imprint.identity import canonical
 
 
-def params(experiment: Experiment) -> str:
+def chart_params(experiment: Experiment, chart: str) -> str:
+    """Which tables a chart reads, and the arms and evals in their order."""
+    tables = experiment.tables()
+    return canonical(
+        {
+            "chart": chart,
+            "tables": {name: tables[name] for name in plugins.constant("charts", chart, "TABLES")},
+            "arms": list(experiment.config.arms),
+            "evals": [[name, *distribution(experiment, name)] for name in experiment.config.evals],
+        }
+    )
+
+
+def report_params(experiment: Experiment) -> str:
     """The fields of `imprint.report.Settings` that the config decides, as the report job's params."""
     config = experiment.config
     return canonical(
@@ -40,6 +54,7 @@ def params(experiment: Experiment) -> str:
                     "score": ev.score.name,
                     "asks": plugins.load("scores", ev.score.name).ASKS,
                     "retention": ev.retention,
+                    "distribution": distribution(experiment, name)[0],
                     "private": bool((found := entry(config, ev.dataset)) and catalog.load()[found].gated),
                 }
                 for name, ev in config.evals.items()
@@ -55,6 +70,27 @@ def params(experiment: Experiment) -> str:
             ],
         }
     )
+
+
+def kinds(config: Config, dataset: str) -> tuple[str, frozenset[str]]:
+    """The kinds of rows that a dataset has and what they are called, where its plug-in knows them."""
+    spec = config.datasets[dataset]
+    ask = None if spec.source == "synth" else getattr(plugins.load("datasets", spec.plugin), "kinds", None)
+    return ask(spec.settings) if ask else ("", frozenset())
+
+
+def distribution(experiment: Experiment, ev: str) -> tuple[str, list[str]]:
+    """In words, whether some arm is trained on an eval's kinds of rows, and which of them are held out; nothing
+    where no arm is trained on rows that have such kinds at all."""
+    called, its_kinds = kinds(experiment.config, experiment.config.evals[ev].dataset)
+    sets = [kinds(experiment.config, dataset) for _, dataset, _ in experiment.trainings()]
+    trained = frozenset().union(*(some for name, some in sets if name == called))
+    held_out = sorted(its_kinds - trained) if trained else []
+    if not its_kinds or not trained:
+        return "", held_out
+    if held_out and len(held_out) < len(its_kinds):
+        return f"{len(held_out)} of {len(its_kinds)} {called} held out", held_out
+    return f"held-out {called}" if held_out else f"{called} trained on", held_out
 
 
 def entry(config: Config, dataset: str) -> str | None:

@@ -1,7 +1,8 @@
 """Charts: functions of tables to a picture, with one theme.
 
-A chart module has TABLES (the tables it reads), `chart(tables, arms, evals)` (None when there is nothing to show),
-`facts(tables)` (numbers for its caption) and CAPTION (the name of its file in resources/captions).
+A chart module has TABLES (the tables it reads), `chart(tables, arms, evals)` (`evals` maps each to its `Distribution`;
+None when there is nothing to show), `facts(tables)` (numbers for its caption) and CAPTION (the name of its file in
+resources/captions).
 
 Colours are Okabe and Ito's, which stay apart for colour-blind readers ("Color Universal Design", 2008); their black is
 left out because it vanishes on a dark page, their yellow comes last because it is faint on a light one. Arms differ by
@@ -14,7 +15,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 import jinja2
@@ -38,6 +39,17 @@ _STYLE = (
 )
 
 
+class Distribution(NamedTuple):
+    """How an eval's kinds of rows (types of instructions) stand to those that some arm is trained on: in words, empty
+    where there is nothing to tell apart, and the kinds that are held out."""
+
+    told: str = ""
+    held_out: Sequence[str] = ()
+
+
+Evals = Mapping[str, Distribution]
+
+
 def arm_colour(arms: Sequence[str]) -> dict[str, alt.Scale]:
     """Scales `color` and `shape` of the arms, in their order. Eight colours and seven shapes: 56 arms differ."""
     turn = range(len(arms))
@@ -55,6 +67,12 @@ def stack(panels: Sequence[Any]) -> Any:
 def title(text: str, note: str = "") -> alt.TitleParams:
     """A panel's title with a smaller note under it."""
     return alt.TitleParams(text=text, subtitle=[note] if note else [])
+
+
+def eval_title(evals: Evals, name: str, note: str) -> alt.TitleParams:
+    """A panel's title that is an eval's name, and says whether it is in the distribution that was trained on."""
+    told = evals[name].told
+    return title(f"{name}: {told}" if told else name, note)
 
 
 def rows_axis(labels: Sequence[str], scale_to: Sequence[str] | None = None) -> dict[str, Any]:

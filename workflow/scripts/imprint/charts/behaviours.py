@@ -25,14 +25,14 @@ ROWS = {
 }
 
 
-def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Sequence[str]) -> Any | None:
+def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts.Evals) -> Any | None:
     """One heat map an eval that is described by its behaviours: rows are behaviours, columns arms."""
     table = _shares(tables["summary"])
     panels = []
     for name in evals:
         rows = table.filter(pl.col("eval") == name)
         if len(rows):
-            panels.append(_panel(rows, name, [arm for arm in arms if arm in set(rows["arm"])]))
+            panels.append(_panel(rows, evals, name, [arm for arm in arms if arm in set(rows["arm"])]))
     if not panels:
         return None
     margin = {"left": 5, "top": 5, "bottom": 5, "right": round(0.75 * charts.LETTER * max(map(len, arms)))}
@@ -43,7 +43,7 @@ def _shares(summary: pl.DataFrame) -> pl.DataFrame:
     return summary.filter(pl.col("metric").is_in(list(ROWS)))
 
 
-def _panel(rows: pl.DataFrame, name: str, shown: list[str]) -> Any:
+def _panel(rows: pl.DataFrame, evals: charts.Evals, name: str, shown: list[str]) -> Any:
     values = [
         {
             "arm": row["arm"],
@@ -75,7 +75,7 @@ def _panel(rows: pl.DataFrame, name: str, shown: list[str]) -> Any:
     return layers.properties(
         width=CELL_WIDTH * len(shown),
         height=CELL_HEIGHT * len(order),
-        title=charts.title(name, "share of responses, 95% interval"),
+        title=charts.eval_title(evals, name, "share of responses, 95% interval"),
     )
 
 

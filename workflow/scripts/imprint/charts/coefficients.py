@@ -17,7 +17,7 @@ CELL_HEIGHT = 17
 LEAST = 13  # width of a layer's cell
 
 
-def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Sequence[str]) -> Any | None:
+def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts.Evals) -> Any | None:
     """One heat map an arm and vector: rows are kinds of module, columns layers, with what stands outside the layers in
     a column of its own. Colours of one arm share one scale."""
     table = _means(tables["coefficients"])

@@ -16,7 +16,7 @@ CAPTION = "differences.md"
 VERDICTS = ["better", "tie", "worse"]
 
 
-def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Sequence[str]) -> Any | None:
+def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts.Evals) -> Any | None:
     """One panel an eval, one row a comparison, a line at no difference; comparisons without a pair are left out."""
     table = tables["comparisons"].filter((pl.col("family") == "primary") & (pl.col("n_pairs") > 0))
     table = table.with_columns(pair=pl.col("arm") + " \N{MINUS SIGN} " + pl.col("control"))
@@ -24,7 +24,7 @@ def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Sequen
     for name in evals:
         rows = table.filter(pl.col("eval") == name)
         if len(rows):
-            panels.append(_panel(rows, _ordered(rows, arms), _ordered(table, arms)))
+            panels.append(_panel(rows, _ordered(rows, arms), _ordered(table, arms), evals))
     return charts.stack(panels) if panels else None
 
 
@@ -33,7 +33,7 @@ def _ordered(rows: pl.DataFrame, arms: Sequence[str]) -> list[str]:
     return [pair for arm in arms for pair in rows.filter(pl.col("arm") == arm)["pair"].unique(maintain_order=True)]
 
 
-def _panel(rows: pl.DataFrame, pairs: list[str], longest: list[str]) -> Any:
+def _panel(rows: pl.DataFrame, pairs: list[str], longest: list[str], evals: charts.Evals) -> Any:
     first = rows.row(0, named=True)
     columns = ["pair", "difference", "ci_low", "ci_high", "verdict"]
     y = alt.Y("pair:N", **charts.rows_axis(pairs, longest))
@@ -55,7 +55,7 @@ def _panel(rows: pl.DataFrame, pairs: list[str], longest: list[str]) -> Any:
     side = "right" if first["direction"] == 1 else "left"
     note = f"difference in {first['metric']}; the arm is better to the {side}"
     return layers.properties(
-        width=charts.WIDTH, height=charts.ROW * len(pairs), title=charts.title(first["eval"], note)
+        width=charts.WIDTH, height=charts.ROW * len(pairs), title=charts.eval_title(evals, first["eval"], note)
     )
 
 

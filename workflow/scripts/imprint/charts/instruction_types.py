@@ -18,7 +18,7 @@ CELL_WIDTH = 76
 CELL_HEIGHT = 22
 
 
-def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Sequence[str]) -> Any | None:
+def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts.Evals) -> Any | None:
     """One heat map an eval: rows are types with their number of instructions, columns arms, cells the share followed.
     A cell without a scored instruction stays empty."""
     table = _followed(tables["scores"])
@@ -26,7 +26,7 @@ def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Sequen
     for name in evals:
         rows = table.filter(pl.col("eval") == name)
         if len(rows):
-            panels.append(_panel(rows, name, [arm for arm in arms if arm in set(rows["arm"])]))
+            panels.append(_panel(rows, evals, name, [arm for arm in arms if arm in set(rows["arm"])]))
     if not panels:
         return None
     # The slanted name of the last arm leans out of the plot.
@@ -44,13 +44,19 @@ def _followed(scores: pl.DataFrame) -> pl.DataFrame:
     return shares.join(counts, on=["eval", "type"]).sort("eval", "type", "arm")
 
 
-def _panel(rows: pl.DataFrame, name: str, shown: list[str]) -> Any:
-    values = [{**row, "label": f"{row['type']} (n={row['n']})"} for row in rows.to_dicts()]
+def _panel(rows: pl.DataFrame, evals: charts.Evals, name: str, shown: list[str]) -> Any:
+    held_out = set(evals[name].held_out)
+    # Types that are trained on come first; held-out ones say so where the panel has both.
+    mark = "" if set(rows["type"]) <= held_out else "held out, "
+    values = [
+        {**row, "label": f"{row['type']} ({mark if row['type'] in held_out else ''}n={row['n']})"}
+        for row in sorted(rows.to_dicts(), key=lambda row: (row["type"] in held_out, row["type"]))
+    ]
     room = charts.LETTER * max(map(len, shown))
     top = alt.Axis(orient="top", labelAngle=-35, ticks=False, domain=False, labelLimit=room, minExtent=0.62 * room)
     base = alt.Chart(alt.InlineData(values=values)).encode(
         x=alt.X("arm:N", title=None, sort=None, scale=alt.Scale(domain=shown), axis=top),
-        y=alt.Y("label:N", **charts.rows_axis(sorted({row["label"] for row in values}))),
+        y=alt.Y("label:N", **charts.rows_axis(list(dict.fromkeys(row["label"] for row in values)))),
     )
     # Cividis runs evenly from dark to light for all kinds of colour vision, so the number's ink switches once.
     shade = alt.Color("share:Q", scale=alt.Scale(scheme="cividis", domain=[0, 1]), legend=None)
@@ -61,7 +67,9 @@ def _panel(rows: pl.DataFrame, name: str, shown: list[str]) -> Any:
     )
     kinds = len({row["type"] for row in values})
     return layers.properties(
-        width=CELL_WIDTH * len(shown), height=CELL_HEIGHT * kinds, title=charts.title(name, "share followed, strict")
+        width=CELL_WIDTH * len(shown),
+        height=CELL_HEIGHT * kinds,
+        title=charts.eval_title(evals, name, "share followed, strict"),
     )
 
 

@@ -14,7 +14,7 @@ TABLES = ("curves",)
 CAPTION = "loss_curves.md"
 
 
-def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Sequence[str]) -> Any | None:
+def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts.Evals) -> Any | None:
     """Lines in the colours and shapes of the arms; seeds after the first are dashed. Values that are not finite (a
     diverged run) leave a gap."""
     rows = _losses(tables["curves"]).filter(pl.col("value").is_finite() & pl.col("arm").is_in(list(arms)))

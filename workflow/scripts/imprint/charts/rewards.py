@@ -22,7 +22,7 @@ SHOWN = {
 }
 
 
-def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Sequence[str]) -> Any | None:
+def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts.Evals) -> Any | None:
     """One panel a quantity, one line an arm and seed."""
     rows = _rows(tables["curves"]).filter(pl.col("value").is_finite() & pl.col("arm").is_in(list(arms)))
     panels = []

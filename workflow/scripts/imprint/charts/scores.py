@@ -14,18 +14,18 @@ TABLES = ("summary",)
 CAPTION = "scores.md"
 
 
-def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Sequence[str]) -> Any | None:
+def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts.Evals) -> Any | None:
     """One panel an eval, one row an arm; an arm without a scored response keeps its row, empty."""
     table = tables["summary"].filter(pl.col("primary"))
     panels = []
     for name in evals:
         rows = table.filter(pl.col("eval") == name)
         if rows["mean"].is_not_null().any():
-            panels.append(_panel(rows, [arm for arm in arms if arm in set(rows["arm"])], arms))
+            panels.append(_panel(rows, [arm for arm in arms if arm in set(rows["arm"])], arms, evals))
     return charts.stack(panels) if panels else None
 
 
-def _panel(rows: pl.DataFrame, shown: list[str], arms: Sequence[str]) -> Any:
+def _panel(rows: pl.DataFrame, shown: list[str], arms: Sequence[str], evals: charts.Evals) -> Any:
     first = rows.row(0, named=True)
     scales = charts.arm_colour(arms)
     zero = first["direction"] == 1 and rows.select(pl.min_horizontal("mean", "ci_low")).min().item() >= 0
@@ -44,7 +44,7 @@ def _panel(rows: pl.DataFrame, shown: list[str], arms: Sequence[str]) -> Any:
     )
     note = f"{first['metric']}, {charts.better_is(first['direction'])}"
     return layers.properties(
-        width=charts.WIDTH, height=charts.ROW * len(shown), title=charts.title(first["eval"], note)
+        width=charts.WIDTH, height=charts.ROW * len(shown), title=charts.eval_title(evals, first["eval"], note)
     )
 
 

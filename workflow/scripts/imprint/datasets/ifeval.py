@@ -21,6 +21,11 @@ class Settings(Strict):
     """No settings: the file is read whole."""
 
 
+def kinds(settings: Settings) -> tuple[str, frozenset[str]]:
+    """All types of instructions, of which a fit may have seen some (`datasets/ifeval_format.py`)."""
+    return "instruction types", frozenset(instructions.INSTRUCTIONS)
+
+
 def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]:
     """One row per line of the one file in `paths`: the prompt as the user's turn, and as reference what scores/ifeval
     needs. Raises ImprintError with the line's number on a line that is no such object or that cannot be judged."""

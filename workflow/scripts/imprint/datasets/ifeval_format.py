@@ -50,6 +50,12 @@ def types(which: Literal["train", "held_out", "all"]) -> list[str]:
     return [name for name in sorted(INSTRUCTIONS) if which == "all" or (name in HELD_OUT) == (which == "held_out")]
 
 
+def kinds(settings: Settings) -> tuple[str, frozenset[str]]:
+    """What rows differ in: an eval whose types were trained on is told apart from one whose types are held out."""
+    pool = types(settings.instructions)
+    return "instruction types", frozenset(name for name in pool if settings.only is None or name in settings.only)
+
+
 def compatible(names: list[str]) -> bool:
     """Whether instructions may stand in one prompt."""
     if len(names) == 1:
