@@ -45,8 +45,9 @@ class CatalogFile(Strict):
     path: str = Field(description="path inside the repository")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="hash of the original file")
     bytes: int = Field(gt=0, description="size of the original file")
-    mirror: str | None = Field(
-        None, description="path inside a mirror folder; a .gz of an original that is none is decompressed"
+    mirror: str = Field(
+        "",
+        description="path inside a mirror folder; a .gz of an original that is none is decompressed; no gated file has one",
     )
 
 
@@ -100,7 +101,7 @@ def fetch(file: CatalogFile, out: Path, mirror: Path | None, gated: str | None =
             if gated:
                 data = _from_hub(file, gated)
             elif mirror:
-                path = inside(mirror, file.mirror or "")
+                path = inside(mirror, file.mirror)
                 packed = file.mirror.endswith(".gz") and not file.path.endswith(".gz")
                 opener = gzip.open if packed else open
                 with opener(path, "rb") as handle:
