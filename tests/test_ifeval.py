@@ -292,6 +292,27 @@ def test_language_reads_no_more_than_it_needs(monkeypatch: pytest.MonkeyPatch) -
     assert len(given[0]) < len(text)
 
 
+# The counts that the scorer's published verdicts rest on; nltk from 3.10 on gives others (2, 3 and 3).
+@pytest.mark.parametrize(
+    ("name", "kwargs", "response"),
+    [
+        (SENTENCES, {"num_sentences": 2, "relation": "less than"}, "She said \u201cGo home.\u201d And he went"),
+        (
+            "change_case:capital_word_frequency",
+            {"capital_frequency": 2, "capital_relation": "less than"},
+            "HOME\u2014SWEET HOme",
+        ),
+        (
+            "length_constraints:number_words",
+            {"num_words": 6, "relation": "at least"},
+            "\u0939\u093f\u0928\u094d\u0926\u0940 \u092e\u0947\u0902 \u0932\u093f\u0916\u093e",
+        ),
+    ],
+)
+def test_words_and_sentences_are_the_benchmark_s(name: str, kwargs: dict, response: str) -> None:
+    assert values(ifeval.score(row((name, kwargs)), response, S), "prompt_strict") == [1.0]
+
+
 def test_sentence_tables_are_the_package_s(tmp_path: Path) -> None:
     checkers.checker(COMMA, {})
     import punkt.data.english as english
