@@ -31,9 +31,10 @@ test: lint
 	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/slurm
 
 # A Slurm of one node with stand-in GPUs is started, used and stopped; needs root and, the first time, Debian's mirror.
+# Two processes: while Slurm's jobs are waited for, the faults of one machine are put to another copy.
 test-slurm: .venv/made
 	tests/slurm/cluster.sh install
-	$(BIN)/pytest -m slurm --durations=0 tests/slurm
+	$(BIN)/pytest -n 2 --dist loadfile --durations=12 tests/slurm
 
 # After a kill: end what it left running, unlock, run again. Nothing finished is done twice.
 resume: .venv/made

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 DOC = Path(__file__).parent.parent / "docs/reliability.md"
 
 INTRO = """# What can go wrong, and what happens then
 
-Written by `make test` and `make test-slurm`: each row is a test that did it, and passed. "Same tables" means that every
+Written by `make test-slurm`: each row is a test that did it, and passed. "Same tables" means that every
 table and manifest equals that of a run that nothing disturbed; only times differ.
 
 | fault | what happens | the rerun |
@@ -18,12 +19,18 @@ table and manifest equals that of a run that nothing disturbed; only times diffe
 
 def seen(fault: str, happens: str, rerun: str) -> None:
     """Put a row into the table, in the place of the one on the same fault."""
-    rows = {}
-    if DOC.is_file():
-        for line in DOC.read_text().splitlines():
-            if line.startswith("| ") and not line.startswith("| fault "):
-                rows[line.split(" | ")[0]] = line
-    rows[f"| {fault}"] = f"| {fault} | {happens} | {rerun} |"
-    text = INTRO + "\n".join(sorted(rows.values())) + "\n"
-    if not DOC.is_file() or DOC.read_text() != text:
-        DOC.write_text(text)
+    with DOC.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # tests run in two processes
+        before = file.read()
+        rows = {**found(before), fault: f"| {fault} | {happens} | {rerun} |"}
+        text = INTRO + "\n".join(sorted(rows.values())) + "\n"
+        if text != before:
+            file.seek(0)
+            file.write(text)
+            file.truncate()
+
+
+def found(text: str) -> dict[str, str]:
+    """The rows of a table, by their fault."""
+    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| fault ")]
+    return {line[2:].split(" | ")[0]: line for line in lines}

@@ -30,7 +30,7 @@ pytestmark = [
 CLUSTER = str(ROOT / "tests/slurm/cluster.sh")
 SITE = {
     # Jobs of seconds, on two real cores.
-    r"first_look = \d+": "first_look = 8",
+    r"first_look = \d+": "first_look = 4",
     r"train = dict\(.*\)": "train = dict(gpu=1, threads=1, mem_mb=2500, runtime=10)",
     r"generate = dict\(.*\)": "generate = dict(gpu=1, threads=1, mem_mb=2500, runtime=10)",
     r"synthesize = dict\(.*\)": "synthesize = dict(gpu=1, threads=1, mem_mb=2500, runtime=10)",
@@ -96,6 +96,11 @@ def accounted(project: Path, rule: str) -> list[dict[str, str]]:
     text = slurm("sacct", "-X", "-n", "-P", "-S", "now-1days", "-D", "-o", ",".join(fields))
     rows = [dict(zip(fields, line.split("|"), strict=True)) for line in text.splitlines()]
     return [row for row in rows if Path(row["WorkDir"]) == project and row["Comment"].startswith(f"rule_{rule}")]
+
+
+AFTER_THE_FIT = ("generate", "score", "summarize", "collect", "plot", "database", "report")
+ONE_JOB = ["--groups", *(f"{rule}=tables" for rule in AFTER_THE_FIT)]
+"""What follows from the fit as one Slurm job: the faults are put to the fit, and each Slurm job takes ten seconds more."""
 
 
 class Run:
@@ -181,7 +186,7 @@ def test_the_whole_experiment_runs_on_slurm_with_a_gpu_a_job(tmp_path: Path) -> 
 
 
 def test_a_cancelled_job_is_tried_again(project: Path, unbroken: Path) -> None:
-    run = Run(project)
+    run = Run(project, *ONE_JOB)
     slurm("scancel", run.training())
     text = run.end()
     assert "SLURM status is: 'CANCELLED'" in text
@@ -196,7 +201,7 @@ def test_a_cancelled_job_is_tried_again(project: Path, unbroken: Path) -> None:
 
 def test_a_retry_asks_for_more_memory(project: Path, unbroken: Path) -> None:
     workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources={"mem_mb": "450 * attempt ** 2"}))
-    text = Run(project).end()
+    text = Run(project, *ONE_JOB).end()
     assert "memory" in text.lower()
     jobs = accounted(project, "train_sft")
     assert [job["ReqMem"] for job in jobs] == ["450M", "1800M"] and jobs[-1]["State"] == "COMPLETED", jobs
@@ -211,13 +216,13 @@ def test_a_retry_asks_for_more_memory(project: Path, unbroken: Path) -> None:
 def test_retries_end_and_say_why(project: Path, unbroken: Path) -> None:
     site(project, {r"retries = \d+": "retries = 1"})
     workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources={"mem_mb": 450}))
-    text = Run(project).end(expected=1)
+    text = Run(project, *ONE_JOB).end(expected=1)
     assert len(accounted(project, "train_sft")) == 2
     assert re.search(r"(?i)exceeded.*memory|oom|memory limit", text), text[-5000:]
     assert not (project / "results/tables/summary.parquet").exists()
     assert not queue(project)
     workflow.edit(project, lambda raw: raw["arms"]["instruct"].pop("resources"))
-    Run(project).end()
+    Run(project, *ONE_JOB).end()
     ended_well(project, unbroken)
     reliability.seen(
         "a job fails on every attempt",
@@ -228,7 +233,7 @@ def test_retries_end_and_say_why(project: Path, unbroken: Path) -> None:
 
 def test_a_retry_asks_for_more_time(project: Path, unbroken: Path) -> None:
     site(project, {r"train = dict\(.*\)": "train = dict(gpu=1, threads=1, mem_mb=2500, runtime=1)"})
-    run = Run(project)
+    run = Run(project, *ONE_JOB)
     run.training()
     os.kill(trainer(project), signal.SIGSTOP)  # it hangs; Slurm ends it when its minute is over
     text = run.end()
@@ -245,7 +250,7 @@ def test_a_retry_asks_for_more_time(project: Path, unbroken: Path) -> None:
 
 def test_a_drained_node(project: Path, unbroken: Path) -> None:
     node = slurm("sinfo", "-h", "-o", "%n").split()[0]
-    run = Run(project)
+    run = Run(project, *ONE_JOB)
     run.training()
     slurm("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
     try:
@@ -268,7 +273,7 @@ def test_a_drained_node(project: Path, unbroken: Path) -> None:
 
 def test_a_lost_node(project: Path, unbroken: Path) -> None:
     node = slurm("sinfo", "-h", "-o", "%n").split()[0]
-    run = Run(project)
+    run = Run(project, *ONE_JOB)
     job = run.training()
     slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     mini.wait(lambda: job not in queue(project, "RUNNING"), "the job's end", process=run.process)
@@ -284,7 +289,7 @@ def test_a_lost_node(project: Path, unbroken: Path) -> None:
 
 
 def test_the_controller_is_restarted(project: Path, unbroken: Path) -> None:
-    run = Run(project)
+    run = Run(project, *ONE_JOB)
     run.training()
     subprocess.run([CLUSTER, "restart-controller", "10"], check=True, timeout=120)
     run.end()
@@ -295,12 +300,12 @@ def test_the_controller_is_restarted(project: Path, unbroken: Path) -> None:
 
 
 def test_snakemake_is_killed(project: Path, unbroken: Path) -> None:
-    run = Run(project)
+    run = Run(project, *ONE_JOB)
     job = run.training()
     os.kill(run.process.pid, signal.SIGKILL)
     run.process.wait()
     assert job in queue(project), "the cluster knows nothing of the kill"
-    refused = Run(project).end(expected=1)
+    refused = Run(project, *ONE_JOB).end(expected=1)
     assert "was killed and has left its lock behind" in refused and "`make resume`" in refused
     for file in ("Makefile", "requirements.lock"):
         shutil.copy(ROOT / file, project)
@@ -321,12 +326,12 @@ def test_snakemake_is_killed(project: Path, unbroken: Path) -> None:
 
 
 def test_snakemake_is_interrupted(project: Path, unbroken: Path) -> None:
-    run = Run(project)
+    run = Run(project, *ONE_JOB)
     run.training()
     os.kill(run.process.pid, signal.SIGINT)
     run.end(expected=1)
     mini.wait(lambda: not queue(project), "an empty queue", 60)
-    Run(project).end()
+    Run(project, *ONE_JOB).end()
     ended_well(project, unbroken)
     reliability.seen(
         "snakemake is interrupted (Ctrl-C, SIGINT)",
