@@ -100,7 +100,7 @@ def accounted(project: Path, rule: str) -> list[dict[str, str]]:
 
 AFTER_THE_FIT = ("generate", "score", "summarize", "collect", "plot", "database", "report")
 ONE_JOB = ["--groups", *(f"{rule}=tables" for rule in AFTER_THE_FIT)]
-"""What follows from the fit as one Slurm job: the faults are put to the fit, and each Slurm job takes ten seconds more."""
+"""What follows from the fit as one Slurm job: faults are put to the fit, and each Slurm job takes ten seconds more."""
 
 
 class Run:

@@ -47,7 +47,7 @@ class CatalogFile(Strict):
     bytes: int = Field(gt=0, description="size of the original file")
     mirror: str = Field(
         "",
-        description="path inside a mirror folder; a .gz of an original that is none is decompressed; no gated file has one",
+        description="path inside a mirror folder; a .gz of an original that is none is unpacked; no gated file has one",
     )
 
 
