@@ -89,7 +89,7 @@ def test_attacks_are_contained_and_fail(name, monkeypatch):
         assert found["passed"] in (0.0, 1.0)
     else:
         assert found == {"passed_base": 0.0, "passed": 0.0}, name
-    assert time.perf_counter() - start < 12
+    assert time.perf_counter() - start < 3 * isolation.WALL + 5
     assert not (Path.home() / "imprint_was_here").exists() and not Path("imprint_was_here").exists()
     assert not [p for p in _processes() if p == b"jailed"]
     assert verdicts(GOOD) == {"passed_base": 1.0, "passed": 1.0}, "the run goes on"
@@ -106,13 +106,17 @@ def _processes():
             yield b"jailed" if (path.parent / "stat").read_text().split()[3] == str(os.getpid()) else b"other"
 
 
-def test_what_the_jail_holds():
+def test_what_the_jail_holds(monkeypatch):
     found = isolation.run(
         "import os\nprint(sorted(os.environ), os.path.exists('/etc'), os.path.exists('/proc/1'), os.getcwd())"
     )
     assert found.end == "ended" and found.text.split("]")[1].split() == ["False", "False", "/tmp"]
     assert isolation.run("raise SystemExit(3)").end == "failed"
     assert isolation.run("import time\ntime.sleep(60)", 1.0).end == "timeout"
+    late = "import time\ntime.sleep(2)\nprint('done')"
+    assert isolation.run(late, 1.0).text == "done\n", "waiting takes no CPU time, as on a machine that is busy"
+    monkeypatch.setattr(isolation, "WALL", 60)
+    assert isolation.run("while True: pass", 1.0).end == "failed", "the CPU time is what ends it"
     assert isolation.run("print('x' * 100000)").end == "output"
     assert isolation.run("open('/tmp/a', 'w').write('x')\nprint(open('/tmp/a').read())").text == "x\n"
     assert "namespaces" in isolation.check()

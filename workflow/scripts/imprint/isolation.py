@@ -30,7 +30,8 @@ MEMORY = 1 << 30  # bytes of address space of a process
 SCRATCH = 16 << 20  # bytes of the scratch folder
 PROCESSES = 16
 OUTPUT = 1 << 16  # bytes; more ends the run
-SECONDS = 10.0
+SECONDS = 10.0  # of CPU time of a process
+WALL = 3  # the time-out as a multiple of that: on a busy machine a program gets its CPU time late, and has not failed
 JAIL = Path(__file__).with_name("jail.py")
 READY = b"jailed\n"
 
@@ -43,7 +44,8 @@ class Outcome(NamedTuple):
 
 
 def run(program: str, seconds: float = SECONDS) -> Outcome:
-    """Run Python code; its standard output and errors, mixed, of at most OUTPUT bytes."""
+    """Run Python code that may take so many `seconds` of CPU time, and WALL times as long in all; its standard output
+    and errors, mixed, of at most OUTPUT bytes."""
     limits = f"{MEMORY} {SCRATCH} {PROCESSES} {int(seconds) + 1}"
     # -I and -S: no environment, no site packages, no user folder. The interpreter itself, not a link in a venv.
     process = subprocess.Popen(
@@ -57,7 +59,7 @@ def run(program: str, seconds: float = SECONDS) -> Outcome:
         close_fds=True,
     )
     assert process.stdin is not None and process.stdout is not None
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + WALL * seconds
     source = memoryview(program.encode("utf-8", "replace"))
     found, end = b"", "timeout"
     fd_in, fd_out = process.stdin.fileno(), process.stdout.fileno()

@@ -52,12 +52,15 @@ def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _answer(row: dict[str, Any], where: str) -> str:
-    """The answer as text: a whole number given as 27.0 is "27"."""
+    """The answer as text: a whole number given as 27.0 is "27". A problem whose answer the file leaves empty (four of
+    DeepScaleR's) keeps an empty one, which no verifier can read: it is counted there, and nothing is trained on it."""
     answer = row.get("answer")
     if isinstance(answer, (int, float)):
         return str(int(answer)) if float(answer).is_integer() else str(answer)
-    if answer is None:
-        answer = boxed(str(row.get("solution", "")))
-    if not isinstance(answer, str) or not answer.strip():
+    if not answer and (found := boxed(str(row.get("solution", "")))):
+        answer = found
+    if answer is None and "answer" in row:
+        answer = ""
+    if not isinstance(answer, str):
         raise ImprintError(f"{where}: found no answer; write `answer`, or a `solution` that ends in \\boxed{{}}")
     return answer.strip()
