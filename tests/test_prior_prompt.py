@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 import pico
-from imprint import model_files
+from imprint import config, model_files
 from imprint.contexts import plain, prior_prompt
 from imprint.errors import ImprintError
 from test_contexts import drive
@@ -116,3 +116,29 @@ def test_settings_name_a_known_style():
     with pytest.raises(ValidationError):
         settings("dream")
     assert all(field.description for field in prior_prompt.Settings.model_fields.values())
+
+
+def test_the_papers_arms_share_their_templates():
+    found = config.load([Path(__file__).parent.parent / "config/paper/ppe.yaml"])
+    arms, math = found.arms, {"boxed": True}
+
+    def reward(name):
+        return [(term.name, term.settings.model_dump()) for term in arms[name].fit.settings.reward]
+
+    for style in STYLES:
+        ipe, ppe = arms[f"ipe_{style}"], arms[f"ppe_{style}"]
+        assert ipe.fit is None and ppe.fit.context == ppe.apply.context == ipe.apply.context
+        assert ppe.fit.context.settings.style == style and ppe.control == [f"ipe_{style}", "base"]
+        assert reward(f"ppe_{style}") == [
+            ("math", math),
+            ("format", {"tag": style, "outside": False, "prefilled": False}),
+        ]
+    assert [name for name, _ in reward("no_prior")] == ["math"]
+    assert arms["no_prior"].fit.context.settings.style == "none"
+    # The prompt without its reward: all else as in ppe_think.
+    alone, both = arms["ppe_think_accuracy"].fit, arms["ppe_think"].fit
+    assert reward("ppe_think_accuracy") == [("math", math)] and alone.context == both.context
+    same = {key: value for key, value in alone.settings.model_dump().items() if key != "reward"}
+    assert same == {key: value for key, value in both.settings.model_dump().items() if key != "reward"}
+    assert {"aime24", "amc23", "math500", "humaneval", "gpqa"} <= set(found.evals)
+    assert found.evals["math500"].judge in arms and not found.evals_of(found.evals["math500"].judge)

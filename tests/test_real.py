@@ -12,6 +12,8 @@ import duckdb
 import pytest
 
 import workflow
+from imprint import model_files
+from imprint.contexts import prior_prompt
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,6 +67,15 @@ def test_an_arm_answers(run: Path) -> None:
         check=True,
     )
     assert "Paris" in out.stdout
+
+
+def test_prior_prompts_are_of_like_length(run: Path) -> None:
+    (folder,) = (run / "resources/models").glob("smollm2-*")
+    tokenizer = model_files.load_tokenizer(folder)
+    for boxed in (False, True):
+        texts = [prior_prompt.prompt(prior_prompt.Settings(style=s, boxed=boxed)) for s in prior_prompt.CLAUSES]
+        lengths = [len(tokenizer(text)["input_ids"]) for text in texts]
+        assert len(lengths) == 5 and max(lengths) - min(lengths) <= 10, lengths
 
 
 @pytest.mark.skipif("IMPRINT_DATA_MIRROR" not in os.environ, reason="IMPRINT_DATA_MIRROR is not set")
