@@ -73,7 +73,7 @@ def test_no_number_is_null_and_ties_are_the_first() -> None:
         ({"answer": None}, "reference.answer: found None"),
         ({"answer": 3}, "write the index of an option, 0 to 2"),
         ({"answer": True}, "reference.answer"),
-        ({"penalty": [1]}, "reference.penalty: found 1 entries for 3 options"),
+        ({"penalty": [1]}, "reference.penalty: found \\[1\\]; write a list of 3"),
     ],
 )
 def test_malformed_references(change: dict[str, Any], message: str) -> None:

@@ -120,6 +120,28 @@ def test_the_command_scores_ifeval_rows(tmp_path: Path) -> None:
     assert (first["prompt_strict"], second["prompt_strict"], second["prompt_loose"]) == (0.0, 1.0, 1.0)
 
 
+def test_the_command_joins_responses_with_their_references(tmp_path: Path) -> None:
+    """The two files of the benchmark itself: the prompts with their instructions, and the responses by prompt."""
+    prompts, responses = tmp_path / "input_data.jsonl", tmp_path / "responses.jsonl"
+    row = {"key": 7, "prompt": "No commas.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    prompts.write_text(json.dumps({**row, "key": 6, "prompt": "Other."}) + "\n" + json.dumps(row))
+    responses.write_text(json.dumps({"prompt": "No commas.", "response": "Well, no."}))
+    out = command("ifeval", str(responses), "--references", str(prompts))
+    assert out.returncode == 0, out.stderr
+    found = json.loads(out.stdout)
+    assert (found["key"], found["prompt_strict"]) == (7, 0.0)
+    responses.write_text(json.dumps({"prompt": "Neither.", "response": "No."}))
+    out = command("ifeval", str(responses), "--references", str(prompts))
+    assert out.returncode != 0
+    assert "line 1" in out.stderr
+    assert "'Neither.'" in out.stderr
+
+
+def test_the_command_takes_settings() -> None:
+    out = command("{format: {tag: plan}}", "-", stdin='{"response": "<plan>a</plan><answer>4</answer>"}')
+    assert json.loads(out.stdout)["well_formed"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("score", "text", "parts"),
     [
@@ -129,6 +151,12 @@ def test_the_command_scores_ifeval_rows(tmp_path: Path) -> None:
         ("numeric", '{"answer": "1"}', ["line 1", "response"]),
         ("numeric", '{"answer": "1", "response": 5}', ["line 1", "int"]),
         ("ifeval", '{"prompt": "x", "response": "y"}', ["line 1", "instruction_id_list"]),
+        ("ifeval", '{"reference": "x", "response": "y"}', ["line 1", "reference", "write an object"]),
+        ("numeric", '{"prompt": "x", "response": "y"}', ["line 1", "reference.answer"]),
+        ("likelihood", '{"response": "y"}', ["line 1", "logprob"]),
+        ("format", '{"response": "y"}', ["format.tag"]),
+        ("{format: {tog: plan}}", '{"response": "y"}', ["tog"]),
+        ("{format", '{"response": "y"}', ["not YAML"]),
     ],
 )
 def test_the_command_says_what_is_wrong(score: str, text: str, parts: list[str]) -> None:

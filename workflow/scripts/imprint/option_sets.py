@@ -27,9 +27,9 @@ def checked(given: Any) -> dict[str, Any]:
     if type(answer) is not int or not 0 <= answer < len(options):
         raise ImprintError(f"reference.answer: found {answer!r}; write the index of an option, 0 to {len(options) - 1}")
     for key in ("penalty", "bad", "names"):
-        if reference.get(key) is not None and len(reference[key]) != len(options):
-            found = f"{len(reference[key])} entries for {len(options)} options"
-            raise ImprintError(f"reference.{key}: found {found}; write one each")
+        given = reference.get(key)
+        if given is not None and (not isinstance(given, list) or len(given) != len(options)):
+            raise ImprintError(f"reference.{key}: found {given!r:.80}; write a list of {len(options)}, one an option")
     return reference
 
 

@@ -1,8 +1,10 @@
 """`python -m imprint.score SCORE rows.jsonl`: verdicts on responses, without a model.
 
 A row is one JSON object with `response` and what the score needs: the reference fields of a dataset row beside it or
-under `reference`. For IFEval that is `prompt`, `instruction_id_list` and `kwargs`, as in its own files. One JSON object
-a row comes out: the row's number and key, and each metric as a number, or as a list in item order.
+under `reference`. For IFEval that is `prompt`, `instruction_id_list` and `kwargs`, as in its own files. Rows that hold
+no more than `prompt` and `response` take the rest from the row of that prompt in the file `--references` names. SCORE
+is written as in a config, with settings if it has any: `ifeval`, or `{format: {tag: plan}}`. One JSON object a row
+comes out: the row's number and key, and each metric as a number, or as a list in item order.
 
     $ python -m imprint.score ifeval rows.jsonl
     {"row": 1, "key": 1001, "prompt_strict": 0.0, ..., "instruction_strict": [1.0, 0.0], "labels": ["...", "..."]}
@@ -16,14 +18,44 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+from pydantic import ValidationError
+
 from imprint import plugins, scoring
+from imprint.config import ScoreRef
 from imprint.errors import ImprintError
 from imprint.scores import Option, Verdict
 
 
-def verdicts(name: str, row: dict[str, Any]) -> dict[str, Any]:
+def score_named(text: str) -> ScoreRef:
+    """The score that a command line names, `NAME` or `{NAME: SETTINGS}`."""
+    try:
+        return ScoreRef.model_validate(yaml.safe_load(text))
+    except (yaml.YAMLError, ValidationError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "not YAML"}
+        where = ".".join(map(str, (text, *first["loc"])))
+        raise ImprintError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _response(given: Any, asks: str) -> str | list[Option]:
+    if asks == "loglikelihood":
+        try:
+            if not isinstance(given, list):
+                raise TypeError
+            return [Option(**option) for option in given]
+        except TypeError:
+            raise ImprintError(
+                f'the field "response" holds {given!r:.80}; write a list with one '
+                '{"text": ..., "logprob": nats, "tokens": count} an option'
+            ) from None
+    if not isinstance(given, str):
+        raise ImprintError(f'the field "response" holds {type(given).__name__}; write text')
+    return given
+
+
+def verdicts(ref: ScoreRef, row: dict[str, Any]) -> dict[str, Any]:
     """One input row to one output row; raises `ImprintError` when a field is missing."""
-    module = plugins.load("scores", name)
+    module = plugins.load("scores", ref.name)
     if "response" not in row:
         raise ImprintError('has no field "response"; add the text that is to be scored')
     given = {
@@ -35,14 +67,12 @@ def verdicts(name: str, row: dict[str, Any]) -> dict[str, Any]:
         "reference": row.get("reference", given),
         "fields": row.get("fields", {}),
     }
-    response = row["response"]
-    if module.ASKS == "loglikelihood":
-        response = [Option(**option) for option in response]
-    elif not isinstance(response, str):
-        raise ImprintError(f'the field "response" holds {type(response).__name__}; write text')
+    if not isinstance(example["reference"], dict):
+        raise ImprintError(f'the field "reference" holds {example["reference"]!r:.80}; write an object')
+    response = _response(row["response"], module.ASKS)
     # A judged score reads a judge's answers, which a row may bring along; without them its metrics are null.
     answers = [row.get("answers", {})] if hasattr(module, "QUESTIONS") else []
-    found: list[Verdict] = module.score(example, response, module.Settings(), *answers)
+    found: list[Verdict] = module.score(example, response, ref.settings, *answers)
     out: dict[str, Any] = {key: row[key] for key in ("key", "example_id") if key in row}
     labels: dict[int, str | None] = {}
     for verdict in found:
@@ -58,22 +88,37 @@ def verdicts(name: str, row: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
+def _rows(lines: Any, name: str, references: str | None) -> Any:
+    """The numbered rows of a file, each with what the references hold for its prompt."""
+    known: dict[Any, dict[str, Any]] = {}
+    if references:
+        with Path(references).open(encoding="utf-8") as file:
+            known = {row.get("prompt"): row for _, row in scoring.rows_of(file, references)}
+    for number, row in scoring.rows_of(lines, name):
+        if references and row.get("prompt") not in known:
+            raise ImprintError(f"{name}, line {number}: {references} has no row of the prompt {row.get('prompt')!r:.80}")
+        yield number, {**known.get(row.get("prompt"), {}), **row}
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Score a JSONL file (or standard input, `-`) and print JSONL."""
     parser = argparse.ArgumentParser(prog="python -m imprint.score", description="Score responses without a model.")
     parser.add_argument("score", help=f"one of: {', '.join(plugins.names('scores'))}")
     parser.add_argument("rows", help="a JSONL file, or - for standard input")
+    parser.add_argument("--references", help="a JSONL file with the reference fields of each prompt")
     options = parser.parse_args(arguments)
     try:
-        plugins.path("scores", options.score)
+        ref = score_named(options.score)
         with sys.stdin if options.rows == "-" else Path(options.rows).open(encoding="utf-8") as lines:
-            for number, row in scoring.rows_of(lines, options.rows):
+            for number, row in _rows(lines, options.rows, options.references):
                 try:
-                    out = verdicts(options.score, row)
+                    out = verdicts(ref, row)
                 except ImprintError as error:
                     raise ImprintError(f"{options.rows}, line {number}: {error}") from None
                 print(json.dumps({"row": number, **out}, ensure_ascii=False), flush=True)
-    except (ImprintError, OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        sys.exit(f"imprint.score: byte {error.start} of the input is not UTF-8; save it as UTF-8")
+    except (ImprintError, OSError) as error:
         sys.exit(f"imprint.score: {error}")
 
 

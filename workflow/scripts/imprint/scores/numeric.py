@@ -51,8 +51,9 @@ def _value(match: re.Match[str]) -> Decimal | None:
 
 def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
     """1 if the answer's number equals the reference's exactly; an answer without a number is wrong and unparsed."""
-    wanted = number(str(row["reference"]["answer"]))
+    gold = row["reference"].get("answer")
+    wanted = number(str(gold))
     if wanted is None:
-        raise ImprintError(f"reference.answer: found {row['reference']['answer']!r:.80}; write a number such as '18'")
+        raise ImprintError(f"reference.answer: found {gold!r:.80}; write a number such as '18'")
     found = number(response)
     return [Verdict("accuracy", float(found == wanted), unparsed=found is None)]
