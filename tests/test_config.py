@@ -83,6 +83,16 @@ BAD = [
     ("unknown control", {"arms": {"tuned": {"control": ["bse"]}}}, ["arms.tuned.control", "'bse'", "'base'"]),
     ("control shares no eval", {"arms": {"base": {"evals": []}}}, ["arms.tuned.control", "shares no eval", "'base'"]),
     ("results leave the project", {"results": "../elsewhere"}, ["results", "leaves the project"]),
+    ("results in a source folder", {"results": "workflow/x"}, ["results", "'workflow/x'", "project's own"]),
+    ("results in the root", {"results": "."}, ["results", "'.'", "results/real"]),
+    ("results are a file", {"results": "README.md"}, ["results", "'README.md'"]),
+    ("results with a wildcard", {"results": "res{x}"}, ["results", "'res{x}'"]),
+    ("an endless number", {"arms": {"tuned": {"fit": {"learning_rate": float("inf")}}}}, ["learning_rate", "inf"]),
+    ("a number as a name", {"arms": {5: {"parent": "base"}}}, ["arms.5", "bad name"]),
+    ("a switch as a name", {"arms": {True: {"parent": "base"}}}, ["arms.True", "bad name"]),
+    ("text for an arm", {"arms": {"tuned": "base"}}, ["arms.tuned", "'base'", "mapping"]),
+    ("text for a list", {"arms": {"tuned": {"control": "base"}}}, ["arms.tuned.control", "'base'", "list"]),
+    ("an option as a wheel", {"models": {"more": {"wheel": "--pre==1", "sha256": "0" * 64}}}, ["models.more.wheel"]),
     ("absolute results", {"results": "/tmp/elsewhere"}, ["results", "leaves the project"]),
     (
         "model path leaves the project",
@@ -112,6 +122,8 @@ BAD = [
 BROKEN = [
     ("broken YAML", "arms: [1\nb: 2\n", ["line 2"]),
     ("a tab", "arms:\n\tbase: 1\n", ["line 2"]),
+    ("a character that is none", "a: \0\n", ["character 3"]),
+    ("deep nesting", "a: " + "[" * 5000 + "]" * 5000, ["nested too deeply"]),
     ("empty file", "", ["empty"]),
     ("only comments", "# nothing\n", ["empty"]),
     ("a list", "- 1\n", ["mapping"]),
@@ -160,6 +172,18 @@ def test_broken_files(text: str, parts: list[str], tmp_path: Path) -> None:
         strict_yaml.load(path)
     for part in [str(path), *parts]:
         assert part in str(caught.value)
+
+
+def test_a_link_that_leaves_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/runs").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path / "project")
+    with pytest.raises(ImprintError, match=r"'runs/real' is a link to .* and leaves the project"):
+        config.parse({"results": "runs/real"})
+    (tmp_path / "project/results").symlink_to(tmp_path)
+    with pytest.raises(ImprintError) as caught:
+        config.parse({"results": "results/real"})
+    assert "results:" not in str(caught.value)
 
 
 def test_not_utf8_and_missing(tmp_path: Path) -> None:
@@ -254,6 +278,7 @@ def test_snakemake_stops_at_once(text: str, parts: list[str], project: Path) -> 
     for part in [*parts, "bad.yaml"]:
         assert part in message
     assert "Traceback" not in message
+    assert 'File "' not in message
     after = sorted(
         path for path in project.rglob("*") if ".snakemake" not in path.parts and "__pycache__" not in path.parts
     )

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from imprint import catalog, plugins
 from imprint.methods import Inputs
-from imprint.references import NAME
 
 if TYPE_CHECKING:
     from imprint.config import Config
@@ -34,13 +33,20 @@ def message(error: Any) -> str:
         return f"{where}: unknown key '{location[-1]}'; remove it or write a key of config/README.md"
     if kind == "missing":
         return f"{where}: missing; add it (config/README.md says what it is)"
+    if error["loc"][-1:] == ("[key]",):
+        return (
+            f"{'.'.join(map(str, (*location[:-1], found)))}: bad name; write lower-case letters, digits and _, at least two characters, "
+            "beginning with a letter and not ending with _"
+        )
     if kind == "string_pattern_mismatch":
-        if error["ctx"]["pattern"] == NAME:
-            return (
-                f"{where}: bad name; write lower-case letters, digits and _, at least two characters, "
-                "beginning with a letter and not ending with _"
-            )
         return f"{where}: found {found!r}, which does not look like {error['ctx']['pattern']}"
+    shape = {
+        "dict_type": "a mapping, `{key: value}`",
+        "model_type": "a mapping, `{key: value}`",
+        "list_type": "a list, `[one]`",
+    }
+    if kind in shape:
+        return f"{where}: found {found!r:.80}; write {shape[kind]}"
     text = error["msg"].removeprefix("Value error, ")
     if kind in ("value_error", "assertion_error"):
         return f"{where}: {text}"

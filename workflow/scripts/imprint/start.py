@@ -38,8 +38,6 @@ def load_config(workflow: Any) -> Config:
     """The config of this run: the `--configfile`s, else config/config.yaml, with `--config` laid on it. A problem ends
     the run at once with one message. Only the first process of a run looks for leaks, which needs the rows, and takes
     the results folder for itself."""
-    from snakemake.exceptions import WorkflowError
-
     settings = workflow.config_settings
     files = [Path(path) for path in settings.configfiles] or [configs.DEFAULT]
     try:
@@ -49,5 +47,6 @@ def load_config(workflow: Any) -> Config:
             if run_lock.changes(sys.argv[1:]):
                 run_lock.hold(config.results.rstrip("/"))
     except ImprintError as error:
-        raise WorkflowError(str(error)) from None
+        # Not a WorkflowError: snakemake would add the frames of the Snakefile to it.
+        sys.exit(f"imprint: {error}")
     return config

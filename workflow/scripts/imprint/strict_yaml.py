@@ -77,7 +77,12 @@ def load(path: Path) -> dict[str, Any]:
         raise ImprintError(f"{path}: cannot be read ({error.strerror}); write the path of a YAML file") from None
     except UnicodeDecodeError as error:
         raise ImprintError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except RecursionError:
+        raise ImprintError(f"{path}: is nested too deeply for a config; check brackets and indentation") from None
+    except yaml.reader.ReaderError as error:
+        found = f"character {error.position} is {chr(error.character)!r}, which YAML does not allow"
+        raise ImprintError(f"{path}: {found}; write a text file") from None
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or type(error).__name__

@@ -67,7 +67,7 @@ def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdic
     try:
         pairs = instructions.check_all(reference["instruction_id_list"], reference["kwargs"], where)
     except KeyError as error:
-        raise ImprintError(f"{where} has no {error}; it needs instruction_id_list and kwargs as in input_data.jsonl") from error
+        raise ImprintError(f"{where} has no {error}; write both as IFEval's own file has them") from error
     if response.strip():
         texts = variants(response)
         results = [follows(name, kwargs, texts) for name, kwargs in pairs]
