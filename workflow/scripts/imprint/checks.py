@@ -34,8 +34,9 @@ def message(error: Any) -> str:
     if kind == "missing":
         return f"{where}: missing; add it (config/README.md says what it is)"
     if error["loc"][-1:] == ("[key]",):
+        name = ".".join(map(str, (*location[:-1], found)))
         return (
-            f"{'.'.join(map(str, (*location[:-1], found)))}: bad name; write lower-case letters, digits and _, at least two characters, "
+            f"{name}: bad name; write lower-case letters, digits and _, at least two characters, "
             "beginning with a letter and not ending with _"
         )
     if kind == "string_pattern_mismatch":
