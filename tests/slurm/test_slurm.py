@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 import mini
@@ -100,7 +101,7 @@ def accounted(project: Path, rule: str) -> list[dict[str, str]]:
 
 AFTER_THE_FIT = ("generate", "score", "summarize", "collect", "plot", "database", "report")
 ONE_JOB = ["--groups", *(f"{rule}=tables" for rule in AFTER_THE_FIT)]
-"""What follows from the fit as one Slurm job: faults are put to the fit, and each Slurm job takes ten seconds more."""
+"""What follows from the fit as one Slurm job: the faults are put to the fit, and a job costs ten seconds by itself."""
 
 
 class Run:
@@ -182,7 +183,10 @@ def test_the_whole_experiment_runs_on_slurm_with_a_gpu_a_job(tmp_path: Path) -> 
         if "rearrange" not in str(record) and "datasets" not in record.parts:
             assert attempt["slurm_job_id"] and attempt["gpus"] == 1 and attempt["device"] == "cpu"
             assert attempt["cuda_visible_devices"] in ("0", "1")
-    workflow.run(project)
+    for row in pq.read_table(project / "results/tables/costs.parquet").to_pylist():
+        assert row["source"] == "slurm" and row["gpu_seconds"] > 0 and row["tokens"] > 0, row
+        assert row["peak_memory_bytes"] > 10**8, "a process that has torch"
+    assert workflow.planned(project) == set()
 
 
 def test_a_cancelled_job_is_tried_again(project: Path, unbroken: Path) -> None:
