@@ -17,7 +17,7 @@ import yaml
 import pico
 import workflow
 from conftest import make_project
-from imprint import config, job_record, local_gpus, placement
+from imprint import config, job_record, local_gpus, placement, runtime
 from imprint.errors import ImprintError
 
 GPU = """
@@ -90,6 +90,36 @@ def test_no_gpu_at_all_is_an_error(machine: dict[str, str], monkeypatch: pytest.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ImprintError, match=r"has 0 GPU\(s\); ask for fewer"), local_gpus.held(1):
         pass
+
+
+@pytest.mark.parametrize(
+    ("choice", "gpus", "asked"),
+    [("auto", 1, "resources gpu=1"), ("cuda", 1, "engine.device: cuda"), ("cuda", 0, "engine.device: cuda")],
+)
+def test_a_gpu_that_torch_does_not_find_is_an_error(
+    choice: str, gpus: int, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ImprintError, match=f"{asked} asks for a GPU, but torch .* finds none here"):
+        runtime.device(choice, gpus)
+
+
+def test_auto_takes_a_gpu_where_the_job_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    found = [runtime.device(*of) for of in (("auto", 0), ("auto", 1), ("cpu", 1), ("cuda", 0))]
+    assert found == ["cpu", "cuda", "cpu", "cuda"]
+
+
+@pytest.mark.workflow
+def test_a_profile_with_gpus_stops_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project(tmp_path / "project")
+    pico.make(project / "resources/local/pico")
+    shutil.copy(Path(__file__).parent / "pico.yaml", project / "config/config.yaml")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    made = "results/generations/base/seed0/general.parquet"
+    text = workflow.run(project, "--profile", "profiles/local", made, check=False)
+    assert "generate arm=base seed=0 eval=general: resources gpu=1: this machine has 0 GPU(s)" in text
+    assert not (project / made).exists()
 
 
 def test_a_record_keeps_the_attempts_of_a_job_until_one_ends_well(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pico
 import workflow
 from conftest import make_project
 from imprint import tables
+from imprint.identity import read_json
 
 pytestmark = pytest.mark.workflow
 
@@ -72,6 +73,8 @@ def test_every_arm_eval_and_metric_is_in_the_tables(finished: Path) -> None:
         assert {row[0] for row in db.execute("select distinct quantity from curves").fetchall()} >= {"loss"}
     assert (results / "report.html").stat().st_size > 10_000
     assert not list(results.rglob("*.work")), "work folders are removed when their output is in place"
+    manifest = read_json(results / "arms/instruct/seed0/manifest.json")
+    assert (manifest["device"], manifest["dtype"]) == ("cpu", "float32")
 
 
 def test_nothing_to_do_the_second_time(done: Path) -> None:
