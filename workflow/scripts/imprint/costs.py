@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,32 +125,41 @@ def of_job(
     return found
 
 
-def run(*, spec: dict[str, Any], manifests: list[Path], attempts: list[Path], out: dict[str, Path]) -> None:
-    """Write the costs, curves, coefficients and synthesis tables."""
+def _jobs(
+    spec: dict[str, Any], manifests: list[Path], attempts: list[Path]
+) -> Iterator[tuple[dict[str, Any], str, Path]]:
+    """Every job that runs a model: what the table says of it, its benchmark under results/benchmarks, its output."""
     results = Path(spec["results"])
-    rows: list[dict[str, Any]] = []
-    records: list[list[dict[str, Any]]] = []
     for path in manifests:
         manifest = read_json(path)
         arm, seed = manifest["arm"], manifest["seed"]
-        times = benchmark(results / "benchmarks/train" / f"{arm}.seed{seed}.tsv")
         made = {"tokens": manifest["metrics"].get("tokens"), "device": manifest["device"]}
-        rows.append({"arm": arm, "seed": seed, "stage": "train", "eval": None, **times, **made})
-        records.append(job_record.read(job_record.path_for(path)))
+        yield {"arm": arm, "seed": seed, "stage": "train", "eval": None, **made}, f"train/{arm}.seed{seed}.tsv", path
+    for path in attempts:
+        dataset = path.name.removesuffix(".attempts.parquet")
+        if teacher := spec["teachers"].get(dataset):
+            made = {"arm": teacher, "seed": spec["teacher_seed"], "stage": "synthesize", "eval": None, "tokens": None}
+            yield made, f"synthesize/{dataset}.tsv", path.with_name(f"{dataset}.parquet")
     runs = [(stage, table, run) for stage, table in STAGES.items() for run in spec[stage]]
     for stage, table, (arm, seed, ev) in runs:
         path = results / table / arm / f"seed{seed}" / f"{ev}.parquet"
-        times = benchmark(results / "benchmarks" / stage / f"{arm}.seed{seed}.{ev}.tsv")
         tokens = pc.sum(tables.read(path, table)["response_tokens"]).as_py() or 0
-        record = job_record.read(job_record.path_for(path))
-        made = {"tokens": tokens, "device": record[-1].get("device") if record else None}
-        rows.append({"arm": arm, "seed": seed, "stage": stage, "eval": ev, **times, **made})
-        records.append(record)
+        made = {"arm": arm, "seed": seed, "stage": stage, "eval": ev, "tokens": tokens}
+        yield made, f"{stage}/{arm}.seed{seed}.{ev}.tsv", path
+
+
+def run(*, spec: dict[str, Any], manifests: list[Path], attempts: list[Path], out: dict[str, Path]) -> None:
+    """Write the costs, curves, coefficients and synthesis tables."""
+    jobs = list(_jobs(spec, manifests, attempts))
+    records = [job_record.read(job_record.path_for(path)) for _, _, path in jobs]
     slurm = accounting(str(a["slurm_job_id"]) for record in records for a in record if a.get("slurm_job_id"))
-    for row, record in zip(rows, records, strict=True):
-        row |= of_job({key: row[key] for key in ("seconds", "cpu_seconds", "peak_memory_bytes")}, record, slurm)
+    rows = []
+    for (made, name, _), record in zip(jobs, records, strict=True):
+        times = benchmark(Path(spec["results"], "benchmarks", name))
+        row = {"device": record[-1].get("device") if record else None, **made, **of_job(times, record, slurm)}
         # Of the whole job, loading included.
         row["tokens_per_second"] = row["tokens"] / row["seconds"] if row["tokens"] and row["seconds"] else None
+        rows.append(row)
     tables.write(out["costs"], "costs", rows)
     curves = [path.with_name("curves.parquet") for path in manifests]
     tables.write(out["curves"], "curves", tables.concat([path for path in curves if path.is_file()], "curves"))

@@ -348,10 +348,11 @@ class Experiment:
         ]
 
     def collect_params(self) -> str:
+        names = self.datasets(synthesised=True)
+        teachers = {name: self.config.synth_needs(name).arms[0] for name in names if self.asks(name)}
+        spec = {"results": self.results, "teachers": teachers, "teacher_seed": self.config.seeds[0]}
         runs = {"generate": self.runs, "judge": self.judged}
-        return canonical(
-            {"results": self.results, **{stage: [list(run) for run in some] for stage, some in runs.items()}}
-        )
+        return canonical({**spec, **{stage: [list(run) for run in some] for stage, some in runs.items()}})
 
     TABLES = ("summary", "comparisons", "costs", "curves", "coefficients", "contamination", "synthesis")
 
