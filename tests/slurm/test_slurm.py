@@ -111,7 +111,9 @@ class Run:
         self.project, self.log = project, project / "run.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "snakemake", "--profile", "slurm", "--nocolor", *arguments],
+                # Where the tests themselves run in the background, a shell has them ignore SIGINT.
+                ["env", "--default-signal=INT", sys.executable, "-m", "snakemake",
+                 "--profile", "slurm", "--nocolor", *arguments],
                 cwd=project, env=workflow.environment(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
