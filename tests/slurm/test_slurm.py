@@ -254,12 +254,6 @@ def test_a_retry_asks_for_more_time(project: Path, unbroken: Path) -> None:
     )
 
 
-def resume(node: str) -> None:
-    """Take the node back into service, where it has not come back by itself."""
-    subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=False, capture_output=True)
-    mini.wait(lambda: re.search("(?m)^(idle|mix|alloc)$", slurm("sinfo", "-h", "-N", "-o", "%t")), "the node", 60)
-
-
 def test_a_drained_node(project: Path, unbroken: Path) -> None:
     node = slurm("sinfo", "-h", "-o", "%n").split()[0]
     run = Run(project, *ONE_JOB)
@@ -273,29 +267,12 @@ def test_a_drained_node(project: Path, unbroken: Path) -> None:
         )
         mini.wait(lambda: queue(project, "PENDING"), "a job that waits for the node", process=run.process)
     finally:
-        resume(node)
+        slurm("scontrol", "update", f"nodename={node}", "state=resume")
     run.end()
     ended_well(project, unbroken)
     reliability.seen(
         "the node is drained while a fit runs",
         "the fit ends, later jobs wait until a node is there",
-        "nothing left to do, same tables",
-    )
-
-
-def test_a_lost_node(project: Path, unbroken: Path) -> None:
-    node = slurm("sinfo", "-h", "-o", "%n").split()[0]
-    run = Run(project, *ONE_JOB)
-    job = run.training()
-    slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    mini.wait(lambda: job not in queue(project, "RUNNING"), "the job's end", process=run.process)
-    resume(node)
-    run.end()
-    ended_well(project, unbroken)
-    assert len(attempts(project)) >= 2
-    reliability.seen(
-        "the node goes down under a fit",
-        "Slurm queues the job again, or the run submits it again; it goes on from its last checkpoint",
         "nothing left to do, same tables",
     )
 
