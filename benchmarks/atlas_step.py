@@ -1,12 +1,13 @@
 """What a step of learning task vectors' coefficients costs, beside a plain forward and backward pass.
 
-    PYTHONPATH=workflow/scripts python benchmarks/atlas_step.py [--model FOLDER] [--rounds 5]
+    PYTHONPATH=workflow/scripts python benchmarks/atlas_step.py [--model FOLDER] [--rounds 3]
 
 The vectors are the model's weights plus small random differences, written to a temporary folder. All that is compared
 takes turns in one process, so that a busy machine slows all alike, and is counted in CPU seconds of one thread; a
-figure is the median over rounds of the ratio within a round. Both sides compute under bf16 autocast over fp32 weights,
-with the loss over all tokens. Memory is the peak of RssAnon over steps of a process that does nothing else. The last
-line is one JSON object with the figures, the limits and `holds`.
+figure is the median over rounds of the ratio within a round. All sides compute in the number format that `dtype: auto`
+stands for here (`models.dtype_of`), over fp32 weights and with the loss over all tokens. Memory is the peak of RssAnon
+over a step of a process that does nothing else. It needs 8 GiB of memory and as much disk, and about ten minutes. The
+last line is one JSON object with the figures, the limits and `holds`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from torch.func import functional_call
 from imprint import models
 from imprint.composition import Composition
 from imprint.errors import ImprintError
-from imprint.identity import write_json
+from imprint.identity import atomic, write_json
 from imprint.model_files import load_tokenizer, template_sha256
 from imprint.tensor_files import TensorFolder, write
 from imprint.token_loss import cross_entropy
@@ -84,8 +85,12 @@ def batch(model: Any, shape: tuple[int, int]) -> torch.Tensor:
     return torch.randint(3, model.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
 
 
+def autocast() -> Any:
+    return torch.autocast("cpu", torch.bfloat16, enabled=models.dtype_of("auto", "cpu") == "bfloat16")
+
+
 def backward(model: Any, ids: torch.Tensor) -> None:
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         loss = cross_entropy(model, model.get_output_embeddings(), ids, ids)
     (loss / ids.numel()).backward()
 
@@ -105,16 +110,23 @@ def stepper(model: Any, pool: Pool, ids: torch.Tensor) -> Callable[[], None]:
     return step
 
 
-def by_functional_call(model: Any, pool: Pool, ids: torch.Tensor) -> Callable[[], None]:
-    """The same step with differences in memory and a graph over them."""
+def by_functional_call(model: Any, pool: Pool, ids: torch.Tensor, fused: bool) -> Callable[[], None]:
+    """The same step with differences in memory and a graph over them: the sum of products that the published code
+    writes, or, `fused`, one product of coefficients and stacked differences a block."""
     start = {name: pool.root.read(name).view(p.shape) for name, p in model.named_parameters()}
     deltas = {name: torch.stack([v.delta(name) for v in pool.vectors]) for name in start}
     values = {name: torch.full((len(pool.vectors),), 0.01, requires_grad=True) for name in start}
+
+    def scaled(name: str) -> torch.Tensor:
+        if fused:
+            return torch.tensordot(values[name], deltas[name], 1)
+        return sum((c * delta for c, delta in zip(values[name], deltas[name], strict=True)), torch.tensor(0.0))
+
     optimiser = torch.optim.AdamW(list(values.values()), lr=1e-2)
 
     def step() -> None:
-        merged = {name: start[name] + torch.tensordot(values[name], deltas[name], 1) for name in start}
-        with torch.autocast("cpu", torch.bfloat16):
+        merged = {name: start[name] + scaled(name) for name in start}
+        with autocast():
             out = functional_call(model, merged, (ids,), {"use_cache": False}, tie_weights=True)
             loss = torch.nn.functional.cross_entropy(out.logits[0, :-1].float(), ids[0, 1:])
         loss.backward()
@@ -132,15 +144,14 @@ def cpu_seconds(work: Callable[[], None]) -> float:
 
 
 def take_turns(work: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of each, in every round once, in an order that turns; a first round is not counted."""
+    """CPU seconds of each, in every round once, in an order that turns."""
     times: dict[str, list[float]] = {name: [] for name in work}
-    for i in range(-1, rounds):
+    for i in range(rounds):
         names = list(work)
         for name in names[i % len(names) :] + names[: i % len(names)]:
             seconds = cpu_seconds(work[name])
             print(f"round {i}: {name} {seconds:.2f} CPU seconds", file=sys.stderr, flush=True)
-            if i >= 0:
-                times[name].append(seconds)
+            times[name].append(seconds)
     return times
 
 
@@ -154,7 +165,7 @@ def anonymous() -> int:
 
 
 def memory(folder: Path, count: int) -> int:
-    """The peak over two steps with so many vectors, run in a process of its own."""
+    """The peak over a step with so many vectors, run in a process of its own."""
     chain, arms = found(folder, count)
     model, _ = models.load(chain, "float32", "cpu")
     step, peak, done = stepper(model, Pool(chain, arms), batch(model, BATCH)), 0, False
@@ -168,18 +179,17 @@ def memory(folder: Path, count: int) -> int:
     watcher = threading.Thread(target=watch)
     watcher.start()
     step()
-    step()
     done = True
     watcher.join()
     return peak
 
 
 def copy(files: list[Path], out: Path) -> Callable[[], None]:
-    """Read files and write one as long as the first."""
+    """Read files and write one as long as the first, which replaces what was there, as saving does."""
 
     def work() -> None:
         buffer = bytearray(1 << 20)
-        with out.open("wb", buffering=0) as target:
+        with atomic(out) as temporary, temporary.open("wb", buffering=0) as target:
             for i, file in enumerate(files):
                 with file.open("rb", buffering=0) as source:
                     while size := source.readinto(buffer):
@@ -198,6 +208,8 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
         backward(model, ids)
         model.zero_grad(set_to_none=True)
 
+    # Warm: the model by a small pass, the mapped files by the pools' look at every element.
+    backward(model, batch(model, SMALL))
     pools = {n: Pool(chain, dict(list(arms.items())[:n])) for n in COUNTS}
     work = {"plain": forward_backward, **{f"step_{n}": stepper(model, pool, ids) for n, pool in pools.items()}}
     times = take_turns(work, rounds)
@@ -211,12 +223,18 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
         "compose": lambda: everything.save(folder / "composed" / models.WEIGHTS),
         "copy": copy(files, folder / "copied"),
     }
-    times |= take_turns(saving, 2 * rounds)
+    times |= take_turns(saving, 3 * rounds)
     figures["compose_over_copy"] = ratio(times, "compose", "copy")
     small = batch(model, SMALL)
-    both = {"small": stepper(model, pools[5], small), "functional_call": by_functional_call(model, pools[5], small)}
-    times |= take_turns(both, 2 * rounds)
-    figures["functional_call_over_step"] = ratio(times, "functional_call", "small")
+    ways = {
+        "small_step": stepper(model, pools[5], small),
+        "functional_call": by_functional_call(model, pools[5], small, fused=False),
+        "functional_call_fused": by_functional_call(model, pools[5], small, fused=True),
+    }
+    times |= take_turns(ways, 2 * rounds)
+    figures["functional_call_over_step"] = ratio(times, "functional_call", "small_step")
+    figures["functional_call_fused_over_step"] = ratio(times, "functional_call_fused", "small_step")
+    figures["computed_in"] = models.dtype_of("auto", "cpu")
     figures["cpu_seconds"] = {name: round(statistics.median(values), 3) for name, values in times.items()}
     return figures
 
@@ -225,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     known = sorted(Path("resources/models").glob("smollm2-*"))
     parser.add_argument("--model", type=Path, default=known[0] if known else None, help="folder of the model")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -239,11 +257,11 @@ def main() -> None:
         prepare(options.model, folder, max(COUNTS))
         figures = measure(folder, options.rounds)
         peaks = {}
-        for n in COUNTS:
+        for n in (min(COUNTS), max(COUNTS)):
             command = [sys.executable, __file__, "--model", name, "--memory", str(n)]
             peaks[n] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
         figures["anonymous_mib"] = {str(n): round(peak / 2**20) for n, peak in peaks.items()}
-        figures["anonymous_memory_8_over_2"] = peaks[8] / peaks[2]
+        figures["anonymous_memory_8_over_2"] = peaks[max(COUNTS)] / peaks[min(COUNTS)]
     for key, (sign, limit) in LIMITS.items():
         print(f"{key:28} {figures[key]:7.3f}  {sign} {limit}")
     holds = all(

@@ -91,8 +91,8 @@ def test_a_tied_block_may_be_stored_under_its_other_name(root: Path, tmp_path: P
 def test_pieces_are_the_whole_block(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imprint.vectors.CHUNK", 100)
     pool = Pool([root], {"a": pico_arms.full(root, tmp_path / "a", 1), "b": pico_arms.full(root, tmp_path / "b", 2)})
-    for i, vector in enumerate(pool.vectors):
-        found = [parts[i].clone() for _, parts in pieces(EMBEDDING, pool.root, pool.vectors)]
+    for vector in pool.vectors:
+        found = [vector.fill(EMBEDDING, at, base, room).clone() for at, base, room in pieces(EMBEDDING, pool.root)]
         assert len(found) > 2 and torch.equal(torch.cat(found), vector.delta(EMBEDDING).view(-1))
 
 

@@ -109,15 +109,17 @@ class Composition:
         wide = flat if out.dtype == torch.float32 else torch.empty_like(flat, dtype=torch.float32)
         if not dense:
             wide.copy_(start)
-        for at, deltas in pieces(block, self.pool.root, [v for v, _ in dense], out.device) if dense else ():
-            piece = wide[at : at + len(deltas[0])]
-            piece.copy_(start[at : at + len(piece)])
+        for at, base, room in pieces(block, self.pool.root, out.device) if dense else ():
+            piece = wide[at : at + len(base)]
             index = self._index(block, at, len(piece), out.device)
-            for (_, x), delta in zip(dense, deltas, strict=True):
+            so_far = start[at : at + len(piece)].to(out.device, torch.float32)
+            for vector, x in dense:
+                delta = vector.fill(block, at, base, room)
                 if index is None:
-                    piece.add_(delta, alpha=float(x))
+                    torch.add(so_far, delta, alpha=float(x), out=piece)
                 else:
-                    piece.addcmul_(delta, x.to(out.device)[index])
+                    torch.addcmul(so_far, delta, x.to(out.device)[index], out=piece)
+                so_far = piece
         matrix = wide.view(out.shape)
         for x, (scale, b, a) in low:
             b, a = b.to(out.device), a.to(out.device)
@@ -131,8 +133,8 @@ class Composition:
         return out
 
     def save(self, path: Path) -> None:
-        """Write the sum of every block to a safetensors file in fp32, one block at a time; what is no parameter is
-        copied from the start."""
+        """Write the sum of every block to a safetensors file in fp32, one block at a time and all in one buffer; what
+        is no parameter is copied from the start."""
         weights, alias = self.pool.start.weights, self.pool.blocks.alias
         names = {alias.get(name, name): name for name in weights.names}
         shapes = []
@@ -141,12 +143,15 @@ class Composition:
             is_block = block in self.pool.blocks.shapes
             shapes.append((block, tuple(raw.shape), torch.float32 if is_block else raw.dtype))
 
+        buffer = torch.empty(max(torch.Size(self.pool.blocks.shapes[block]).numel() for block in self.blocks))
+
         def read(block: str) -> torch.Tensor:
             if block not in self.pool.blocks.shapes:
                 return weights.read(names[block])
+            shape = self.pool.blocks.shapes[block]
             if block in self.group:
-                return self.sum(block, torch.empty(self.pool.blocks.shapes[block]))
-            return self.pool.start.read(block).float().view(self.pool.blocks.shapes[block])
+                return self.sum(block, buffer[: torch.Size(shape).numel()].view(shape))
+            return self.pool.start.read(block).float().view(shape)
 
         path.parent.mkdir(parents=True, exist_ok=True)
         with torch.no_grad():
@@ -176,12 +181,12 @@ class Composition:
         """The vectors that count in a block, with their coefficients [part]. A zero coefficient is left out of a sum,
         so that coefficients of zero give the start bit for bit."""
         group = self.group[block]
+        values = self.values.detach()[:, group]
+        counts = self.chosen[:, group] & (values.ne(0).any(1) | (not nonzero))
         return [
-            (vector, self.values.detach()[i, group])
-            for i, vector in enumerate(self.pool.vectors)
-            if vector.touches(block)
-            and self.chosen[i, group]
-            and (not nonzero or bool((self.values.detach()[i, group] != 0).any()))
+            (vector, x)
+            for vector, x, c in zip(self.pool.vectors, values, counts.tolist(), strict=True)
+            if c and vector.touches(block)
         ]
 
     def _index(self, block: str, at: int, size: int, device: Any) -> torch.Tensor | None:
@@ -213,11 +218,11 @@ class Composition:
         products = torch.zeros(len(vectors), self.parts, dtype=torch.float64, device=gradient.device)
         flat = gradient.reshape(-1)
         dense = [i for i in live if vectors[i].dense]
-        for at, deltas in pieces(block, self.pool.root, [vectors[i] for i in dense], flat.device) if dense else ():
-            piece = flat[at : at + len(deltas[0])].float()
+        for at, base, room in pieces(block, self.pool.root, flat.device) if dense else ():
+            piece = flat[at : at + len(base)].float()
             index = self._index(block, at, len(piece), flat.device)
-            for i, delta in zip(dense, deltas, strict=True):
-                products[i] += self._inner(delta, piece, index)
+            for i in dense:
+                products[i] += self._inner(vectors[i].fill(block, at, base, room), piece, index)
         for i in live:
             for scale, b, a in vectors[i].factors(block):
                 matrix, b, a = gradient.float(), b.to(gradient.device), a.to(gradient.device)

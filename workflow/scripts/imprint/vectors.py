@@ -23,8 +23,8 @@ from imprint.errors import ImprintError
 from imprint.identity import file_sha256, read_json
 from imprint.tensor_files import TensorFolder
 
-CHUNK = 1 << 18
-"""Elements taken at a time on a CPU: three buffers of this size stay in its cache, so each tensor is read from memory
+CHUNK = 1 << 19
+"""Elements taken at a time on a CPU: a few buffers of this size stay in its cache, so each tensor is read from memory
 once and differences are never written there."""
 GPU_CHUNK = 1 << 26
 """The same on a GPU, where it is the number of calls that costs. A multiple of CHUNK."""
@@ -208,8 +208,9 @@ class Pool:
         for block in self.blocks.shapes:
             found = 0.0
             if vector.dense:
-                for _, parts in pieces(block, self.root, [vector]):
-                    found += float(torch.dot(parts[0], parts[0]))
+                for at, base, room in pieces(block, self.root):
+                    delta = vector.fill(block, at, base, room)
+                    found += float(torch.dot(delta, delta))
             for s, b, a in vector.factors(block):
                 # B starts at zero: an adapter that learned nothing is zero.
                 found += s**2 * float(a.square().sum()) * float(b.square().sum())
@@ -227,17 +228,14 @@ class Pool:
             )
 
 
-def pieces(
-    block: str, root: Chain, vectors: list[Vector], device: Any = "cpu"
-) -> Iterator[tuple[int, list[torch.Tensor]]]:
-    """(offset, the dense part of each vector) of a block, piece by piece, fp32 on `device`; the next piece overwrites
-    the tensors."""
+def pieces(block: str, root: Chain, device: Any = "cpu") -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+    """(offset, the root's elements, room for as many) of a block, piece by piece, fp32 on `device`. The room is for
+    `Vector.fill`; it is the same for all vectors and pieces, so that it stays in the cache and memory is flat."""
     base = root.full(block)
-    size = min(len(base), CHUNK if torch.device(device).type == "cpu" else GPU_CHUNK)
-    buffers = [torch.empty(size, device=device) for _ in vectors]
-    for at in range(0, len(base), size):
-        part = base[at : at + size].to(device, torch.float32)
-        yield at, [v.fill(block, at, part, buffer[: len(part)]) for v, buffer in zip(vectors, buffers, strict=True)]
+    room = torch.empty(min(len(base), CHUNK if torch.device(device).type == "cpu" else GPU_CHUNK), device=device)
+    for at in range(0, len(base), len(room)):
+        part = base[at : at + len(room)].to(device, torch.float32)
+        yield at, part, room[: len(part)]
 
 
 def generator(*parts: object) -> torch.Generator:
