@@ -23,6 +23,10 @@ def unknown(where: str, name: str, known: Any, what: str) -> str:
     return f"{where}: no {what} named '{name}'; {hint}write one of: {', '.join(known) or '(none are defined)'}"
 
 
+SHAPES = dict.fromkeys(("dict_type", "model_type"), "a mapping, `{key: value}`") | {"list_type": "a list, `[one]`"}
+"""Kinds of pydantic errors that speak of Python's types, and what to write in YAML."""
+
+
 def message(error: Any) -> str:
     """One pydantic error as path, finding and remedy."""
     location = [part for part in error["loc"] if part != "[key]"]
@@ -34,20 +38,15 @@ def message(error: Any) -> str:
     if kind == "missing":
         return f"{where}: missing; add it (config/README.md says what it is)"
     if error["loc"][-1:] == ("[key]",):
-        name = ".".join(map(str, (*location[:-1], found)))
+        where = ".".join(map(str, (*location[:-1], found)))  # pydantic writes a key of `true` as 1
         return (
-            f"{name}: bad name; write lower-case letters, digits and _, at least two characters, "
+            f"{where}: bad name; write lower-case letters, digits and _, at least two characters, "
             "beginning with a letter and not ending with _"
         )
     if kind == "string_pattern_mismatch":
         return f"{where}: found {found!r}, which does not look like {error['ctx']['pattern']}"
-    shape = {
-        "dict_type": "a mapping, `{key: value}`",
-        "model_type": "a mapping, `{key: value}`",
-        "list_type": "a list, `[one]`",
-    }
-    if kind in shape:
-        return f"{where}: found {found!r:.80}; write {shape[kind]}"
+    if kind in SHAPES:
+        return f"{where}: found {found!r:.80}; write {SHAPES[kind]}"
     text = error["msg"].removeprefix("Value error, ")
     if kind in ("value_error", "assertion_error"):
         return f"{where}: {text}"

@@ -22,8 +22,8 @@ import yaml
 from pydantic import ValidationError
 
 from imprint import plugins, scoring
-from imprint.config import ScoreRef
 from imprint.errors import ImprintError
+from imprint.references import ScoreRef
 from imprint.scores import Option, Verdict
 
 
