@@ -21,10 +21,11 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path, ju
     """Write the scores of one generations file: `spec["score"]`, and those of `describe`. An example whose response
     errored gives one row a metric, with a null value and status "error"; so do, with status "unjudged", the metrics of
     a judged score where there are no judgements."""
-    scores = []
-    for ref in (spec["score"], *spec.get("describe", ())):
-        scores.append((plugins.load("scores", ref["name"]), plugins.settings("scores", ref["name"], ref["settings"])))
-    module, settings = scores[0]
+    scores = [
+        (ref["name"], plugins.load("scores", ref["name"]), plugins.settings("scores", ref["name"], ref["settings"]))
+        for ref in (spec["score"], *spec.get("describe", ()))
+    ]
+    _, module, settings = scores[0]
     version = f"{spec['score']['name']} {module.VERSION}"
     if hasattr(module, "conditions"):
         version += f", {module.conditions()}"
@@ -49,7 +50,7 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path, ju
         }
         if any(row["error"] is not None for row in found):
             names = [
-                *(metric for each, _ in scores for metric in each.METRICS),
+                *(metric for _, each, _ in scores for metric in each.METRICS),
                 *(OF_RESPONSES if module.ASKS == "generate" else ()),
             ]
             rows += [{**fixed, **_blank(metric, "error")} for metric in names]
@@ -63,14 +64,14 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path, ju
             whole = found[0]["response"]
             text, complete = context.answer(whole, context_settings) if hasattr(context, "answer") else (whole, True)
             verdicts = []
-            for (each, given), ref in zip(scores, (spec["score"], *spec.get("describe", ())), strict=True):
+            for name, each, given in scores:
                 asked = (examples[example_id], whole if _reads_all(each) else text, given)
                 if not hasattr(each, "QUESTIONS"):
                     verdicts += each.score(*asked)
                 elif judged is None:
                     rows += [{**fixed, **_blank(metric, "unjudged")} for metric in each.METRICS]
                 else:
-                    verdicts += each.score(*asked, judged.get((example_id, sample, ref["name"]), {}))
+                    verdicts += each.score(*asked, judged.get((example_id, sample, name), {}))
             verdicts += [
                 Verdict("response_tokens", float(found[0]["response_tokens"])),
                 Verdict("delimiter_missing", float(not complete)),
