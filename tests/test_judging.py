@@ -20,6 +20,7 @@ from imprint.contexts import Message
 from imprint.engines import Prompt, Response, failed
 from imprint.errors import ImprintError
 from imprint.identity import write_json
+from imprint.references import ScoreRef
 from imprint.score import verdicts
 from imprint.scores import behaviours, judged_behaviours
 from test_behaviours import LABELLED
@@ -213,7 +214,7 @@ def test_a_killed_job_asks_only_for_the_rest(job: Callable) -> None:
 
 def test_the_command_line_scorer_reads_answers() -> None:
     row = {"response": "text", "answers": {"subgoals": "<count>1</count>"}}
-    found = verdicts("judged_behaviours", row)
+    found = verdicts(ScoreRef.model_validate("judged_behaviours"), row)
     assert found["judged_subgoals"] == 1.0 and found["judged_verification"] is None
 
 
