@@ -15,4 +15,5 @@ def test_each_row_is_one_that_a_test_writes() -> None:
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "reliability.seen":
                 fault, happens, rerun = (ast.literal_eval(argument) for argument in node.args)
                 written[fault] = f"| {fault} | {happens} | {rerun} |"
-    assert reliability.found(reliability.DOC.read_text()) == written
+    found = reliability.found(reliability.DOC.read_text())
+    assert found and found.items() <= written.items()
