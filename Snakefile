@@ -8,6 +8,7 @@
 # results/judgements/{arm}/seed{seed}/{eval}.parquet       a judge arm's answers, of evals that name one
 # results/scores/{arm}/seed{seed}/{eval}.parquet
 # results/tables/{summary,comparisons,costs,curves,coefficients,contamination,synthesis}.parquet     results/imprint.duckdb
+# results/analyses/{analysis}.parquet                     of arms' weights
 # results/charts/{chart}.svg                               results/report.html
 import sys
 from pathlib import Path

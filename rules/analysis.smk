@@ -43,6 +43,18 @@ rule collect:
         "../workflow/scripts/collect.py"
 
 
+rule analyze:
+    input:
+        manifests=lambda w: experiment.analysis_inputs(w.analysis),
+    output:
+        f"{RESULTS}/analyses/{{analysis}}.parquet",
+    params:
+        code=lambda w: experiment.analysis_code(w.analysis),
+        spec=lambda w: experiment.analysis_params(w.analysis),
+    script:
+        "../workflow/scripts/analyze.py"
+
+
 rule database:
     input:
         **experiment.tables(),

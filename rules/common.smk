@@ -16,6 +16,7 @@ wildcard_constraints:
     eval=one_of(experiment.config.evals),
     dataset=one_of(experiment.config.datasets),
     model=one_of(experiment.models),
+    analysis=one_of(experiment.config.analyses),
     chart=one_of(experiment.config.charts),
 
 

@@ -191,6 +191,15 @@ def tables(n: int = 48) -> dict[str, pl.DataFrame]:
                 for layer, kind in [(None, "norm.weight"), (0, "q.weight"), (0, "up.weight"), (1, "q.weight")]
             ],
         ),
+        "analyses": frame(
+            "analyses",
+            [
+                {**pair, "layer": layer, "kind": kind, "quantity": quantity, "value": value, "null": null}
+                for pair in [{"analysis": "parents", "seed": 0, "arm": ARMS[2], "other": ARMS[3]}]
+                for layer, kind in [(None, "norm.weight"), (0, "q.weight"), (1, "q.weight"), (None, "all")]
+                for quantity, value, null in [("cosine", 0.1 * (layer or 0), 0.0), ("sign_agreement", 0.5, 0.5)]
+            ],
+        ),
         "contamination": frame(
             "contamination",
             [

@@ -13,7 +13,7 @@ import fake_results as fake
 from imprint import charts, plugins
 from imprint.errors import ImprintError
 
-NAMES = ["scores", "differences", "instruction_types", "loss_curves", "coefficients"]
+NAMES = ["scores", "differences", "instruction_types", "loss_curves", "coefficients", "vector_similarity"]
 CAPTIONS = Path(__file__).parents[1] / "resources" / "captions"
 TABLES = fake.tables(20)
 

@@ -26,6 +26,7 @@ REPORT = {
     "report",
     "database",
     *(f"plot {chart}" for chart in ("scores", "differences", "instruction_types", "loss_curves", "coefficients")),
+    "plot vector_similarity",
 }
 AGGREGATE = {"summarize", "collect", *REPORT}
 CHARTS_OF_SCORES = {"summarize", "database", "report", "plot scores", "plot differences", "plot instruction_types"}
@@ -115,6 +116,19 @@ def test_one_arm_added(done: Path) -> None:
         "check_leakage",
         "plot loss_curves",
     } | {"plot loss_curves"}
+
+
+def test_an_analysis_runs_when_its_arms_change_and_then_only(done: Path) -> None:
+    similarity = {"parents": {"vector_similarity": ["instruct", "shuffled"]}}
+    workflow.edit(done, lambda config: config.update(analyses=similarity))
+    shown = {"plot vector_similarity", "database", "report"}
+    assert workflow.planned(done) == {"analyze parents", *shown}
+    workflow.run(done)
+    assert "instruct and shuffled: cosine" in (done / "results/report.html").read_text()
+    workflow.edit(done, lambda config: config["evals"]["constraints"].update(max_new_tokens=16))
+    assert not {"analyze parents", "plot vector_similarity"} & workflow.planned(done)
+    workflow.edit(done, lambda config: config["arms"]["instruct"]["fit"].update(learning_rate=0.001))
+    assert {"analyze parents", *shown} <= workflow.planned(done)
 
 
 def test_one_arm_removed(done: Path) -> None:

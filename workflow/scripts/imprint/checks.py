@@ -116,6 +116,10 @@ def problems(config: Config) -> Iterator[str]:
         for other, ev_name in needs.runs:
             if other in config.arms and ev_name not in config.evals_of(other):
                 yield unknown(f"{where}.fit", ev_name, config.evals_of(other), f"eval of arm '{other}'")
+    for name in config.analyses:
+        for other in config.analysis_needs(name).arms:
+            if other not in config.arms:
+                yield unknown(f"analyses.{name}", other, config.arms, "arm")
     yield from _cycles(config)
 
 

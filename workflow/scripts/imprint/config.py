@@ -26,7 +26,7 @@ from imprint import catalog, checks, placement, plugins, references, strict_yaml
 from imprint.errors import ImprintError
 from imprint.methods import Inputs
 from imprint.plugins import Strict
-from imprint.references import ContextRef, Name, ScoreRef
+from imprint.references import AnalysisRef, ContextRef, Name, ScoreRef
 
 DEFAULT = Path("config/config.yaml")
 BUNDLED = Path("resources/bundled")
@@ -277,8 +277,11 @@ class Config(Strict):
     datasets: dict[Name, Dataset] = Field({}, description="rows")
     evals: dict[Name, Eval] = Field({}, description="what is measured")
     arms: dict[Name, Arm] = Field(min_length=1, description="what is compared")
+    analyses: dict[Name, AnalysisRef] = Field(
+        {}, description="what is computed from arms' weights (modules in imprint/analyses)"
+    )
     charts: list[str] = Field(
-        ["scores", "differences", "instruction_types", "loss_curves", "coefficients"],
+        ["scores", "differences", "instruction_types", "loss_curves", "coefficients", "vector_similarity"],
         description="modules in imprint/charts, in order",
     )
 
@@ -314,6 +317,12 @@ class Config(Strict):
         """What an arm's fit reads beside its parent."""
         fit = self.arms[arm].fit
         found: Inputs = plugins.load("methods", fit.method).inputs(fit.settings) if fit else Inputs()
+        return found
+
+    def analysis_needs(self, analysis: str) -> Inputs:
+        """The arms that an analysis reads."""
+        ref = self.analyses[analysis]
+        found: Inputs = plugins.load("analyses", ref.name).inputs(ref.settings)
         return found
 
     def synth_needs(self, dataset: str) -> Inputs:

@@ -317,6 +317,9 @@ class Experiment:
         used = self.config.needs(arm).plugins
         return self.code("train", ("methods", fit.method), ("contexts", fit.context.name), *used)
 
+    def analysis_code(self, name: str) -> str:
+        return self.code("analyze", ("analyses", self.config.analyses[name].name))
+
     def generate_code(self, run: Run) -> str:
         context = self.config.arms[run.arm].apply.context.name
         return self.code("generate", ("engines", self.config.engine.name), ("contexts", context))
@@ -354,6 +357,24 @@ class Experiment:
         runs = {"generate": self.runs, "judge": self.judged}
         return canonical({**spec, **{stage: [list(run) for run in some] for stage, some in runs.items()}})
 
+    def analysis(self, name: str) -> str:
+        return f"{self.results}/analyses/{name}.parquet"
+
+    def analysis_inputs(self, name: str) -> list[str]:
+        arms = self.config.analysis_needs(name).arms
+        return sorted({path for seed in self.config.seeds for arm in arms for path in self.chain(arm, seed)})
+
+    def analysis_params(self, name: str) -> str:
+        ref, arms = self.config.analyses[name], self.config.analysis_needs(name).arms
+        return canonical(
+            {
+                "analysis": name,
+                "plugin": ref.name,
+                "settings": ref.settings.model_dump(mode="json"),
+                "arms": [[seed, {arm: self.chain(arm, seed) for arm in arms}] for seed in self.config.seeds],
+            }
+        )
+
     TABLES = ("summary", "comparisons", "costs", "curves", "coefficients", "contamination", "synthesis")
 
     def table(self, name: str) -> str:
@@ -366,6 +387,7 @@ class Experiment:
         return {
             **{name: self.table(name) for name in self.TABLES},
             "datasets": [self.dataset(name) for name in sorted(datasets | set(self.datasets(synthesised=True)))],
+            "analyses": [self.analysis(name) for name in self.config.analyses],
             "prompts": [self.prompts(run) for run in self.runs],
             "generations": [self.generations(run) for run in self.runs],
             "judgements": [self.judgements(run) for run in self.judged],

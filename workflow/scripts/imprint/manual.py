@@ -35,6 +35,7 @@ PLUGINS = [
     ("synthesis", "Datasets: `{synth: MODULE, from: DATASET, ...}`"),
     ("contexts", "Contexts: `context: NAME` or `context: {NAME: {...}}`"),
     ("methods", "Methods: `fit: {method: NAME, ...}`"),
+    ("analyses", "Analyses: `analyses: {NAME: {MODULE: {...}}}`"),
     ("scores", "Scores: `score: NAME` or `score: {NAME: {...}}`"),
 ]
 

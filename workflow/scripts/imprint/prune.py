@@ -16,7 +16,7 @@ from imprint.errors import ImprintError
 from imprint.experiment import Experiment
 
 # Folders under a results folder, and how deep their entries lie.
-PARTS = {"arms": 2, "datasets": 1, "charts": 1, "benchmarks": 2}
+PARTS = {"arms": 2, "datasets": 1, "analyses": 1, "charts": 1, "benchmarks": 2}
 PARTS |= dict.fromkeys(("generations", "prompts", "judgements", "scores"), 3)
 
 
@@ -38,6 +38,7 @@ def needed(experiment: Experiment) -> set[Path]:
         manifest = Path(path)
         keep.add(root / "benchmarks/train" / f"{manifest.parts[-3]}.{manifest.parts[-2]}.tsv")
     keep |= {root / "benchmarks/synthesize" / f"{name}.tsv" for name in experiment.datasets(True)}
+    keep |= {Path(experiment.analysis(name)) for name in experiment.config.analyses}
     for chart in experiment.config.charts:
         keep |= {root / "charts" / f"{chart}.svg", root / "charts" / f"{chart}.md"}
     return keep

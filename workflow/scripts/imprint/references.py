@@ -69,6 +69,12 @@ class ScoreRef(Plugged):
     kind = "scores"
 
 
+class AnalysisRef(Plugged):
+    """What is computed from arms beside their scores."""
+
+    kind = "analyses"
+
+
 def plain() -> ContextRef:
     """An example as it stands."""
     return ContextRef.model_validate("plain")

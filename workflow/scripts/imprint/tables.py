@@ -172,6 +172,22 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("value", _float),
         ]
     ),
+    # One row per quantity that an analysis computes of an arm, or of an arm and another, at a place in the model:
+    # `layer` is null outside the layers, `kind` is what it is about in there ("all": the whole). `null` is what the
+    # value would be on average if there were nothing to find, null where there is no such value.
+    "analyses": pa.schema(
+        [
+            ("analysis", _text),
+            ("seed", _int),
+            ("arm", _text),
+            ("other", _text),
+            ("layer", _int),
+            ("kind", _text),
+            ("quantity", _text),
+            ("value", _float),
+            ("null", _float),
+        ]
+    ),
     # One row per completion that a fit drew, step by step. `rewards` has a value per term, `reward` is what the
     # advantage was computed from; `logprob_sum` (nats, temperature 1) is over `response_tokens` tokens, the end token
     # included.

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import altair as alt
 import jinja2
 import markupsafe
+import polars as pl
 
 from imprint.errors import ImprintError
 
@@ -31,6 +32,7 @@ INK = "#010203"  # stands for currentColor until the SVG is written; occurs nowh
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif"
 WIDTH = 460  # of the plotting area, in pixels
 ROW = 24  # height of one arm or pair
+CELL_WIDTH, CELL_HEIGHT = 13, 17  # least width and height of a heat map's cell
 LETTER = 7.6  # width of a letter of a label in the widest usual font
 
 _STYLE = (
@@ -87,6 +89,34 @@ def values_axis(field: str, **scale: Any) -> alt.X:
     """A quantitative `x` channel with few, level tick labels."""
     axis = alt.Axis(tickCount=5, labelFlush=False)
     return alt.X(f"{field}:Q", title=None, axis=axis, scale=alt.Scale(nice=5, **scale))
+
+
+def depth_map(rows: pl.DataFrame, name: str, what: str, largest: float) -> Any:
+    """A heat map over the model: rows are kinds of module, columns layers, with what stands outside the layers in a
+    column of its own. `rows` has columns layer, kind and value; colours run from -largest over 0 to largest."""
+    columns = ["none", *map(str, sorted(rows["layer"].drop_nulls().unique()))]
+    kinds = rows["kind"].unique(maintain_order=True).to_list()
+    values = [
+        {"layer": "none" if layer is None else str(layer), "kind": kind, "value": value}
+        for layer, kind, value in rows.select("layer", "kind", "value").iter_rows()
+    ]
+    axis = alt.Axis(ticks=False, domain=False, labelAngle=0, labelOverlap="parity", title="layer")
+    # Blue and orange run away from zero, which is grey, and stay apart for all kinds of colour vision.
+    scale = alt.Scale(domain=[-largest, 0, largest], range=[BETTER, "#DDDDDD", WORSE], interpolate="rgb", clamp=True)
+    return (
+        alt.Chart(alt.InlineData(values=values))
+        .mark_rect(stroke=None)
+        .encode(
+            x=alt.X("layer:N", sort=None, scale=alt.Scale(domain=columns), axis=axis),
+            y=alt.Y("kind:N", **rows_axis(kinds)),
+            color=alt.Color("value:Q", scale=scale, legend=None),
+        )
+        .properties(
+            width=max(WIDTH / 2, CELL_WIDTH * len(columns)),
+            height=CELL_HEIGHT * len(kinds),
+            title=title(name, f"{what}: blue {-largest:.2g}, grey 0, orange {largest:.2g}"),
+        )
+    )
 
 
 def better_is(direction: int) -> str:
