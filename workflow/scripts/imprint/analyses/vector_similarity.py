@@ -1,5 +1,5 @@
 """How alike task vectors are: each one's norm, and each pair's cosine and share of elements whose signs agree, block by
-block and over the whole vector. Vectors at right angles change different things; where signs disagree, addition cancels.
+block and over the whole vector. Vectors at right angles change different things; where signs differ, addition cancels.
 
 A cosine is 0 and a share 0.5 on average between independent vectors. Two blocks at a time are in memory, multiplied out
 where they are an adapter's, since signs belong to elements; what only one vector touches gives no row.
