@@ -31,8 +31,10 @@ def score_named(text: str) -> ScoreRef:
     """The score that a command line names, `NAME` or `{NAME: SETTINGS}`."""
     try:
         return ScoreRef.model_validate(yaml.safe_load(text))
-    except (yaml.YAMLError, ValidationError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "not YAML"}
+    except yaml.YAMLError:
+        raise ImprintError(f"{text}: not YAML; write NAME or '{{NAME: {{key: value}}}}'") from None
+    except ValidationError as error:
+        first = error.errors()[0]
         where = ".".join(map(str, (text, *first["loc"])))
         raise ImprintError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
 
