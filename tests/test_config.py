@@ -101,6 +101,16 @@ BAD = [
     ),
     ("hub without a revision", {"models": {"more": {"hub": "a/b"}}}, ["models.more", "revision"]),
     ("wheel without a hash", {"models": {"more": {"wheel": "a==1"}}}, ["models.more", "sha256"]),
+    (
+        "resources that are a program",
+        {"arms": {"base": {"model": "smollm2", "resources": {"mem_mb": "__import__('os').getpid()"}}}},
+        ["arms.base.resources", "mem_mb", "32000 * attempt"],
+    ),
+    (
+        "resources that are no arithmetic",
+        {"arms": {"base": {"model": "smollm2", "resources": {"gpu": "2 *"}}}},
+        ["arms.base.resources", "gpu", "arithmetic"],
+    ),
     ("no such model folder", {"models": {"more": {"path": "resources/none"}}}, ["models.more.path", "resources/none"]),
     ("two model sources", {"models": {"tiny": {"hub": "a/b", "revision": "0" * 40}}}, ["models.tiny", "exactly one"]),
     ("samples at temperature 0", {"evals": {"general": {"samples": 4}}}, ["evals.general", "temperature"]),

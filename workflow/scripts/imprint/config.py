@@ -241,7 +241,10 @@ class Arm(Strict):
     control: list[str] = Field([], description="arms that this one is reported against, by paired differences")
     evals: list[str] | None = Field(None, description="the evals it takes; null is all, [] none (a teacher)")
     transductive: bool = Field(False, description="may be trained on rows of an eval; stamped on its results")
-    resources: dict[Literal[placement.KNOWN], int | str] = Field(  # type: ignore[valid-type]
+    resources: Annotated[
+        dict[Literal[placement.KNOWN], int | str],  # type: ignore[valid-type]
+        AfterValidator(placement.checked),
+    ] = Field(
         {},
         description="what the jobs that load its weights need, before the profile's: "
         f'{", ".join(placement.KNOWN)}; a text is an expression ("32000 * attempt"); never enters its identity',

@@ -8,16 +8,33 @@ of it enters an identity.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping
 from typing import Any
 
-KNOWN = (
-    *("gpu", "gpu_model", "threads", "mem_mb", "runtime", "disk_mb"),
-    *("slurm_partition", "slurm_account", "slurm_extra", "qos", "constraint"),
-)
+AMOUNTS = ("gpu", "threads", "mem_mb", "runtime", "disk_mb")
+KNOWN = (*AMOUNTS, "gpu_model", "slurm_partition", "slurm_account", "slurm_extra", "qos", "constraint")
 """What an arm may ask for: snakemake's names, and those that its Slurm executor reads."""
 
 ArmOf = Callable[[str, Any], str]  # rule and wildcards -> the arm whose weights the job loads
+
+
+def checked(resources: dict[str, int | str]) -> dict[str, int | str]:
+    """Raises ValueError for an amount that is more than arithmetic with `attempt`: Snakemake would run it as Python."""
+    allowed = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Load)
+    for key, value in resources.items():
+        if key not in AMOUNTS or isinstance(value, int):
+            continue
+        try:
+            nodes = list(ast.walk(ast.parse(value, mode="eval")))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            nodes = [ast.Pass()]
+        for node in nodes:
+            number = isinstance(node, ast.Constant) and type(node.value) in (int, float)
+            attempt = isinstance(node, ast.Name) and node.id == "attempt"
+            if not (number or attempt or isinstance(node, allowed)):
+                raise ValueError(f"{key}: found {value!r:.80}; write a number, or arithmetic such as '32000 * attempt'")
+    return resources
 
 
 def place(workflow: Any, arms: Mapping[str, Mapping[str, int | str]], arm_of: ArmOf) -> None:
@@ -53,7 +70,8 @@ def _refuse_what_is_capped(own: Mapping[str, Mapping[str, int | str]], caps: Map
 def _resource(name: str, value: int | str) -> Any:
     from snakemake.resources import Resource
 
-    return Resource.from_cli_expression(name, value) if isinstance(value, str) else Resource(name, value)
+    amount = isinstance(value, str) and (name == "_cores" or name in AMOUNTS)
+    return Resource.from_cli_expression(name, value) if amount else Resource(name, value)
 
 
 def _chosen(given: Mapping[str, Any], fallback: Any, arm_of: ArmOf) -> Callable[..., Any]:
