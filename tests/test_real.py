@@ -22,7 +22,7 @@ pytestmark = pytest.mark.real
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default experiment, cut to a few rows and two trained arms. The converted model stays in the project's own
+    """The default experiment, cut to a few rows, steps and arms: every method once. The converted model stays in the project's own
     folder, where `make demo` and the next test run find it."""
     from conftest import make_project
 
@@ -36,8 +36,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             del config["arms"][name]
         config["datasets"]["roles_by_base"]["n"] = 4
         config["datasets"]["roles_by_base"]["min_yield"] = 0.25
-        for name in ("constraints_seen", "constraints_new"):
-            config["evals"][name]["max_new_tokens"] = 48
+        config["evals"]["constraints_seen"]["max_new_tokens"] = 48
+        config["arms"]["ppe_plan"]["fit"] |= {"steps": 1, "completion_tokens": 32}
 
     workflow.edit(project, change)
     workflow.run(project)
@@ -47,7 +47,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_tables_are_whole(run: Path) -> None:
     with duckdb.connect(str(run / "results/imprint.duckdb"), read_only=True) as db:
         rows = db.execute("select arm, eval, metric, n_attempted, n_scored, n_error, mean from summary").fetchall()
-        assert {row[0] for row in rows} == {"base", "instruct", "self_prompt"}
+        arms = {"base", "instruct", "self_prompt", "ipe_plan", "plan_form", "ppe_plan", "composed"}
+        assert {row[0] for row in rows} == arms
         assert all(row[3] == row[4] + row[5] and row[5] == 0 for row in rows)
         losses = db.execute(
             "select value from curves where quantity = 'loss' and arm = 'instruct' order by step"
