@@ -1,0 +1,108 @@
+"""What a step of learning task vectors' coefficients costs on a GPU: the table of `benchmarks/atlas_step.py` for a model
+of the shape of Llama-2-7B, random weights in bf16.
+
+    PYTHONPATH=workflow/scripts python benchmarks/gpu/atlas_step.py [--layers 32] [--rounds 3] [--folder /scratch]
+
+The model and eight arms lie in a temporary folder under `--folder`, 200 GB with 32 layers, less with fewer. They stream to
+the GPU piece by piece, so it matters that the host's memory holds them as page cache. Seconds are of the wall clock, the
+GPU waited for; memory is the peak that torch allocated on the GPU over a step. `functional_call` has no figure where its
+five vectors do not fit into the GPU's memory, and its limit is then left out of `holds`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import atlas_step
+import torch
+
+from imprint.errors import ImprintError
+from imprint.model_files import WEIGHTS
+from imprint.tensor_files import write
+from imprint.vectors import Pool, generator
+
+DISK = (
+    2 * 9 + 4 * 3
+)  # bytes a parameter: root and arms in bf16; in fp32 the composed file, the copied one, the next one
+SHAPE = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "tie_word_embeddings": False,
+}
+
+
+def prepare(folder: Path, layers: int) -> Any:
+    """Write root and arms; returns the model on the GPU."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(**SHAPE, num_hidden_layers=layers, dtype="bfloat16")
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    needed, free = DISK * model.num_parameters(), shutil.disk_usage(folder).free
+    if free < needed:
+        raise ImprintError(
+            f"{folder} has {free / 1e9:.0f} GB free, {needed / 1e9:.0f} are needed; write --folder or fewer --layers"
+        )
+    config.save_pretrained(folder / "root")
+
+    def read(name: str) -> torch.Tensor:
+        return (0.02 * torch.randn(shapes[name], generator=generator("root", name))).to(torch.bfloat16)
+
+    write(folder / "root" / WEIGHTS, [(name, shape, torch.bfloat16) for name, shape in shapes.items()], read)
+    # Differences of 1e-4 would vanish in bf16.
+    atlas_step.make_arms(folder, "none", torch.bfloat16, 2e-3)
+    return LlamaForCausalLM.from_pretrained(folder / "root", dtype=torch.bfloat16).to("cuda")
+
+
+def gpu_seconds(work: Callable[[], None]) -> float:
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def memory(folder: Path, model: Any, count: int) -> int:
+    """The peak over a step with so many vectors, in bytes."""
+    step = atlas_step.stepper(model, Pool(*atlas_step.found(folder, count)), atlas_step.batch(model, atlas_step.BATCH))
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return torch.cuda.max_memory_allocated()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where the files lie for the time of the run; default: TMPDIR")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("gpu/atlas_step: torch sees no GPU here; run it on a machine with one, with a build of torch for it")
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        model = prepare(folder, options.layers)
+        figures = atlas_step.measure(folder, model, options.rounds, gpu_seconds)
+        peaks = {n: memory(folder, model, n) for n in (min(atlas_step.COUNTS), max(atlas_step.COUNTS))}
+    few, many = peaks.values()
+    figures |= {"memory_8_over_2": many / few, "memory_mib": {n: round(peak / 2**20) for n, peak in peaks.items()}}
+    atlas_step.show(figures | {"layers": options.layers, "device": torch.cuda.get_device_name()})
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ImprintError as error:
+        sys.exit(f"gpu/atlas_step: {error}")
