@@ -60,7 +60,7 @@ def prepare(model: Path, folder: Path) -> None:
 
 
 def make_arms(folder: Path, template: str, dtype: torch.dtype, size: float) -> None:
-    """The manifest of `root`, and arms beside it: its weights plus Gaussian differences of standard deviation `size`."""
+    """The manifest of `root`, and arms beside it: its weights plus Gaussian differences, `size` their deviation."""
     write_json(folder / "root/manifest.json", {"kind": "model", "fingerprint": "root", "template_sha256": template})
     weights = TensorFolder(folder / "root")
     shapes = [(name, weights.shape(name), dtype) for name in weights.names]
@@ -273,7 +273,7 @@ def main() -> None:
 
 
 def show(figures: dict[str, Any]) -> None:
-    """Print the figures that have a limit, then all as one JSON object. What could not be measured holds no limit up."""
+    """Print the figures that have a limit, then all as one JSON object; a limit without a figure is left out."""
     limits = {key: limit for key, limit in LIMITS.items() if key in figures}
     for key, (sign, limit) in limits.items():
         print(f"{key:28} {figures[key]:7.3f}  {sign} {limit}")

@@ -1,12 +1,12 @@
-"""What a step of learning task vectors' coefficients costs on a GPU: the table of `benchmarks/atlas_step.py` for a model
-of the shape of Llama-2-7B, random weights in bf16.
+"""What a step of learning task vectors' coefficients costs on a GPU: the table of `benchmarks/atlas_step.py` for a
+model of the shape of Llama-2-7B, random weights in bf16.
 
     PYTHONPATH=workflow/scripts python benchmarks/gpu/atlas_step.py [--layers 32] [--rounds 3] [--folder /scratch]
 
-The model and eight arms lie in a temporary folder under `--folder`, 200 GB with 32 layers, less with fewer. They stream to
-the GPU piece by piece, so it matters that the host's memory holds them as page cache. Seconds are of the wall clock, the
-GPU waited for; memory is the peak that torch allocated on the GPU over a step. `functional_call` has no figure where its
-five vectors do not fit into the GPU's memory, and its limit is then left out of `holds`.
+The model and eight arms lie in a temporary folder under `--folder`, 200 GB with 32 layers, less with fewer. They stream
+to the GPU piece by piece, so it matters that the host's memory holds them as page cache. Seconds are of the wall clock,
+the GPU waited for; memory is the peak that torch allocated on the GPU over a step. `functional_call` has no figure
+where its five vectors do not fit into the GPU's memory, and its limit is then left out of `holds`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ from imprint.model_files import WEIGHTS
 from imprint.tensor_files import write
 from imprint.vectors import Pool, generator
 
-DISK = (
-    2 * 9 + 4 * 3
-)  # bytes a parameter: root and arms in bf16; in fp32 the composed file, the copied one, the next one
+# Bytes a parameter: root and arms in bf16; in fp32 the composed file, the copied one, and one being written.
+DISK = 2 * 9 + 4 * 3
 SHAPE = {
     "vocab_size": 32000,
     "hidden_size": 4096,

@@ -1,5 +1,5 @@
 """How alike task vectors are: each one's norm, and each pair's cosine and share of elements whose signs agree, block by
-block and over the whole vector. Vectors at right angles change different things; where signs differ, addition cancels.
+block and over the whole vector. At right angles, vectors change different things; where signs disagree, sums cancel.
 
 A cosine is 0 and a share 0.5 on average between independent vectors. Two blocks at a time are in memory, multiplied out
 where they are an adapter's, since signs belong to elements; what only one vector touches gives no row.
@@ -70,12 +70,10 @@ def rows(job: Analysis) -> Iterator[dict[str, Any]]:
 
 def compare(a: torch.Tensor, b: torch.Tensor) -> Sums:
     """The sums of two flat blocks, piece by piece."""
-    import torch
-
     from imprint.vectors import CHUNK
 
     total = Sums()
-    for x, y in zip(torch.split(a, CHUNK), torch.split(b, CHUNK), strict=True):
+    for x, y in zip(a.split(CHUNK), b.split(CHUNK), strict=True):
         product = x.sign() * y.sign()  # of signs, since the product of two tiny numbers may be zero
         found = (x.dot(x), y.dot(y), x.dot(y), product.abs().sum(), (product > 0).sum())
         total = Sums(*(p + float(q) for p, q in zip(total, found, strict=True)))
