@@ -2,7 +2,7 @@
 block and over the whole vector. At right angles, vectors change different things; where signs disagree, sums cancel.
 
 A cosine is 0 and a share 0.5 on average between independent vectors. Two blocks at a time are in memory, multiplied out
-where they are an adapter's, since signs belong to elements; what only one vector touches gives no row.
+where they are an adapter's, since signs belong to elements; a block that only one vector touches gives a pair no row.
 
 analyses: {parents: {vector_similarity: [self_prompt, ppe_plan]}}
 """
@@ -64,8 +64,10 @@ def rows(job: Analysis) -> Iterator[dict[str, Any]]:
                     yield from similarity(*pair, place(block), found)
     for name, square in norms.items():
         yield row(name, None, Place(None, "all"), "norm", square**0.5, None)
-    for pair, sums in pairs.items():
-        yield from similarity(*pair, Place(None, "all"), sums)
+    for (one_name, other_name), sums in pairs.items():
+        # Their norms are those of all blocks, also of blocks that only one of them touches.
+        whole = sums._replace(a=norms[one_name], b=norms[other_name])
+        yield from similarity(one_name, other_name, Place(None, "all"), whole)
 
 
 def compare(a: torch.Tensor, b: torch.Tensor) -> Sums:
