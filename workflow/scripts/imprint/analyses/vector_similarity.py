@@ -55,9 +55,9 @@ def rows(job: Analysis) -> Iterator[dict[str, Any]]:
             live = [vector for vector in pool.vectors if vector.touches(block)]
             for i, vector in enumerate(live):
                 one = vector.delta(block).view(-1)
-                square = float(torch.dot(one, one))
-                norms[vector.name] += square
-                yield row(vector.name, None, place(block), "norm", square**0.5, None)
+                norm = float(torch.linalg.vector_norm(one, dtype=torch.float64))
+                norms[vector.name] += norm**2
+                yield row(vector.name, None, place(block), "norm", norm, None)
                 for other in live[i + 1 :]:
                     found, pair = compare(one, other.delta(block).view(-1)), (vector.name, other.name)
                     pairs[pair] = Sums(*(x + y for x, y in zip(pairs[pair], found, strict=True)))
