@@ -6,6 +6,9 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import pico
@@ -101,6 +104,32 @@ def test_a_text_without_messages_stays_as_it_is(ask):
 def test_the_form_never_gates_the_answer(response, text, form, trained):
     assert prior_prompt.answer(response, settings("plan")) == (text, form)
     assert prior_prompt.rewarded(response, settings("plan")) == trained
+
+
+WORDS = st.text(max_size=40).filter(lambda text: not any(mark in text for mark in ("<", ">")))
+
+
+@given(st.sampled_from(STYLES), WORDS, WORDS)
+@hypothesis_settings(max_examples=200, deadline=None)
+def test_what_has_the_form_gives_its_answer_back(style, first, result):
+    """The same answer in training and in tests, with the form that the reward judges; cut anywhere, it has it no more,
+    and training reads an answer only once its block is closed."""
+    whole = f"<{style}>{first}</{style}>\n<answer>{result}</answer>"
+    assert prior_prompt.answer(whole, settings(style)) == (result.strip(), True)
+    assert prior_prompt.rewarded(whole, settings(style)) == result.strip()
+    for cut in range(len(whole)):
+        assert not prior_prompt.answer(whole[:cut], settings(style))[1]
+        assert prior_prompt.rewarded(whole[:cut], settings(style)) == ""
+
+
+@given(st.sampled_from((*STYLES, "none")), st.text(), st.sampled_from(["chat", "text"]))
+@hypothesis_settings(max_examples=200, deadline=None)
+def test_every_question_stands_unchanged_behind_the_prompt(style, question, layout):
+    asked = settings(style, layout=layout)
+    (request,) = drive(prior_prompt.turns([{"role": "user", "content": question}], asked))
+    text = prior_prompt.prompt(asked)
+    shown = request.messages[-1]["content"] if layout == "chat" else request.prefill
+    assert shown.removeprefix("User: ").removesuffix("\nAssistant:") == (f"{text}\n\n{question}" if text else question)
 
 
 def test_a_training_row_must_have_the_form():

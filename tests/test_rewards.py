@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from imprint import bounded, scoring
+from imprint import bounded, plugins, scoring
 from imprint.contexts import plain, prior_prompt, self_role
 from imprint.errors import ImprintError
 from imprint.methods import Context
 from imprint.rewards import Reward, Term
+from imprint.scores import LONGEST, math
 from imprint.scores import format as form
-from imprint.scores import math
 
 PLAN = Context(prior_prompt, prior_prompt.Settings(style="plan", boxed=True))
 GOOD = "<plan>Add them.</plan>\n<answer>\\boxed{5}</answer>"
@@ -149,23 +152,63 @@ HOSTILE = [
     "a" * 1_000_000,
     "\ud800\udfff\x00 \\boxed{\ud800}",
     "".join(map(chr, range(1, 3000))),
+    *("?!" * (size // 2) for size in (LONGEST, 1_000_000)),
+    *("<plan>" + "A, " * (size // 3) for size in (LONGEST - 6, 1_000_000)),
 ]
+
+
+def computed() -> float:
+    """CPU seconds of this process and of the workers, those that were killed too."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = time.process_time() + ended.ru_utime + ended.ru_stime
+    for worker in bounded._workers.values():
+        fields = Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_no_response_takes_long_or_is_worth_anything(text):
-    row = {
-        "reference": json.dumps(
-            {"answer": "3", "instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": ["sea"]}]}
-        )
+    from imprint.datasets import reasoning_gym
+
+    (puzzle,) = reasoning_gym.rows(reasoning_gym.Settings(task="chain_sum", n=1), {})
+    references = {
+        "math": {"answer": "3"},
+        "format": {},
+        "ifeval": {"instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": ["sea"]}]},
+        "choice": {"options": ["a mop", "a fork"], "answer": 1},
+        "reasoning_gym": puzzle["reference"],
     }
-    columns = {key: [value] for key, value in row.items()}
-    for term in ("math", {"format": "plan"}, "ifeval"):
-        asked = reward(term, PLAN)
+    for name, reference in references.items():
+        columns = {"reference": [json.dumps(reference)]}
+        asked = reward({"format": "plan"} if name == "format" else name, PLAN if name == "math" else None)
         asked(["p"], [""], **columns)  # the process is there
-        start = time.perf_counter()
-        assert asked(["p"], [text], **columns) == [0.0]
-        assert time.perf_counter() - start < 2.0 + 1.0
+        before = computed()
+        assert asked(["p"], [text], **columns) == [0.0], name
+        assert computed() - before < 2.0, name
+
+
+@given(
+    st.text(st.one_of(st.characters(exclude_categories=()), st.sampled_from('<>/ae3{}$"\\')), max_size=20),
+    st.lists(st.sampled_from(["<plan>", "</plan>", "<answer>", "</answer>", "\\boxed{3}", "3", "B"]), max_size=6),
+)
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_a_reward_is_what_the_score_says_in_an_evaluation(noise, parts):
+    """Any text, halves of characters too, is worth 0 or 1, and the same within and without the process."""
+    text = noise + noise.join(parts)
+    row = {
+        "reference": {
+            "answer": "3",
+            "instruction_id_list": ["punctuation:no_comma", "change_case:english_lowercase"],
+            "kwargs": [{}, {}],
+        }
+    }
+    for term in ("ifeval", "math", {"format": "plan"}):
+        asked = reward(term)
+        module, settings = plugins.load("scores", asked.term.score), asked.term.settings
+        (verdict,) = (v for v in module.score(row, text, settings) if v.metric == asked.term.metric)
+        assert asked.value(row, text) == verdict.value and verdict.value in (0.0, 1.0)
+        assert asked.failed == 0
 
 
 def test_a_killed_process_is_replaced():
@@ -173,7 +216,7 @@ def test_a_killed_process_is_replaced():
     start = time.perf_counter()
     with pytest.raises(bounded.Failure, match=r"did not answer within 0\.3 s"):
         bounded.call("time:sleep", [60], limit=0.3)
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 30
     with pytest.raises(bounded.Failure):
         bounded.call("os:_exit", [1])
     with pytest.raises(bounded.Failure, match="ValueError"):
@@ -182,6 +225,16 @@ def test_a_killed_process_is_replaced():
         bounded.call("builtins:bytearray", [1 << 34])
     assert bounded.call("math:sqrt", [9]) == 3
     assert bounded.call("builtins:print", ["noise"]) is None, "what is printed does not get between the replies"
+    bounded.close()
+
+
+def test_a_call_is_limited_by_the_time_it_computes():
+    """In one piece of compiled code too; waiting for the processor costs nothing, and calls do not add up."""
+    with pytest.raises(bounded.Failure, match=r"did not answer within 0\.3 s of CPU time"):
+        bounded.call("re:fullmatch", ["(a*)*b", "a" * 60], limit=0.3)
+    assert bounded.call("time:sleep", [0.5], limit=0.3) is None
+    for _ in range(4):
+        assert bounded.call("builtins:sum", [list(range(100_000))], limit=0.3) == 4999950000
     bounded.close()
 
 

@@ -1,8 +1,9 @@
 """Calls that must come back: a function runs in a process of its own, which is killed when its time is over.
 
 A verifier of mathematics or of a written constraint can be sent into an endless simplification or a slow pattern by a
-response, and signals do not interrupt it. `call` hands the arguments to a worker as JSON and waits for a limited time.
-The worker also has limited memory, stays alive from call to call, and is replaced after it was killed.
+response, and Python's signal handlers do not interrupt it. `call` hands the arguments to a worker as JSON, and the
+kernel kills the worker once it has computed for too long: by its CPU time, so that no verdict depends on how busy the
+machine is. The worker also has limited memory, stays alive from call to call, and is replaced after it was killed.
 
     call("imprint.scores.math:judge", ["\\\\frac12", "0.5", True])  ->  1.0
 """
@@ -24,14 +25,15 @@ from typing import Any
 
 from imprint.errors import ImprintError
 
-LIMIT = 2.0  # seconds for one call
+LIMIT = 1.8  # CPU seconds of one call: with ending the worker that overran it, less than 2
+PATIENCE = 15  # times the limit: how long an answer is waited for where others keep the processor busy
 START = 120.0  # seconds in which a worker must have imported what it runs
 MEMORY = 4 << 30  # bytes of address space of a worker
 ANSWER = 1 << 20  # bytes of one reply
 
 
 class Failure(Exception):
-    """The call took too long, ran out of memory, or raised something that is no statement about its arguments."""
+    """The call took too much time, ran out of memory, or raised something that is no statement about its arguments."""
 
 
 class Stumble(Failure):
@@ -74,9 +76,9 @@ class _Worker:
     def call(self, function: str, arguments: list[Any], limit: float) -> Any:
         assert self.process.stdin is not None
         pipe = self.process.stdin.fileno()
-        deadline = time.monotonic() + limit
+        deadline = time.monotonic() + PATIENCE * limit
         # json escapes everything beyond ASCII, lone surrogates too.
-        line = memoryview(json.dumps([function, arguments]).encode() + b"\n")
+        line = memoryview(json.dumps([function, arguments, limit]).encode() + b"\n")
         os.set_blocking(pipe, False)
         try:
             while line:
@@ -88,7 +90,7 @@ class _Worker:
             raise Failure("the worker has died") from None
         reply = self._reply(deadline)
         if reply is None:
-            raise Failure(f"it did not answer within {limit:g} s")
+            raise Failure(f"it did not answer within {limit:g} s of CPU time")
         kind, value = json.loads(reply)
         if kind == "failure":
             raise Stumble(value)
@@ -110,9 +112,9 @@ _inside = False  # this process is a worker: it is bounded already
 
 
 def call(function: str, arguments: list[Any], limit: float = LIMIT, ready: str | None = None) -> Any:
-    """The value (plain JSON) of `MODULE:FUNCTION` for JSON arguments. Raises `Failure` after `limit` seconds, when the
-    worker dies, and when the function raises, but ImprintError when that is what the function raises. `ready` names the
-    module whose `warm()` the worker runs before time counts, to import what is slow: the function's own if unset."""
+    """The value (plain JSON) of `MODULE:FUNCTION` for JSON arguments. Raises `Failure` after `limit` CPU seconds, when
+    the worker dies, and when the function raises, but ImprintError when that is what the function raises. `ready` names
+    the module whose `warm()` the worker runs before time counts, to import what is slow (unset: the function's)."""
     module, _, name = function.partition(":")
     if _inside:
         return getattr(importlib.import_module(module), name)(*arguments)
@@ -163,7 +165,8 @@ def _serve(module: str) -> None:
         return
     say("ready")
     for line in sys.stdin:
-        function, arguments = json.loads(line)
+        function, arguments, limit = json.loads(line)
+        signal.setitimer(signal.ITIMER_PROF, limit)  # SIGPROF, unhandled, ends the process wherever it is
         try:
             where, _, name = function.partition(":")
             say(["value", getattr(importlib.import_module(where), name)(*arguments)])
@@ -171,6 +174,7 @@ def _serve(module: str) -> None:
             say(["error", str(error)])
         except Exception as error:
             say(["failure", f"{type(error).__name__}: {error}"[:1000]])
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 if __name__ == "__main__":

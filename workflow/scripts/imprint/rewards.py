@@ -4,8 +4,8 @@
 0.5 or 1, as in arXiv 2505.14157). `ifeval` is its primary metric, all instructions followed;
 `ifeval.instruction_strict` names another, here the share of instructions followed: the mean of its verdicts is taken.
 
-Every term is judged in a process that is killed after 2 seconds, so that no completion can hang a trainer; what could
-not be judged in time is worth 0, and is counted.
+Every term is judged in a process that is killed before it has computed for 2 seconds, so that no completion can hang a
+trainer; what could not be judged in time is worth 0, and is counted.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from imprint import bounded, plugins
 from imprint.errors import ImprintError
 from imprint.methods import Context
 from imprint.plugins import Strict
-
-LONGEST = 200_000  # characters of a completion that are read; a longer one is worth 0
+from imprint.scores import LONGEST
 
 
 class Term(Strict):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+LONGEST = 200_000  # characters; a longer response is worth 0 as a reward, and follows no instruction
+
 
 class Verdict(NamedTuple):
     """One metric of one response: `value` in the metric's unit, or None where it cannot be scored; `item` counts the

@@ -3,10 +3,10 @@
 Paper: Zhou et al. 2023, Instruction-Following Evaluation for Large Language Models. The verdicts equal those of its
 scorer (google-research, instruction_following_eval), but for two prompts that count a character that is no letter.
 
-Strict: the response is not blank and the checker accepts it as it is. Loose: the checker accepts at least one of its
-variants {whole, without first line, without last line, without both} x {as it is, every `*` deleted}. A prompt is
-passed when all its instructions are; loosely, each instruction may pass on another variant. Instruction-level values
-are one verdict each, so their mean over all verdicts is the pooled one of the paper.
+Strict: the response is neither blank nor beyond 200,000 characters, and the checker accepts it as it is. Loose: the
+checker accepts at least one of its variants {whole, without first line, without last line, without both} x {as it is,
+every `*` deleted}. A prompt is passed when all its instructions are; loosely, each instruction may pass on another
+variant. Instruction-level values are one verdict each, so their mean over all verdicts is the pooled one of the paper.
 
     reference {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}, response "Well, yes.\\nYes."
     -> prompt_strict 0, prompt_loose 1, instruction_strict 0 and instruction_loose 1 with item 0
@@ -19,7 +19,7 @@ from typing import Any
 from imprint import instructions
 from imprint.errors import ImprintError
 from imprint.plugins import Strict
-from imprint.scores import Verdict
+from imprint.scores import LONGEST, Verdict
 
 ASKS = "generate"
 VERSION = "1"
@@ -61,14 +61,14 @@ def warm() -> None:
 def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
     """Verdicts of 0 or 1: two for the prompt, then two for each instruction with its index as `item` and its id as
     `label`. `row["reference"]` holds instruction_id_list and kwargs. Raises ImprintError on a reference that cannot
-    be judged; a blank response follows nothing."""
+    be judged; a blank or huge response follows nothing."""
     reference = row["reference"]
     where = f"IFEval reference of {str(reference.get('prompt', ''))[:60]!r}"
     try:
         pairs = instructions.check_all(reference["instruction_id_list"], reference["kwargs"], where)
     except KeyError as error:
         raise ImprintError(f"{where} has no {error}; write both as IFEval's own file has them") from error
-    if response.strip():
+    if len(response) <= LONGEST and response.strip():
         texts = variants(response)
         results = [follows(name, kwargs, texts) for name, kwargs in pairs]
     else:

@@ -1,5 +1,5 @@
 r"""Is the answer mathematically equal to the reference? Judged by math-verify, in a process of its own that is killed
-after 2 seconds (`imprint.bounded`): no response can hang a trainer or a score job.
+before it has computed for 2 seconds (`imprint.bounded`): no response can hang a trainer or a score job.
 
 The answer is the last \boxed{...} of the response; with `boxed: false` a response without a box may also end in a
 formula or a number. Example: "... so it is \boxed{\frac{1}{2}}." equals the reference {"answer": "0.5"}.
