@@ -22,8 +22,8 @@ pytestmark = pytest.mark.real
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default experiment, cut to a few rows, steps and arms: every method once. The converted model stays in the project's own
-    folder, where `make demo` and the next test run find it."""
+    """The default experiment, cut to a few rows, steps and arms: every method once. The converted model stays in the
+    project's own folder, where `make demo` and the next test run find it."""
     from conftest import make_project
 
     project = make_project(tmp_path_factory.mktemp("real") / "project")

@@ -72,10 +72,12 @@ def rows(job: Analysis) -> Iterator[dict[str, Any]]:
 
 def compare(a: torch.Tensor, b: torch.Tensor) -> Sums:
     """The sums of two flat blocks, piece by piece."""
+    import torch
+
     from imprint.vectors import CHUNK
 
     total = Sums()
-    for x, y in zip(a.split(CHUNK), b.split(CHUNK), strict=True):
+    for x, y in zip(torch.split(a, CHUNK), torch.split(b, CHUNK), strict=True):
         product = x.sign() * y.sign()  # of signs, since the product of two tiny numbers may be zero
         found = (x.dot(x), y.dot(y), x.dot(y), product.abs().sum(), (product > 0).sum())
         total = Sums(*(p + float(q) for p, q in zip(total, found, strict=True)))
