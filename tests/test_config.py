@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from imprint import config, leakage, manual, strict_yaml
+from imprint import config, leakage, manual, start, strict_yaml
 from imprint.errors import ImprintError
 
 ROOT = Path(__file__).parent.parent
@@ -294,3 +294,12 @@ def test_snakemake_stops_at_once(text: str, parts: list[str], project: Path) -> 
     )
     assert before == after
     assert seconds < 20, "an idle machine takes two seconds; this bound only catches a hang"
+
+
+def test_lists_and_mappings_of_the_command_line_have_types() -> None:
+    given = {"seeds": ["0", "1"], "arms": {"rft": {"parent": "base", "fit": {"method": "sft", "epochs": "0.5"}}}}
+    assert start.typed(given) == {
+        "seeds": [0, 1],
+        "arms": {"rft": {"parent": "base", "fit": {"method": "sft", "epochs": 0.5}}},
+    }
+    assert start.typed([3, "a: b: c"]) == [3, "a: b: c"]

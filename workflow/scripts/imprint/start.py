@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from imprint import config as configs
 from imprint import leakage, run_lock, strict_yaml
 from imprint.config import Config
@@ -34,6 +36,18 @@ def check_files(argv: list[str]) -> None:
                 sys.exit(f"imprint: {error}")
 
 
+def typed(value: Any) -> Any:
+    """A list or mapping of `--config`, whose parts snakemake leaves as text: `seeds=[0, 1]` gives numbers."""
+    if isinstance(value, dict):
+        return {key: typed(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [typed(part) for part in value]
+    try:
+        return yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError:
+        return value
+
+
 def load_config(workflow: Any) -> Config:
     """The config of this run: the `--configfile`s, else config/config.yaml, with `--config` laid on it. A problem ends
     the run at once with one message. Only the first process of a run looks for leaks, which needs the rows, and takes
@@ -41,7 +55,8 @@ def load_config(workflow: Any) -> Config:
     settings = workflow.config_settings
     files = [Path(path) for path in settings.configfiles] or [configs.DEFAULT]
     try:
-        config = configs.load(files, dict(settings.config))
+        given = {k: v if isinstance(v, str) else typed(v) for k, v in settings.config.items()}
+        config = configs.load(files, given)
         if workflow.is_main_process:
             leakage.check(config)
             if run_lock.changes(sys.argv[1:]):
