@@ -34,7 +34,7 @@ def command(*arguments: str) -> list[str]:
 def run(project: Path, *arguments: str, check: bool = True) -> str:
     """Run snakemake to its end; returns what it printed."""
     out = subprocess.run(
-        command(*arguments), cwd=project, env=environment(), capture_output=True, text=True, check=False, timeout=900
+        command(*arguments), cwd=project, env=environment(), capture_output=True, text=True, check=False, timeout=1800
     )
     text = out.stdout + out.stderr
     assert not check or out.returncode == 0, text
