@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from safetensors.torch import load_file
 
 import pico_arms
 from imprint import merging, models, plugins, tables
@@ -110,6 +111,17 @@ def test_ties_trims_elects_and_takes_the_mean(made: Any, tmp_path: Path, per: st
         agree = (delta.sign() == side).float()
         expected[name] = 0.7 * (delta * agree).sum(0) / agree.sum(0).clamp(min=1)
     same(found, expected)
+
+
+def test_rules_are_mergekits_where_the_definitions_agree() -> None:
+    """On what `mergekit_results.py` wrote: density within each tensor, sums not normalised but for TIES."""
+    made = load_file(Path(__file__).with_name("mergekit.safetensors"))
+    one, two = made["a"] - made["base"], made["b"] - made["base"]
+    kept = [ties.largest(delta, 0.25) for delta in (one, two)]
+    crumbs = [breadcrumbs.middle(delta, 1 / 64, 1 - 0.125 - 1 / 64) for delta in (one, two)]
+    ours = {"task_arithmetic": one + two, "ties": ties.elect(kept), "breadcrumbs": crumbs[0] + crumbs[1]}
+    for name, added in ours.items():
+        torch.testing.assert_close(made["base"] + added, made[name], msg=name)
 
 
 @settings(max_examples=40, deadline=None)
