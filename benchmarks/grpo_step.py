@@ -2,10 +2,12 @@
 
     python benchmarks/grpo_step.py MANIFEST          (resources/models/smollm2-.../manifest.json)
 
-Both sides take every setting from `imprint.methods.grpo.arguments`, where each flag of TRL is named, so bf16 autocast,
-LoRA and gradient checkpointing (off; --checkpointing: on) are alike. Neither side's completions may end early, so both
-draw and train on 16 x 96 tokens. The sides take turns, a process each; a process takes one step to warm up and then
-measures STEPS. Before that, a step in fp32 whose draws are coupled compares completions, rewards, loss and gradient.
+Both sides take every setting from `imprint.methods.grpo.arguments`, where each flag of TRL is named, so the number
+format (the one that `dtype: auto` stands for on this processor), LoRA and gradient checkpointing (off; --checkpointing:
+on) are alike. Neither side's completions may end early, so both draw and train on 16 x 96 tokens; groups of equal
+rewards, whose gradient is zero, are the one thing that ours does less work for (TRL does not), so their share is
+printed. The sides take turns, a process each; a process takes one step to warm up and then measures STEPS. Before that,
+a step in fp32 whose draws are coupled compares completions, rewards, loss and gradient.
 
 The last printed line is one JSON object with the figures, the limit and `holds`.
 """
@@ -25,10 +27,10 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "workflow/scripts"), str(ROOT / "tests")]
 
-from imprint import runtime  # noqa: E402
+from imprint import models, runtime  # noqa: E402
 
 LIMIT = 0.75  # our share of TRL's CPU time
-STEPS = 2
+STEPS = 1
 
 
 def job(manifest: Path, folder: Path, dtype: str, tokens: int, steps: int, checkpointing: bool) -> Any:
@@ -67,7 +69,7 @@ def trainer(side: str, fit: Any) -> Any:
     import datasets
 
     import grpo_peer
-    from imprint import fits, models
+    from imprint import fits
     from imprint.grpo_trainer import Sampler, Trainer
     from imprint.methods import grpo
     from imprint.rewards import Reward
@@ -116,11 +118,17 @@ def watched(made: Any) -> list[dict[str, float]]:
 
 
 def measure(side: str, manifest: Path, checkpointing: bool) -> None:
+    """Print the seconds of each step after the first, the lengths drawn, and the number format."""
+    dtype = models.dtype_of("auto", "cpu")
     with tempfile.TemporaryDirectory() as folder:
-        made = trainer(side, job(manifest, Path(folder), "bfloat16", 96, STEPS + 1, checkpointing))
+        made = trainer(side, job(manifest, Path(folder), dtype, 96, STEPS + 1, checkpointing))
         seconds = watched(made)[1:]
-        lengths = [entry["completions/mean_length"] for entry in made.state.log_history if "loss" in entry]
-        print("\n" + json.dumps({"side": side, "steps": seconds, "lengths": lengths}))
+        logged = [entry for entry in made.state.log_history if "loss" in entry]
+        found = {
+            "lengths": [entry["completions/mean_length"] for entry in logged],
+            "equal": [entry["frac_reward_zero_std"] for entry in logged[1:]],
+        }
+        print("\n" + json.dumps({"dtype": dtype, "steps": seconds, **found}))
 
 
 def compare(manifest: Path, checkpointing: bool) -> dict[str, Any]:
@@ -189,12 +197,15 @@ def main() -> None:
     print(json.dumps(figures), flush=True)
     cpu: dict[str, list[float]] = {"ours": [], "trl": []}
     wall: dict[str, list[float]] = {"ours": [], "trl": []}
+    equal: dict[str, list[float]] = {"ours": [], "trl": []}
     for _ in range(options.rounds):
         for side in cpu:
             found = ask("--side", side)
             assert set(found["lengths"]) == {96.0}, found
+            dtype = found["dtype"]
             cpu[side] += [step["cpu"] for step in found["steps"]]
             wall[side] += [step["wall"] for step in found["steps"]]
+            equal[side] += found["equal"]
             print(f"{side}: CPU seconds a step {[round(step['cpu'], 1) for step in found['steps']]}", flush=True)
     middle = {side: statistics.median(values) for side, values in cpu.items()}
     ratio = middle["ours"] / middle["trl"]
@@ -205,10 +216,12 @@ def main() -> None:
                 "benchmark": "grpo_step",
                 "completions": 16,
                 "tokens": 96,
+                "dtype": dtype,
                 "gradient_checkpointing": options.checkpointing,
                 "cpu_seconds": cpu,
                 "wall_seconds": wall,
                 "median_cpu_seconds": middle,
+                "groups_of_equal_rewards": equal,
                 "compared": figures,
                 "ratio": ratio,
                 "limit": LIMIT,

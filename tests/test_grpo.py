@@ -204,6 +204,32 @@ def test_the_shared_prompt_pass_gives_the_gradients_of_the_plain_one(root: Path)
         assert torch.allclose(gradient[name], p.grad, atol=1e-4, rtol=1e-4), name
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_completions_that_move_nothing_are_read_without_a_gradient(
+    root: Path, tmp_path: Path, monkeypatch: Any, beta: float
+) -> None:
+    """`test_it_is_trls_trainer` says that the weights stay TRL's."""
+    import torch
+
+    from imprint import grpo_trainer
+
+    read, seen = grpo_trainer.shared_prompt_logps, []
+
+    def watched(model: Any, ids: Any, *rest: Any) -> Any:
+        if model.training:  # not the reference model of a KL term
+            seen.append((torch.is_grad_enabled(), len(ids)))
+        return read(model, ids, *rest)
+
+    monkeypatch.setattr(grpo_trainer, "shared_prompt_logps", watched)
+    fit = job(root, tmp_path, steps=4, beta=beta)
+    grpo.fit(fit)
+    drawn = tables.read(tmp_path / "rollouts.parquet", "rollouts").to_pylist()
+    still = [sum(row["advantage"] == 0 for row in drawn if row["step"] == step) for step in range(1, 5)]
+    assert any(still), "no group of this fit has equal rewards: change its rows"
+    assert sum(rows for gradient, rows in seen if not gradient) == (0 if beta else sum(min(n, 7) for n in still))
+    assert sum(rows for _, rows in seen) == len(drawn)
+
+
 @pytest.mark.parametrize("settings", [{}, {"lora": {"rank": 4, "dropout": 0.2}, "micro_batch_size": 4}])
 def test_a_broken_off_fit_ends_with_the_same_weights(
     root: Path, tmp_path: Path, monkeypatch: Any, settings: Any

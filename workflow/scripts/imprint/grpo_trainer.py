@@ -6,8 +6,8 @@ What TRL does stays TRL's: advantages, loss, clipping, KL, metrics. Replaced are
 - sampling: `imprint.engines.transformers` decodes from a copy of the weights in the generation dtype. Every completion
   is drawn with a seed of its own from (seed, step, place), so a resumed fit draws what an unbroken one does;
 - log-probabilities: the completions of a group share their prompt, so it is read once and its keys and values serve all
-  of them, and the output layer sees the completions' tokens only. With gradient checkpointing, which cannot keep such a
-  cache, the pass is TRL's.
+  of them, and the output layer sees the completions' tokens only. Completions without an advantage, whose gradient is
+  zero, are read without one. With gradient checkpointing, which cannot keep such a cache, the pass is TRL's.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ class Trainer(GRPOTrainer):
         self.rollout_func = self._rollout
         self._rows: list[Any] = []
         self._terms: torch.Tensor | None = None
+        self._moving: torch.Tensor | None = None
 
     def _rollout(self, prompts: list[str], _: Any) -> dict[str, Any]:
         """Draw a completion for every prompt."""
@@ -146,6 +147,15 @@ class Trainer(GRPOTrainer):
         tables.write(shard(self.job.folder, step), "rollouts", rows)
         return made
 
+    def _compute_loss(self, model, inputs):  # type: ignore[no-untyped-def]
+        if not self.beta:
+            self._moving = (inputs["advantages"] != 0).float()
+            if not self._moving.any():
+                self._moving[0] = 1  # a gradient of zeros, on which the optimizer's momentum moves on
+        loss = super()._compute_loss(model, inputs)
+        self._moving = None
+        return loss
+
     def _get_per_token_logps_and_entropies(  # type: ignore[no-untyped-def]
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **others
     ):
@@ -154,10 +164,22 @@ class Trainer(GRPOTrainer):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
             )
+        moving = torch.ones(len(input_ids), device=input_ids.device) if self._moving is None else self._moving
+        order = moving.argsort(descending=True, stable=True)
+        count = int(moving.sum())
+        found = []
+        # With a gradient first: autocast keeps the weights that it has cast, and those of a pass without one have none.
         with self.accelerator.autocast():
-            logps, entropies = shared_prompt_logps(
-                model, input_ids, attention_mask, head, self.temperature, compute_entropy
-            )
+            for rows, gradient in ((order[:count], torch.is_grad_enabled()), (order[count:], False)):
+                if len(rows):
+                    with torch.set_grad_enabled(gradient):
+                        found.append(
+                            shared_prompt_logps(
+                                model, input_ids[rows], attention_mask[rows], head, self.temperature, compute_entropy
+                            )
+                        )
+        back = order.argsort()
+        logps, entropies = (None if parts[0] is None else torch.cat(parts)[back] for parts in zip(*found, strict=True))
         return logps, entropies, None
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
