@@ -4,10 +4,10 @@
 
 Both sides take every setting from `imprint.methods.grpo.arguments`, where each flag of TRL is named, so the number
 format (the one that `dtype: auto` stands for on this processor), LoRA and gradient checkpointing (off; --checkpointing:
-on) are alike. Neither side's completions may end early, so both draw and train on 16 x 96 tokens; groups of equal
-rewards, whose gradient is zero, are the one thing that ours does less work for (TRL does not), so their share is
-printed. The sides take turns, a process each; a process takes one step to warm up and then measures STEPS. Before that,
-a step in fp32 whose draws are coupled compares completions, rewards, loss and gradient.
+on) are alike. Neither side's completions may end early, so both draw and train on 16 x 96 tokens; ours reads those of
+groups with equal rewards, whose gradient is zero, without one, so their share is printed. The sides take turns, a
+process each; a process takes one step to warm up and then measures STEPS. Before that, a step in fp32 whose draws are
+coupled compares completions, rewards, loss and gradient.
 
 The last printed line is one JSON object with the figures, the limit and `holds`.
 """
