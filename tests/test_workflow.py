@@ -26,7 +26,6 @@ REPORT = {
     "report",
     "database",
     *(f"plot {chart}" for chart in ("scores", "differences", "instruction_types", "loss_curves", "coefficients")),
-    "plot vector_similarity",
 }
 AGGREGATE = {"summarize", "collect", *REPORT}
 CHARTS_OF_SCORES = {"summarize", "database", "report", "plot scores", "plot differences", "plot instruction_types"}
