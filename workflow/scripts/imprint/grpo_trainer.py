@@ -152,7 +152,7 @@ class Trainer(GRPOTrainer):
             self._moving = (inputs["advantages"] != 0).float()
             if not self._moving.any():
                 self._moving[0] = 1  # a gradient of zeros, on which the optimizer's momentum moves on
-        loss = super()._compute_loss(model, inputs)
+        loss = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
         self._moving = None
         return loss
 
