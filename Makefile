@@ -6,10 +6,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 CONFIG ?= config/config.yaml
 CORES ?= all
+SET ?=
 export PYTHONPATH := workflow/scripts
 export OMP_WAIT_POLICY := PASSIVE
-# make resume PROFILE=slurm runs where the killed run ran.
-SNAKEMAKE := $(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES)) --configfile $(CONFIG)
+# make resume PROFILE=slurm CONFIG=config/real.yaml SET=limit=32 goes on with the run that was started like that.
+SNAKEMAKE := $(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES)) --configfile $(CONFIG) $(if $(SET),--config $(SET))
 
 .venv/made: requirements.lock
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Imprint needs Python 3.11 or newer; write make PYTHON=python3.12")'

@@ -1,4 +1,4 @@
-# Leakage is judged by content, so it needs the rows; it runs before the expensive jobs and stops the run.
+# Leakage is judged by content, so it needs the rows; it is started before the expensive jobs; without it there is no report.
 rule check_leakage:
     input:
         datasets=experiment.leakage_inputs(),

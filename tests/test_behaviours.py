@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from imprint import charts, config, tables
+from imprint import charts, config, plugins, tables
 from imprint.charts import behaviours as chart
 from imprint.scores import behaviours, judged_behaviours
 
@@ -109,12 +109,15 @@ def test_rules_are_bounded(text):
     assert time.process_time() - start < 2
 
 
-def test_an_eval_takes_descriptions_that_judge_nothing():
+def test_an_eval_takes_descriptions_that_judge_nothing(monkeypatch):
+    found = plugins.load
+    monkeypatch.setattr(plugins, "load", lambda kind, name: found(kind, "behaviours" if name == "copy" else name))
     raw = {"dataset": "d", "score": "ifeval"}
     assert config.Eval.model_validate({**raw, "describe": ["behaviours"]}).describe[0].name == "behaviours"
     for wrong, said in (
         ({"describe": ["numeric"]}, "says what is better"),
         ({"describe": ["behaviours", "behaviours"]}, "stands twice"),
+        ({"describe": ["behaviours", "copy"]}, "has a metric that another score here has"),
         ({"describe": ["behaviours"], "score": "options"}, "needs written responses"),
     ):
         with pytest.raises(ValidationError, match=said):

@@ -63,7 +63,7 @@ def test_empty_tables_give_no_chart(name: str) -> None:
     module = plugins.load("charts", name)
     empty = {table: TABLES[table].clear() for table in module.TABLES}
     assert module.chart(empty, fake.ARMS, fake.EVALS) is None
-    assert charts.caption(CAPTIONS / module.CAPTION, module.facts(empty))
+    assert charts.caption(CAPTIONS / f"{name}.md", module.facts(empty))
 
 
 def test_arms_without_values_keep_their_row() -> None:
@@ -87,7 +87,7 @@ def test_a_diverged_run_and_several_seeds_are_drawn() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_captions_state_n_interval_and_test(name: str) -> None:
     module = plugins.load("charts", name)
-    text = charts.caption(CAPTIONS / module.CAPTION, module.facts(TABLES))
+    text = charts.caption(CAPTIONS / f"{name}.md", module.facts(TABLES))
     assert text.startswith("<p>") and "{{" not in text
     assert re.search(r"\d", text) and "interval" in text and "test" in text
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from imprint import leakage, tables
+from imprint import config, leakage, tables
 from imprint.errors import ImprintError
+from imprint.experiment import Experiment
+from imprint.methods import Inputs, sft
 
 
 def row(*turns: str, reference: object = None, **fields: str) -> dict:
@@ -52,3 +54,22 @@ def test_the_job_stops_or_writes_the_table(tmp_path: Path) -> None:
     assert not out.exists()
     leakage.run([{**pair, "transductive": True}], out)
     assert tables.read(out, "contamination").to_pylist()[0]["n_shared"] == 1
+
+
+def test_a_fit_on_the_runs_of_an_eval_trains_on_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = config.parse(
+        {
+            "models": {"m1": {"hub": "a/b", "revision": "0" * 40}},
+            "datasets": {"general": {"bundled": "general.jsonl"}, "dialogues": {"bundled": "dialogues.jsonl"}},
+            "evals": {"general": {"dataset": "general", "score": "options"}},
+            "arms": {
+                "base": {"model": "m1"},
+                "tuned": {"parent": "base", "fit": {"method": "sft", "data": "dialogues"}},
+            },
+        }
+    )
+    leakage.check(made)
+    monkeypatch.setattr(sft, "inputs", lambda settings: Inputs(runs=(("base", "general"),)))
+    with pytest.raises(ImprintError, match=r"arms\.tuned: trains on 'general', which shares 64 row"):
+        leakage.check(made)
+    assert ("tuned", "general", False) in Experiment(made).trainings()

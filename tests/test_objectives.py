@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pico_arms
-from imprint import config, models, option_entropy, plugins, tables
+from imprint import config, models, option_entropy, plugins, report_facts, tables
 from imprint.contexts import plain
 from imprint.errors import ImprintError
 from imprint.methods import Context, Fit, adamerging, atlas_adaptation, atlas_negation
@@ -161,4 +161,8 @@ def test_adapting_arms_are_marked_transductive() -> None:
     with pytest.raises(ImprintError, match=r"arms.adapted: adamerging .* write `transductive: true`"):
         config.parse(raw)
     raw["arms"]["adapted"]["transductive"] = True
-    config.parse(raw)
+    child = {"parent": "base", "fit": {"method": "ties", "vectors": ["adapted", "tuned"]}}
+    raw["arms"] |= {"child": child, "prompted": {"parent": "child", "apply": {"context": "role_play"}}}
+    made = config.parse(raw)
+    marked = [name for name in made.arms if report_facts.transductive(made, name)]
+    assert marked == ["adapted", "child", "prompted"], "what is made from an adapted arm has adapted too"

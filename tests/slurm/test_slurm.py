@@ -295,7 +295,7 @@ def test_snakemake_is_killed(project: Path, unbroken: Path) -> None:
     run.process.wait()
     assert job in queue(project), "the cluster knows nothing of the kill"
     refused = Run(project, *ONE_JOB).end(expected=1)
-    assert "was killed and has left its lock behind" in refused and "`make resume`" in refused
+    assert "was killed and has left its lock behind" in refused and "write `make resume PROFILE=" in refused
     for file in ("Makefile", "requirements.lock"):
         shutil.copy(ROOT / file, project)
     (project / ".venv").mkdir()

@@ -175,7 +175,7 @@ class Eval(Strict):
 
     @model_validator(mode="after")
     def _describes(self) -> Eval:
-        seen = {self.score.name}
+        seen, measured = {self.score.name}, set(plugins.load("scores", self.score.name).METRICS)
         for ref in self.describe:
             module = plugins.load("scores", ref.name)
             if module.ASKS != "generate" or plugins.load("scores", self.score.name).ASKS != "generate":
@@ -184,7 +184,10 @@ class Eval(Strict):
                 raise ValueError(f"describe: '{ref.name}' says what is better; give it an eval of its own")
             if ref.name in seen:
                 raise ValueError(f"describe: '{ref.name}' stands twice; write each score once")
+            if twice := measured & set(module.METRICS):
+                raise ValueError(f"describe: '{ref.name}' has a metric that another score here has: {min(twice)}")
             seen.add(ref.name)
+            measured |= set(module.METRICS)
         if self.judge is not None and not self.questions():
             judged = [name for name in plugins.names("scores") if hasattr(plugins.load("scores", name), "QUESTIONS")]
             raise ValueError(f"judge: no score of this eval asks one; add one to `describe`: {', '.join(judged)}")
@@ -321,6 +324,11 @@ class Config(Strict):
         fit = self.arms[arm].fit
         found: Inputs = plugins.load("methods", fit.method).inputs(fit.settings) if fit else Inputs()
         return found
+
+    def trains_on(self, arm: str) -> tuple[str, ...]:
+        """Datasets whose rows an arm's fit sees: those that it names, and those of the runs that it reads."""
+        needs = self.needs(arm)
+        return tuple(dict.fromkeys([*needs.datasets, *(self.evals[ev].dataset for _, ev in needs.runs)]))
 
     def analysis_needs(self, analysis: str) -> Inputs:
         """The arms that an analysis reads."""

@@ -298,7 +298,7 @@ class Experiment:
         return [
             (name, dataset, arm.transductive)
             for name, arm in self.config.arms.items()
-            for dataset in self.config.needs(name).datasets
+            for dataset in self.config.trains_on(name)
         ]
 
     # Code: what a job runs is one of its params, so that an edit reruns it.

@@ -39,7 +39,7 @@ def run(
     found = tables.read(generations, "generations").to_pylist()
     responses = [row for row in found if row["final"] and row["error"] is None]
     rows = []
-    with work.folder(out.with_suffix(".work"), fingerprint(identity)) as scratch:
+    with work.folder(out.with_suffix(".work"), fingerprint({**identity, "device": device})) as scratch:
         ask = generation.asker(manifests, spec["engine"], scratch, device)
         for score, asked in spec["questions"].items():
             pairs = [(row, name) for row in responses for name in asked["questions"]]

@@ -67,7 +67,7 @@ def check(config: Config) -> None:
     used = sorted({name for arm in config.arms for name in config.evals_of(arm)})
     problems = []
     for arm, spec in config.arms.items():
-        for dataset in () if spec.transductive else config.needs(arm).datasets:
+        for dataset in () if spec.transductive else config.trains_on(arm):
             train = _rows(config, dataset, cache)
             for ev in used if train else ():
                 rows = shared(train or (), _rows(config, config.evals[ev].dataset, cache) or ())

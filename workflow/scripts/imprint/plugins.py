@@ -23,7 +23,6 @@ from imprint.errors import ImprintError
 from imprint.identity import canonical, file_sha256
 
 PACKAGE = Path(__file__).parent
-KINDS = ("analyses", "charts", "contexts", "datasets", "engines", "methods", "scores", "synthesis")
 
 
 class Strict(BaseModel):

@@ -4,6 +4,7 @@ which evals are in the distribution that was trained on."""
 from __future__ import annotations
 
 from imprint import catalog, plugins
+from imprint.checks import depends
 from imprint.config import Arm, Config
 from imprint.experiment import Experiment
 from imprint.identity import canonical
@@ -64,12 +65,22 @@ def report_params(experiment: Experiment) -> str:
                     "name": name,
                     "what": words(arm),
                     "control": arm.control,
-                    "transductive": arm.transductive,
+                    "transductive": transductive(config, name),
                 }
                 for name, arm in config.arms.items()
             ],
         }
     )
+
+
+def transductive(config: Config, arm: str) -> bool:
+    """Whether an arm, or one that its weights are made from, has adapted on an eval's prompts."""
+    graph, seen, todo = depends(config), set(), [f"arm/{arm}"]
+    while todo:
+        if (node := todo.pop()) not in seen:
+            seen.add(node)
+            todo += graph[node]
+    return any(spec.transductive for name, spec in config.arms.items() if f"arm/{name}" in seen)
 
 
 def kinds(config: Config, dataset: str) -> tuple[str, frozenset[str]]:

@@ -7,20 +7,24 @@ drops it with the process, so it is never stale; snakemake's own locks are, afte
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import getpass
 import os
 import re
+import shlex
 import socket
+import sys
 import time
 from pathlib import Path
 
+from imprint import config as configs
 from imprint.errors import ImprintError
 
 NAME = ".run.lock"
 LOCKS = Path(".snakemake/locks")
 LOOKS = re.compile(
-    r"-[a-zA-Z]*n[a-zA-Z]*|-[lSFD]|--(dry-?run|unlock|touch|lint|list.*|dag|rulegraph|filegraph|d3dag|summary|"
+    r"-[pqkF]*n[pqkF]*|-[lSD]|--(dry-?run|unlock|touch|lint|list.*|dag|rulegraph|filegraph|d3dag|summary|"
     r"detailed-summary|archive|cleanup-.*|report|generate-unit-tests|containerize|export-cwl|print-compilation)(=.*)?"
 )
 """Arguments of snakemake under which it runs no job."""
@@ -33,10 +37,26 @@ def changes(argv: list[str]) -> bool:
     return not any(LOOKS.fullmatch(word) for word in argv)
 
 
+def resume(argv: list[str]) -> str:
+    """The command that goes on with a killed run that was started with these arguments of snakemake."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--profile", default="")
+    parser.add_argument("--configfile", "--configfiles", nargs="+", default=[])
+    parser.add_argument("--config", "-C", nargs="*", default=[])
+    try:
+        given, _ = parser.parse_known_args(argv)
+    except argparse.ArgumentError:
+        return "make resume"
+    parts = {"PROFILE": given.profile, "CONFIG": " ".join(given.configfile), "SET": " ".join(given.config)}
+    if Path(parts["CONFIG"]) == configs.DEFAULT:
+        del parts["CONFIG"]
+    return shlex.join(["make", "resume", *(f"{name}={value}" for name, value in parts.items() if value)])
+
+
 def hold(results: str) -> None:
     """Hold the results folder until this process ends. Raises ImprintError where another run holds it, where a killed
     run has left snakemake's lock behind, and where nothing can be written."""
-    path = Path(results, NAME)
+    path, again = Path(results, NAME), resume(sys.argv[1:])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -52,13 +72,13 @@ def hold(results: str) -> None:
         os.close(descriptor)
         raise ImprintError(
             f"results: '{results}' is being written by {holder}; one run at a time: wait until it ends, or give this "
-            "one a `results:` folder of its own. If that run hangs, `make resume` in its folder ends it and goes on"
+            f"one a `results:` folder of its own. If that run hangs, `{again}` in its folder ends it and goes on"
         ) from None
     if stale := [lock for lock in sorted(LOCKS.glob("*.lock")) if _names(lock, results)]:
         os.close(descriptor)
         raise ImprintError(
-            f"a run on '{results}' was killed and has left its lock behind ({stale[0]}); write `make resume`, which "
-            "ends what that run left running, here and on Slurm, unlocks, and goes on where it was"
+            f"a run on '{results}' was killed and has left its lock behind ({stale[0]}); write "
+            f"`{again}`, which ends what that run left running, here and on Slurm, unlocks, and goes on where it was"
         )
     who = f"{getpass.getuser()} on {socket.gethostname()}, process {os.getpid()}"
     line = f"{who}, in {Path.cwd()}, since {time.strftime('%F %T')}\n"

@@ -15,6 +15,9 @@ from imprint import models, plugins, tables, work
 from imprint.identity import file_sha256, fingerprint, read_json, write_json
 from imprint.methods import Context, Fit
 
+BESIDE = ("curves", "coefficients", "rollouts")
+"""Tables that a method may leave beside its weights."""
+
 VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate")
 
 
@@ -45,7 +48,11 @@ def run(
         "code": {path.name: file_sha256(path) for path in code},
     }
     folder = out.parent
-    with work.folder(folder / "work", fingerprint(identity)) as scratch:
+    dtype = models.dtype_of(spec["dtype"], device)
+    # Checkpoints of another device or number format are no beginning of this fit; the artifact's identity has neither.
+    with work.folder(folder / "work", fingerprint({**identity, "device": [device, dtype]})) as scratch:
+        for name in BESIDE:  # of an earlier fit, by a method that may have written what this one does not
+            (folder / f"{name}.parquet").unlink(missing_ok=True)
         fit = Fit(
             arm=spec["arm"],
             seed=spec["seed"],
@@ -58,7 +65,7 @@ def run(
             out=folder,
             threads=threads,
             device=device,
-            dtype=models.dtype_of(spec["dtype"], device),
+            dtype=dtype,
             datasets={name: tables.read_dataset(path, spec["limit"]) for name, path in data.items()},
             arms=arms,
             runs={tuple(name): path for name, path in zip(spec["runs"], runs, strict=True)},
@@ -76,7 +83,7 @@ def run(
             "weights": {path.name: file_sha256(path) for path in weights},
             "template_sha256": read_json(manifests[0])["template_sha256"],
             "device": device,
-            "dtype": fit.dtype,
+            "dtype": dtype,
             "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
         }
         # What the children are built on is the weights: an equal refit leaves them alone.

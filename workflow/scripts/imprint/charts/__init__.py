@@ -1,8 +1,7 @@
 """Charts: functions of tables to a picture, with one theme.
 
 A chart module has TABLES (the tables it reads), `chart(tables, arms, evals)` (`evals` maps each to its `Distribution`;
-None when there is nothing to show), `facts(tables)` (numbers for its caption) and CAPTION (the name of its file in
-resources/captions).
+None when there is nothing to show) and `facts(tables)` (numbers for its caption, resources/captions/NAME.md).
 
 Colours are Okabe and Ito's, which stay apart for colour-blind readers ("Color Universal Design", 2008); their black is
 left out because it vanishes on a dark page, their yellow comes last because it is faint on a light one. Arms differ by

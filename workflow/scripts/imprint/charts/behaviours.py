@@ -12,7 +12,6 @@ from imprint import charts
 from imprint.scores import behaviours, judged_behaviours
 
 TABLES = ("summary",)
-CAPTION = "behaviours.md"
 
 CELL_WIDTH = 92
 CELL_HEIGHT = 34

@@ -10,7 +10,6 @@ import polars as pl
 from imprint import charts
 
 TABLES = ("coefficients",)
-CAPTION = "coefficients.md"
 
 
 def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts.Evals) -> Any | None:

@@ -11,7 +11,6 @@ import polars as pl
 from imprint import charts
 
 TABLES = ("comparisons",)
-CAPTION = "differences.md"
 
 VERDICTS = ["better", "tie", "worse"]
 

@@ -11,7 +11,6 @@ import polars as pl
 from imprint import charts
 
 TABLES = ("scores",)
-CAPTION = "instruction_types.md"
 
 METRIC = "instruction_strict"
 CELL_WIDTH = 76

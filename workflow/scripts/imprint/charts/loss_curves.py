@@ -11,7 +11,6 @@ import polars as pl
 from imprint import charts
 
 TABLES = ("curves",)
-CAPTION = "loss_curves.md"
 
 
 def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts.Evals) -> Any | None:

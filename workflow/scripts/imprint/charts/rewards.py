@@ -11,7 +11,6 @@ import polars as pl
 from imprint import charts
 
 TABLES = ("curves",)
-CAPTION = "rewards.md"
 
 SHOWN = {
     "reward": "mean reward of the step's completions",

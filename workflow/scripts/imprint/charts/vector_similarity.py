@@ -10,7 +10,6 @@ import polars as pl
 from imprint import charts
 
 TABLES = ("analyses",)
-CAPTION = "vector_similarity.md"
 
 
 def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Sequence[Any]) -> Any | None:

@@ -40,8 +40,9 @@ def run(
     }
     rows = {name: tables.read_dataset(path, spec["limit"]) for name, path in zip(needs.datasets, datasets, strict=True)}
     work_folder = out.with_suffix(".work")
-    with work.folder(work_folder, fingerprint(identity)) as scratch:
-        ask = generation.asker(manifests, spec["engine"], scratch, device()) if manifests else None
+    here = device() if manifests else "nowhere"
+    with work.folder(work_folder, fingerprint({**identity, "device": here})) as scratch:
+        ask = generation.asker(manifests, spec["engine"], scratch, here) if manifests else None
         made = module.rows(settings, rows, ask)
         tables.write(attempts, "synthesis", [{"dataset": spec["dataset"], **attempt} for attempt in made.attempts])
         tables.write_dataset(out, spec["dataset"], made.rows, fingerprint(identity))
