@@ -145,7 +145,7 @@ def bare(folder: Path, settings: dict) -> None:
         "database": [f"{results}/imprint.duckdb"],
     }
     plan = {
-        "all": [f"{results}/report.html", f"{results}/imprint.duckdb"],
+        "all": [f"{results}/report.html", f"{results}/imprint.duckdb", *sum(jobs["database"][""].values(), [])],
         "jobs": jobs,
         "arms": list(settings["arms"]),
     }
