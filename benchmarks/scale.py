@@ -144,8 +144,9 @@ def bare(folder: Path, settings: dict) -> None:
         "report": [f"{results}/report.html"],
         "database": [f"{results}/imprint.duckdb"],
     }
+    tables = [path for files in jobs["database"][""].values() for path in files]
     plan = {
-        "all": [f"{results}/report.html", f"{results}/imprint.duckdb", *sum(jobs["database"][""].values(), [])],
+        "all": [f"{results}/report.html", f"{results}/imprint.duckdb", *tables],
         "jobs": jobs,
         "arms": list(settings["arms"]),
     }
