@@ -6,7 +6,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 CONFIG ?= config/config.yaml
 CORES ?= all
-SET ?=
 export PYTHONPATH := workflow/scripts
 export OMP_WAIT_POLICY := PASSIVE
 # make resume PROFILE=slurm CONFIG=config/real.yaml SET=limit=32 goes on with the run that was started like that.

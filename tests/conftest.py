@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,3 +36,16 @@ def make_project(folder: Path) -> Path:
 def project(tmp_path: Path) -> Path:
     """A fresh copy of the project."""
     return make_project(tmp_path / "project")
+
+
+def one_fit() -> dict[str, Any]:
+    """A config, as read from YAML, of one eval and one fit whose rows are not the eval's."""
+    return {
+        "models": {"m1": {"hub": "a/b", "revision": "0" * 40}},
+        "datasets": {"general": {"bundled": "general.jsonl"}, "dialogues": {"bundled": "dialogues.jsonl"}},
+        "evals": {"general": {"dataset": "general", "score": "options"}},
+        "arms": {
+            "base": {"model": "m1"},
+            "tuned": {"parent": "base", "fit": {"method": "sft", "data": "dialogues"}},
+        },
+    }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import one_fit
 from imprint import config, leakage, tables
 from imprint.errors import ImprintError
 from imprint.experiment import Experiment
@@ -57,17 +58,7 @@ def test_the_job_stops_or_writes_the_table(tmp_path: Path) -> None:
 
 
 def test_a_fit_on_the_runs_of_an_eval_trains_on_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = config.parse(
-        {
-            "models": {"m1": {"hub": "a/b", "revision": "0" * 40}},
-            "datasets": {"general": {"bundled": "general.jsonl"}, "dialogues": {"bundled": "dialogues.jsonl"}},
-            "evals": {"general": {"dataset": "general", "score": "options"}},
-            "arms": {
-                "base": {"model": "m1"},
-                "tuned": {"parent": "base", "fit": {"method": "sft", "data": "dialogues"}},
-            },
-        }
-    )
+    made = config.parse(one_fit())
     leakage.check(made)
     monkeypatch.setattr(sft, "inputs", lambda settings: Inputs(runs=(("base", "general"),)))
     with pytest.raises(ImprintError, match=r"arms\.tuned: trains on 'general', which shares 64 row"):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import pico_arms
+from conftest import one_fit
 from imprint import config, models, option_entropy, plugins, report_facts, tables
 from imprint.contexts import plain
 from imprint.errors import ImprintError
@@ -148,15 +149,10 @@ def test_the_control_stops_learning_at_the_epoch_before(made: Any, tmp_path: Pat
 
 
 def test_adapting_arms_are_marked_transductive() -> None:
-    raw = {
-        "models": {"m1": {"hub": "a/b", "revision": "0" * 40}},
-        "datasets": {"general": {"bundled": "general.jsonl"}, "dialogues": {"bundled": "dialogues.jsonl"}},
-        "evals": {"general": {"dataset": "general", "score": "options"}},
-        "arms": {
-            "base": {"model": "m1"},
-            "tuned": {"parent": "base", "fit": {"method": "sft", "data": "dialogues"}},
-            "adapted": {"parent": "base", "fit": {"method": "adamerging", "vectors": ["tuned"], "data": "general"}},
-        },
+    raw = one_fit()
+    raw["arms"]["adapted"] = {
+        "parent": "base",
+        "fit": {"method": "adamerging", "vectors": ["tuned"], "data": "general"},
     }
     with pytest.raises(ImprintError, match=r"arms.adapted: adamerging .* write `transductive: true`"):
         config.parse(raw)

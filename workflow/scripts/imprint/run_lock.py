@@ -39,14 +39,11 @@ def changes(argv: list[str]) -> bool:
 
 def resume(argv: list[str]) -> str:
     """The command that goes on with a killed run that was started with these arguments of snakemake."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--profile", default="")
     parser.add_argument("--configfile", "--configfiles", nargs="+", default=[])
     parser.add_argument("--config", "-C", nargs="*", default=[])
-    try:
-        given, _ = parser.parse_known_args(argv)
-    except argparse.ArgumentError:
-        return "make resume"
+    given, _ = parser.parse_known_args(argv)
     parts = {"PROFILE": given.profile, "CONFIG": " ".join(given.configfile), "SET": " ".join(given.config)}
     if Path(parts["CONFIG"]) == configs.DEFAULT:
         del parts["CONFIG"]
