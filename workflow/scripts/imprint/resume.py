@@ -21,7 +21,7 @@ SLURM_WAIT = 120.0  # seconds a cancelled job may take to leave the queue
 
 def orphans(project: Path) -> dict[int, str]:
     """Process id -> command line of what runs here and is neither this process, nor one of its ancestors, nor part of a
-    Slurm job."""
+    Slurm job. A process that is just ending has no command line any more and still counts."""
     mine = {os.getpid()}
     pid = os.getpid()
     while pid > 1:
@@ -42,8 +42,8 @@ def orphans(project: Path) -> dict[int, str]:
             continue  # it ended, or it is somebody else's
         words = command.split()
         ours = not slurm or slurm[0].split(b"=")[1].decode() == os.environ.get("SLURM_JOB_ID")
-        if here and ours and words and "python" in Path(words[0]).name and ("snakemake" in command):
-            found[int(entry.name)] = command
+        if here and ours and (not words or "python" in Path(words[0]).name and "snakemake" in command):
+            found[int(entry.name)] = command or "(already ending)"
     return found
 
 
