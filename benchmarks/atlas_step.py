@@ -13,6 +13,7 @@ last line is one JSON object with the figures, the limits and `holds`.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import re
@@ -59,7 +60,13 @@ def prepare(model: Path, folder: Path) -> None:
     make_arms(folder, template_sha256(load_tokenizer(model)), torch.float32, 1e-4)
 
 
-def make_arms(folder: Path, template: str, dtype: torch.dtype, size: float) -> None:
+def draw(device: str, shape: tuple[int, ...], *parts: object) -> torch.Tensor:
+    """Standard normal numbers that belong to their names, drawn on `device`."""
+    seed = generator(*parts).initial_seed()
+    return torch.randn(shape, generator=torch.Generator(device).manual_seed(seed), device=device)
+
+
+def make_arms(folder: Path, template: str, dtype: torch.dtype, size: float, device: str = "cpu") -> None:
     """The manifest of `root`, and arms beside it: its weights plus Gaussian differences, `size` their deviation."""
     write_json(folder / "root/manifest.json", {"kind": "model", "fingerprint": "root", "template_sha256": template})
     weights = TensorFolder(folder / "root")
@@ -67,8 +74,8 @@ def make_arms(folder: Path, template: str, dtype: torch.dtype, size: float) -> N
     for i in range(max(COUNTS)):
 
         def read(name: str, arm: int = i) -> torch.Tensor:
-            tensor = weights.read(name).float()
-            return (tensor + size * torch.randn(tensor.shape, generator=generator(arm, name))).to(dtype)
+            tensor = weights.read(name).to(device).float()
+            return (tensor + size * draw(device, tensor.shape, arm, name)).to(dtype)
 
         (folder / f"arm{i}" / "weights").mkdir(parents=True)
         write(folder / f"arm{i}" / "weights" / models.WEIGHTS, shapes, read)
@@ -189,7 +196,7 @@ def memory(folder: Path, count: int) -> int:
     return peak
 
 
-def copy(files: list[Path], out: Path, size: int) -> Callable[[], None]:
+def file_copy(files: list[Path], out: Path, size: int) -> Callable[[], None]:
     """Read files and write one of `size` bytes, which replaces what was there, as saving does."""
 
     def work() -> None:
@@ -215,20 +222,26 @@ def measure(
         backward(model, ids)
         model.zero_grad(set_to_none=True)
 
-    # Warm: the model by a small pass, the mapped files by the pools' look at every element.
-    backward(model, batch(model, SMALL))
-    pools = {n: Pool(chain, dict(list(arms.items())[:n])) for n in COUNTS}
+    # Warm: the model by a pass, the mapped files by the pool's look at every element.
+    forward_backward()
+    pools, largest = {}, Pool(chain, arms)
+    for n in COUNTS:
+        pools[n] = copy.copy(largest)
+        pools[n].vectors = largest.vectors[:n]
     work = {"plain": forward_backward, **{f"step_{n}": stepper(model, pool, ids) for n, pool in pools.items()}}
     times = take_turns(work, rounds, clock)
     figures: dict[str, Any] = {f"step_over_plain_{n}": ratio(times, f"step_{n}", "plain") for n in COUNTS}
-    everything, composed = Composition(None, pools[max(COUNTS)], start=0.01), folder / "composed" / models.WEIGHTS
+    everything, composed = Composition(model, largest, start=0.01), folder / "composed" / models.WEIGHTS
+    everything.detach()
     everything.save(composed)
     read = [folder / "root" / models.WEIGHTS, *(folder / arm / "weights" / models.WEIGHTS for arm in arms)]
-    copying = copy(read, folder / "copied", composed.stat().st_size)
+    copying = file_copy(read, folder / "copied", composed.stat().st_size)
     times |= take_turns({"compose": lambda: everything.save(composed), "copy": copying}, 3 * rounds, clock)
     figures["compose_over_copy"] = ratio(times, "compose", "copy")
     small = batch(model, SMALL)
     try:
+        backward(model, small)
+        model.zero_grad(set_to_none=True)
         ways = {
             "small_step": stepper(model, pools[5], small),
             "functional_call": by_functional_call(model, pools[5], small, fused=False),

@@ -1,12 +1,13 @@
 """What a step of learning task vectors' coefficients costs on a GPU: the table of `benchmarks/atlas_step.py` for a
 model of the shape of Llama-2-7B, random weights in bf16.
 
-    PYTHONPATH=workflow/scripts python benchmarks/gpu/atlas_step.py [--layers 32] [--rounds 3] [--folder /scratch]
+    PYTHONPATH=workflow/scripts python benchmarks/gpu/atlas_step.py [--layers 32] [--rounds 3] [--stream] [--folder DIR]
 
-The model and eight arms lie in a temporary folder under `--folder`, 200 GB with 32 layers, less with fewer. They stream
-to the GPU piece by piece, so it matters that the host's memory holds them as page cache. Seconds are of the wall clock,
-the GPU waited for; memory is the peak that torch allocated on the GPU over a step. `functional_call` has no figure
-where its five vectors do not fit into the GPU's memory, and its limit is then left out of `holds`.
+The model and eight arms lie in a temporary folder under `--folder`, 200 GB with 32 layers, less with fewer. What half
+of the GPU's free memory takes of them is kept there; the rest streams to it piece by piece, so it matters that the
+host's memory holds it as page cache. `--stream` keeps nothing, so that all of them stream. Seconds are of the wall
+clock, the GPU waited for; memory is the peak that torch allocated on the GPU over a step. `functional_call` has no
+figure where its five vectors do not fit into the GPU's memory, and its limit is then left out of `holds`.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import atlas_step
 import torch
 
+from imprint import vectors
 from imprint.errors import ImprintError
 from imprint.model_files import WEIGHTS
 from imprint.tensor_files import write
-from imprint.vectors import Pool, generator
+from imprint.vectors import Pool
 
 # Bytes a parameter: root and arms in bf16; in fp32 the composed file, the copied one, and one being written.
 DISK = 2 * 9 + 4 * 3
@@ -58,11 +60,11 @@ def prepare(folder: Path, layers: int) -> Any:
     config.save_pretrained(folder / "root")
 
     def read(name: str) -> torch.Tensor:
-        return (0.02 * torch.randn(shapes[name], generator=generator("root", name))).to(torch.bfloat16)
+        return (0.02 * atlas_step.draw("cuda", shapes[name], "root", name)).to(torch.bfloat16)
 
     write(folder / "root" / WEIGHTS, [(name, shape, torch.bfloat16) for name, shape in shapes.items()], read)
     # Differences of 1e-4 would vanish in bf16.
-    atlas_step.make_arms(folder, "none", torch.bfloat16, 2e-3)
+    atlas_step.make_arms(folder, "none", torch.bfloat16, 2e-3, "cuda")
     return LlamaForCausalLM.from_pretrained(folder / "root", dtype=torch.bfloat16).to("cuda")
 
 
@@ -86,10 +88,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--stream", action="store_true", help="keep no vector in the GPU's memory")
     parser.add_argument("--folder", type=Path, help="where the files lie for the time of the run; default: TMPDIR")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("gpu/atlas_step: torch sees no GPU here; run it on a machine with one, with a build of torch for it")
+    if options.stream:
+        vectors.GPU_SHARE = 0.0
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         model = prepare(folder, options.layers)
@@ -97,7 +102,14 @@ def main() -> None:
         peaks = {n: memory(folder, model, n) for n in (min(atlas_step.COUNTS), max(atlas_step.COUNTS))}
     few, many = peaks.values()
     figures |= {"memory_8_over_2": many / few, "memory_mib": {n: round(peak / 2**20) for n, peak in peaks.items()}}
-    atlas_step.show(figures | {"layers": options.layers, "device": torch.cuda.get_device_name()})
+    atlas_step.show(
+        figures
+        | {
+            "kept_share_of_free_memory": vectors.GPU_SHARE,
+            "layers": options.layers,
+            "device": torch.cuda.get_device_name(),
+        }
+    )
 
 
 if __name__ == "__main__":

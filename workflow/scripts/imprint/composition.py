@@ -2,11 +2,11 @@
 et al., arXiv 2407.02880).
 
 dL/dlambda of a block is the inner product of the block's weight gradient, at the merged weights, with the task vector.
-So the merged weights are written into the model without a graph, one ordinary backward pass runs, and a hook takes
-each gradient as it is complete, adds its inner products to the coefficients' gradient, and frees it. For an adapter's
-vector < G, s B A > = s sum((B^T G) * A). No graph over the vectors is built and no full gradient is ever held; vectors
-are read from disk piece by piece. It equals autograd through `torch.func.functional_call`, and adds up over
-micro-batches.
+So the merged weights are written into the model without a graph, one ordinary backward pass runs, and a hook
+takes each gradient as it is complete, adds its inner products to the coefficients' gradient, and frees it. For an
+adapter's vector < G, s B A > = s sum((B^T G) * A). No graph over the vectors is built and no full gradient is ever
+held; vectors are read from disk piece by piece, or lie on the GPU as far as it has room for them. It equals autograd
+through `torch.func.functional_call`, and adds up over micro-batches.
 
     made = Composition(model, pool, granularity="tensor")
     made.merge()
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 
 from imprint import tensor_files
-from imprint.vectors import CHUNK, Pool, Vector, generator, pieces
+from imprint.vectors import CHUNK, CPU, Pool, Vector, generator, pieces
 
 
 class Place(NamedTuple):
@@ -88,6 +88,8 @@ class Composition:
                 if name in self.group:
                     self.parameters[name] = parameter
                     self._handles.append(parameter.register_post_accumulate_grad_hook(self._hook(name)))
+            if (device := next(iter(self.parameters.values())).device).type == "cuda":
+                pool.keep(device)
 
     def detach(self) -> None:
         """Let go of the model: its gradients stay with it again."""
@@ -102,7 +104,7 @@ class Composition:
 
     def sum(self, block: str, out: torch.Tensor) -> torch.Tensor:
         """One block of theta_0 + sum of coefficient x vector, written to `out` (contiguous, the block's shape)."""
-        flat, start = out.view(-1), self.pool.start.read(block)
+        flat, start = out.view(-1), self.pool.start.read(block, out.device)
         live = self._live(block, nonzero=True)
         dense = [(v, x) for v, x in live if v.dense]
         low = [(x, f) for v, x in live for f in v.factors(block)]
@@ -143,7 +145,9 @@ class Composition:
             is_block = block in self.pool.blocks.shapes
             shapes.append((block, tuple(raw.shape), torch.float32 if is_block else raw.dtype))
 
-        buffer = torch.empty(max(torch.Size(self.pool.blocks.shapes[block]).numel() for block in self.blocks))
+        device = next((parameter.device for parameter in self.parameters.values()), CPU)
+        longest = max(torch.Size(self.pool.blocks.shapes[block]).numel() for block in self.blocks)
+        buffer = torch.empty(longest, device=device)
 
         def read(block: str) -> torch.Tensor:
             if block not in self.pool.blocks.shapes:

@@ -42,7 +42,7 @@ def orphans(project: Path) -> dict[int, str]:
             continue  # it ended, or it is somebody else's
         words = command.split()
         ours = not slurm or slurm[0].split(b"=")[1].decode() == os.environ.get("SLURM_JOB_ID")
-        if here and ours and (not words or "python" in Path(words[0]).name and "snakemake" in command):
+        if here and ours and (not words or ("python" in Path(words[0]).name and "snakemake" in command)):
             found[int(entry.name)] = command or "(already ending)"
     return found
 

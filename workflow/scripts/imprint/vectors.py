@@ -28,6 +28,9 @@ CHUNK = 1 << 19
 once and differences are never written there."""
 GPU_CHUNK = 1 << 26
 """The same on a GPU, where it is the number of calls that costs. A multiple of CHUNK."""
+GPU_SHARE = 0.5
+"""Of a GPU's free memory, what vectors may take there, so that a step streams only those that it has no room for."""
+CPU = torch.device("cpu")
 
 
 class Factors(NamedTuple):
@@ -81,6 +84,7 @@ class Chain:
         self.weights = TensorFolder(links.weights)
         self.own = links.weights != links.root
         self._files = self.blocks.files(self.weights, f"'{name}'")
+        self._kept: dict[str, torch.Tensor] = {}
         self._factors: dict[str, list[Factors]] = {}
         for folder in links.adapters:
             for block, factors in adapter(folder, self.blocks, name):
@@ -90,17 +94,30 @@ class Chain:
         """The block without adapters: a flat view of the file."""
         return self.weights.read(self._files[block]).view(-1)
 
+    def keep(self, device: torch.device, room: float) -> float:
+        """Hold blocks without adapters on `device`, as many as `room` bytes take; returns the bytes left."""
+        for block in self.blocks.shapes:
+            if block not in self._kept and (tensor := self.full(block)).nbytes <= room:
+                self._kept[block] = tensor.to(device)
+                room -= tensor.nbytes
+        return room
+
+    def on(self, block: str, device: torch.device) -> torch.Tensor:
+        """Like `full`, and where it is kept on `device`, from there."""
+        kept = self._kept.get(block)
+        return kept if kept is not None and kept.device == device else self.full(block)
+
     def factors(self, block: str) -> list[Factors]:
         return self._factors.get(block, [])
 
-    def read(self, block: str) -> torch.Tensor:
-        """The block, flat: a view of the file where no adapter changes it, else fp32 of its own."""
-        found, parts = self.full(block), self.factors(block)
+    def read(self, block: str, device: torch.device = CPU) -> torch.Tensor:
+        """The block, flat: what `on` gives where no adapter changes it, else fp32 of its own on `device`."""
+        found, parts = self.on(block, device), self.factors(block)
         if not parts:
             return found
-        made = found.to(torch.float32, copy=True).view(self.blocks.shapes[block])
+        made = found.to(device, torch.float32, copy=True).view(self.blocks.shapes[block])
         for scale, b, a in parts:
-            made.addmm_(b, a, alpha=scale)
+            made.addmm_(b.to(device), a.to(device), alpha=scale)
         return made.view(-1)
 
 
@@ -122,8 +139,8 @@ class Vector:
     def fill(self, block: str, start: int, base: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         """The dense part of a piece of a block: the arm's elements from `start` on less the root's, which `base` has in
         fp32, written to `out`."""
-        piece = self.arm.full(block)[start : start + len(base)]
-        return torch.sub(piece.to(base.device, torch.float32), base, out=out)
+        piece = self.arm.on(block, base.device)[start : start + len(base)]
+        return torch.sub(piece.to(base.device), base, out=out)
 
     def factors(self, block: str) -> list[Factors]:
         return self.arm.factors(block)
@@ -191,7 +208,7 @@ class Pool:
                 )
         self.start = Chain("the parent", manifests)
         self.blocks = self.start.blocks
-        self.root = Chain("the root model", manifests[:1], self.blocks)
+        self.root = self.start if len(manifests) == 1 else Chain("the root model", manifests[:1], self.blocks)
         self.vectors = [self._vector(name, chain, random) for name, chain in arms.items()]
 
     def _vector(self, name: str, manifests: list[Path], random: int | None) -> Vector:
@@ -200,6 +217,13 @@ class Pool:
         for _ in self.norms(found):
             pass
         return found if random is None else RandomVector(arm, self.root, random)
+
+    def keep(self, device: torch.device) -> None:
+        """Hold on a GPU what GPU_SHARE of its free memory takes of the root's and the vectors' weights."""
+        room = GPU_SHARE * torch.cuda.mem_get_info(device)[0]
+        for chain in (self.root, self.start, *(vector.arm for vector in self.vectors)):
+            if chain is self.root or chain.own:
+                room = chain.keep(device, room)
 
     def norms(self, vector: Vector) -> Iterator[tuple[str, float]]:
         """Blocks with the squared norm of their dense part or of their factors, one pass over a vector. Raises
@@ -231,8 +255,9 @@ class Pool:
 def pieces(block: str, root: Chain, device: Any = "cpu") -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
     """(offset, the root's elements, room for as many) of a block, piece by piece, fp32 on `device`. The room is for
     `Vector.fill`; it is the same for all vectors and pieces, so that it stays in the cache and memory is flat."""
-    base = root.full(block)
-    room = torch.empty(min(len(base), CHUNK if torch.device(device).type == "cpu" else GPU_CHUNK), device=device)
+    device = torch.device(device)
+    base = root.on(block, device)
+    room = torch.empty(min(len(base), CHUNK if device.type == "cpu" else GPU_CHUNK), device=device)
     for at in range(0, len(base), len(room)):
         part = base[at : at + len(room)].to(device, torch.float32)
         yield at, part, room[: len(part)]

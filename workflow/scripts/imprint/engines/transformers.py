@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from imprint import grouped_attention
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LIVE = 0.75  # share of rows still being decoded under which the others are dropped
 PREFILL = 8192  # positions (rows x columns) read in one forward pass
+SHARES = 1 << 48  # a probability of 1, when one is drawn from
 SCORED = 1024  # positions whose logits over the vocabulary are held at once
 
 
@@ -283,18 +284,27 @@ class Row:
 
 def _choose(logits: torch.Tensor, rows: list[Row]) -> torch.Tensor:
     """The next token of each row: the likeliest, or a draw by the inverse of the distribution function with the row's
-    own uniform number, from the smallest set of tokens that holds `top_p` of the tempered distribution."""
+    own uniform number, from the smallest set of tokens that holds `top_p` of the tempered distribution. Probabilities
+    are added up as integers, whose sums are the same in any order: on a GPU those of floats differ from run to run."""
+    import torch
+
     chosen = logits.argmax(1)
-    for i, row in enumerate(rows):
-        if row.prompt.temperature <= 0 or row.reason is not None:
-            continue
-        weights = (logits[i] / row.prompt.temperature).softmax(0).double()
-        order = None
-        if row.prompt.top_p < 1:
-            weights, order = weights.sort(descending=True, stable=True)
-            weights = weights * (weights.cumsum(0) - weights < row.prompt.top_p)
-        reached = weights.cumsum(0)
-        draw = row.draws[len(row.tokens)] * reached[-1]
-        place = (reached <= draw).sum().clamp(max=len(reached) - 1)
-        chosen[i] = place if order is None else order[place]
+    which = [i for i, row in enumerate(rows) if row.prompt.temperature > 0 and row.reason is None]
+    if not which:
+        return chosen
+
+    def column(values: Iterable[float]) -> torch.Tensor:
+        return torch.tensor(list(values), dtype=torch.float64).to(logits.device)[:, None]
+
+    drawn = [rows[i] for i in which]
+    scaled = logits[which] / column(row.prompt.temperature for row in drawn).float()
+    shares = (scaled.softmax(1).double() * SHARES).round().long()
+    order = None
+    if any(row.prompt.top_p < 1 for row in drawn):
+        shares, order = shares.sort(dim=1, descending=True, stable=True)
+        shares *= shares.cumsum(1) - shares < column(row.prompt.top_p for row in drawn) * SHARES
+    reached = shares.cumsum(1)
+    draw = column(row.draws[len(row.tokens)] for row in drawn) * reached[:, -1:]
+    place = (reached <= draw).sum(1, keepdim=True)
+    chosen[which] = (place if order is None else order.gather(1, place))[:, 0]
     return chosen
