@@ -1,6 +1,6 @@
-# make demo | test | test-slurm | resume | prune | ask     (README.md says what each does)
+# make demo | test | test-slurm | test-gpu | resume | prune | ask     (README.md says what each does)
 .DEFAULT_GOAL := demo
-.PHONY: demo test test-slurm lint resume prune ask lock
+.PHONY: demo test test-slurm test-gpu lint resume prune ask lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -28,13 +28,17 @@ lint: .venv/made
 
 # Two processes, a file to each: the workflow tests share one finished run.
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/slurm
+	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/slurm --ignore tests/gpu
 
 # A Slurm of one node with stand-in GPUs is started, used and stopped; needs root and, the first time, Debian's mirror.
 # Two processes: while Slurm's jobs are waited for, the faults of one machine are put to another copy.
 test-slurm: .venv/made
 	tests/slurm/cluster.sh install
 	$(BIN)/pytest -n 2 --dist loadfile --durations=12 tests/slurm
+
+# Where a GPU is, and a torch for it: the paths on it against the CPU.
+test-gpu: .venv/made
+	$(BIN)/pytest tests/gpu
 
 # After a kill: end what it left running, unlock, run again. Nothing finished is done twice.
 resume: .venv/made

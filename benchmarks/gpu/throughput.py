@@ -111,6 +111,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         root = make(Path(name) / "model")
         figures: dict[str, Any] = answering(root, options.device, options.dtype)
+        print(figures, file=sys.stderr, flush=True)
         figures |= training(root, Path(name), options.device, options.dtype)
     figures = {key: round(value, 3) for key, value in figures.items()}
     if options.device == "cuda":

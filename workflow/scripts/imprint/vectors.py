@@ -122,7 +122,9 @@ class Chain:
 
 
 class Vector:
-    """One task vector: what `arm` has less what `root` has."""
+    """One task vector: what `arm` has less what `root` has. `stored`: its dense part is those two files' difference."""
+
+    stored = True
 
     def __init__(self, arm: Chain, root: Chain) -> None:
         self.name, self.arm, self.root = arm.name, arm, root
@@ -136,11 +138,14 @@ class Vector:
         """Whether a full fit is part of it."""
         return self.arm.own
 
+    def elements(self, block: str, start: int, base: torch.Tensor) -> torch.Tensor:
+        """The arm's elements of the piece of a block that begins at `start` and is `base` in the root, where `base` is;
+        without what its adapters add."""
+        return self.arm.on(block, base.device)[start : start + len(base)].to(base.device)
+
     def fill(self, block: str, start: int, base: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-        """The dense part of a piece of a block: the arm's elements from `start` on less the root's, which `base` has in
-        fp32, written to `out`."""
-        piece = self.arm.on(block, base.device)[start : start + len(base)]
-        return torch.sub(piece.to(base.device), base, out=out)
+        """The dense part of a piece: the arm's elements less the root's, fp32, written to `out`."""
+        return torch.sub(self.elements(block, start, base), base, out=out)
 
     def factors(self, block: str) -> list[Factors]:
         return self.arm.factors(block)
@@ -160,6 +165,8 @@ class Vector:
 class RandomVector(Vector):
     """The paper's control: Gaussian blocks with the mean and standard deviation of the root's, drawn from the vector's
     name and the block's, so that nothing is stored."""
+
+    stored = False
 
     def __init__(self, arm: Chain, root: Chain, seed: int) -> None:
         super().__init__(arm, root)
