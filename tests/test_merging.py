@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+import mergekit_results
 import pico_arms
 from imprint import merging, models, plugins, tables
 from imprint.composition import Composition
@@ -113,15 +114,25 @@ def test_ties_trims_elects_and_takes_the_mean(made: Any, tmp_path: Path, per: st
     same(found, expected)
 
 
-def test_rules_are_mergekits_where_the_definitions_agree() -> None:
-    """On what `mergekit_results.py` wrote: density within each tensor, sums not normalised but for TIES."""
-    made = load_file(Path(__file__).with_name("mergekit.safetensors"))
-    one, two = made["a"] - made["base"], made["b"] - made["base"]
-    kept = [ties.largest(delta, 0.25) for delta in (one, two)]
-    crumbs = [breadcrumbs.middle(delta, 1 / 64, 1 - 0.125 - 1 / 64) for delta in (one, two)]
-    ours = {"task_arithmetic": one + two, "ties": ties.elect(kept), "breadcrumbs": crumbs[0] + crumbs[1]}
-    for name, added in ours.items():
-        torch.testing.assert_close(made["base"] + added, made[name], msg=name)
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("task_arithmetic", {"scale": 1.0}),
+        ("ties", {"per": "tensor", "density": 0.25, "scale": 1.0}),
+        ("breadcrumbs", {"outliers": 1 / 32, "noise": 1 - 0.125 - 1 / 32, "scale": 1.0}),
+    ],
+)
+def test_merges_are_mergekits_where_the_definitions_agree(name: str, given: Any, tmp_path: Path) -> None:
+    """Against what whole runs of mergekit left (`mergekit_results.py`): density within each tensor, sums normalised for
+    TIES alone."""
+    root, chains = mergekit_results.arms(tmp_path)
+    fit = job(([root], chains), tmp_path / "merged", name, list(chains), **given)
+    plugins.load("methods", name).fit(fit)
+    ours = mergekit_results.sample(load_file(fit.out / "weights/model.safetensors"))
+    theirs = load_file(Path(__file__).with_name("mergekit.safetensors"))
+    assert {f"{name}/{block}" for block in ours} == {key for key in theirs if key.startswith(f"{name}/")}
+    for block, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[f"{name}/{block}"], rtol=0, atol=1e-6, msg=f"{name} {block}")
 
 
 @settings(max_examples=40, deadline=None)

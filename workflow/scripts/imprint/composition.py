@@ -111,8 +111,8 @@ class Composition:
         wide = flat if out.dtype == torch.float32 else torch.empty_like(flat, dtype=torch.float32)
         if not dense:
             wide.copy_(start)
-        # An arm's elements and the root's enter apart, in half the passes that differences take: an error of a few units
-        # in the last place of the sum, where the differences' own would be none.
+        # An arm's elements and the root's enter apart, in half the passes that differences take, at an error of a few
+        # units in the last place of the sum.
         share = sum(float(x) for vector, x in dense if vector.stored) if self.parts == 1 else 0.0
         for at, base, room in pieces(block, self.pool.root, out.device) if dense else ():
             piece = wide[at : at + len(base)]
