@@ -50,9 +50,11 @@ resume: .venv/made
 prune: .venv/made
 	$(BIN)/python -m imprint.prune $(if $(DELETE),--delete)
 
-# make ask ARM=self_prompt Q="How do I keep basil alive?"
+# make ask ARM=self_prompt Q="How do I keep basil alive?"     (the question goes through the environment, as it is)
+ask: export ASKED_ARM := $(value ARM)
+ask: export ASKED := $(value Q)
 ask: .venv/made
-	@$(BIN)/python -m imprint.ask --config $(CONFIG) "$(ARM)" "$(Q)"
+	@$(BIN)/python -m imprint.ask --config $(CONFIG) -- "$$ASKED_ARM" "$$ASKED"
 
 # Pins anew from pyproject.toml (torch's own GPU packages stay unpinned: they differ from build to build).
 lock:

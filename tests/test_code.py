@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from imprint import isolation, scoring, tables
 from imprint.datasets import humaneval
@@ -46,6 +48,44 @@ def verdicts(response: str) -> dict[str, float | None]:
 )
 def test_what_passes(response, base, passed):
     assert verdicts(response) == {"passed_base": base, "passed": passed}
+
+
+FORGED = {
+    "equal to everything": "class A(list):\n    def __eq__(self, other):\n        return True\n"
+    "def double(xs):\n    return A()\n",
+    "what the caller knows": "def double(xs):\n    import sys\n    frame = sys._getframe(1)\n    while frame:\n"
+    "        for value in list(frame.f_locals.values()):\n            if isinstance(value, (list, dict)):\n"
+    "                return value\n        frame = frame.f_back\n",
+    "a verdict of its own": "def double(xs):\n    import sys\n    said = sys._getframe(1).f_locals['said']\n"
+    "    print('\\n' + said + '{\"base\": true, \"extra\": true}', flush=True)\n    import os\n    os._exit(0)\n",
+    "the packing replaced": 'import json\njson.dumps = lambda *_, **__: \'{"base": [[], []], "extra": [[], []]}\'\n'
+    "def double(xs):\n    return xs\n",
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_forging_does_not_pass(name):
+    assert verdicts(f"```python\n{FORGED[name]}```") == {"passed_base": 0.0, "passed": 0.0}
+
+
+def test_a_reference_that_does_not_run_is_an_error():
+    broken = {**REFERENCE, "canonical_solution": "    return xs.nothing\n"}
+    with pytest.raises(ImprintError, match="its own canonical_solution of 'double' does not run"):
+        code.score({"reference": broken}, GOOD, code.Settings())
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner),
+        max_leaves=8,
+    )
+)
+def test_what_is_packed_comes_back(value):
+    space: dict = {}
+    exec(code.HARNESS, space)
+    back = code._unpack(json.loads(json.dumps(space["pack"](value))))
+    assert code._same(value, back, 0) and type(back) is type(value)
 
 
 # Each would return the right answer if it had its way with the system first.

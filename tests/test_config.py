@@ -111,6 +111,27 @@ BAD = [
         {"arms": {"base": {"model": "smollm2", "resources": {"gpu": "2 *"}}}},
         ["arms.base.resources", "gpu", "arithmetic"],
     ),
+    (
+        "resources that never end",
+        {"arms": {"base": {"model": "smollm2", "resources": {"mem_mb": "9**9**9"}}}},
+        ["arms.base.resources", "mem_mb", "arithmetic"],
+    ),
+    (
+        "resources that divide by nothing",
+        {"arms": {"base": {"model": "smollm2", "resources": {"mem_mb": "1/0"}}}},
+        ["arms.base.resources", "mem_mb", "arithmetic"],
+    ),
+    (
+        "resources below zero",
+        {"arms": {"base": {"model": "smollm2", "resources": {"runtime": -5}}}},
+        ["arms.base.resources", "runtime", "above zero"],
+    ),
+    (
+        "resources for a shell",
+        {"arms": {"base": {"model": "smollm2", "resources": {"slurm_extra": "--nice; rm x"}}}},
+        ["arms.base.resources", "slurm_extra", "letters"],
+    ),
+    ("a results folder of a long name", {"results": "r" * 400}, ["results", "200"]),
     ("no such model folder", {"models": {"more": {"path": "resources/none"}}}, ["models.more.path", "resources/none"]),
     ("two model sources", {"models": {"tiny": {"hub": "a/b", "revision": "0" * 40}}}, ["models.tiny", "exactly one"]),
     ("samples at temperature 0", {"evals": {"general": {"samples": 4}}}, ["evals.general", "temperature"]),

@@ -12,6 +12,7 @@ import pico
 from imprint import grouped_attention
 from imprint.engines import Candidates, Prompt
 from imprint.engines.transformers import Engine
+from imprint.errors import ImprintError
 from imprint.model_files import load_tokenizer
 
 TEXTS = ["Hello", "What is the sum of two and two?", "x", "Write a poem of the sea and you are in it" * 5, "You are"]
@@ -125,6 +126,17 @@ def test_sampling_depends_on_the_seed_and_not_on_the_batch(engine):
     same(found, [engine.generate([one])[0] for one in asked])
     other = engine.generate([dataclasses.replace(one, seed=one.seed + 100) for one in asked])
     assert all(a.text != b.text for a, b in zip(found, other, strict=True))
+
+
+def test_the_coldest_temperature_is_the_likeliest_token(engine):
+    found = engine.generate(prompts(engine, 10, temperature=1e-300))
+    same(found, engine.generate(prompts(engine, 10)))
+
+
+def test_a_template_that_refuses_a_dialogue_is_named(engine, monkeypatch):
+    monkeypatch.setattr(engine.tokenizer, "chat_template", "{{ raise_exception('no system role') }}")
+    with pytest.raises(ImprintError, match="refuses a dialogue of system, user: no system role"):
+        engine.render([{"role": "system", "content": "a"}, {"role": "user", "content": "b"}])
 
 
 def test_top_p_takes_the_smallest_set_and_the_draw_follows_the_distribution():

@@ -33,6 +33,11 @@ def test_a_later_turn_counts_but_a_stock_phrase_does_not() -> None:
     assert not leakage.shared(train, [row("Tell me about Mars, please.", "Red.", "Go on.")])
 
 
+@pytest.mark.parametrize("reference", [None, {}, {"options": None}, {"options": 5}, {"options": [1]}])
+def test_odd_references_are_left_to_the_scores(reference: dict | None) -> None:
+    assert leakage.keys({"messages": [], "reference": reference}) in (set(), {"1"})
+
+
 def test_plain_text_is_known_by_itself() -> None:
     passage = {"messages": [], "reference": {"options": ["The sea was calm that night."]}}
     assert leakage.shared([passage], [passage])

@@ -82,6 +82,10 @@ def test_jsonl_rows(tmp_path: Path) -> None:
         ({"messages": ["hello"]}, "line 2, message 1: found 'hello'"),
         ({**GOOD, "fields": []}, "line 2, fields: found"),
         ({**GOOD, "strata": 3}, "line 2, strata: found 3"),
+        ({"messages": [], "reference": "x"}, "line 2, reference: found 'x'"),
+        ({"messages": [{"role": "user", "content": "a \ud800 b"}]}, "line 2: holds half a character"),
+        ('{"messages": [], "reference": {"answer": NaN}}', "line 2: not JSON .NaN is no number"),
+        ('{"messages": [], "reference": {"answer": ' + "1" * 5000 + "}}", "line 2: not JSON"),
     ],
 )
 def test_jsonl_errors_name_the_line(row: Any, message: str, tmp_path: Path) -> None:

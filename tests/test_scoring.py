@@ -147,7 +147,7 @@ def test_the_command_takes_settings() -> None:
     [
         ("ifevl", "{}", ["ifevl", "did you mean 'ifeval'"]),
         ("numeric", "{", ["line 1", "not JSON"]),
-        ("numeric", "[1]", ["line 1", "list"]),
+        ("numeric", "[1]", ["line 1", "found [1]"]),
         ("numeric", '{"answer": "1"}', ["line 1", "response"]),
         ("numeric", '{"answer": "1", "response": 5}', ["line 1", "int"]),
         ("ifeval", '{"prompt": "x", "response": "y"}', ["line 1", "instruction_id_list"]),
@@ -157,6 +157,12 @@ def test_the_command_takes_settings() -> None:
         ("format", '{"response": "y"}', ["format.tag"]),
         ("{format: {tog: plan}}", '{"response": "y"}', ["tog"]),
         ("{format", '{"response": "y"}', ["not YAML"]),
+        ("!!bool abc", '{"response": "y"}', ["not YAML"]),
+        ("ifeval", '{"prompt": [], "response": "y"}', ["line 1"]),
+        ("ifeval", '{"instruction_id_list": [[1]], "kwargs": [{}], "response": "y"}', ["line 1", "ifeval"]),
+        ("likelihood", '{"response": [{"text": "a", "logprob": "x", "tokens": 1}]}', ["line 1", "likelihood"]),
+        ("numeric", "[" * 100_000, ["line 1", "not JSON"]),
+        ("numeric", '{"key": "\\ud800", "answer": "1", "response": "1"}', ["line 1", "half a character"]),
     ],
 )
 def test_the_command_says_what_is_wrong(score: str, text: str, parts: list[str]) -> None:

@@ -29,11 +29,18 @@ def main(arguments: list[str] | None = None) -> None:
             raise ImprintError(checks.unknown("ARM", options.arm, arms, "arm"))
         if not options.question.strip():
             raise ImprintError('the question is empty; write make ask ARM=base Q="How do tides work?"')
+        try:
+            options.question.encode()
+        except UnicodeEncodeError:
+            raise ImprintError("the question is not UTF-8 text; write it in UTF-8") from None
         seed = experiment.config.seeds[0] if options.seed is None else options.seed
+        if seed not in experiment.config.seeds:
+            raise ImprintError(f"--seed: found {seed}; write one of {', '.join(map(str, experiment.config.seeds))}")
         chain = [Path(path) for path in experiment.chain(options.arm, seed)]
         for path in chain:
             if not path.is_file():
-                raise ImprintError(f"{path} is not there yet; run `snakemake --cores all {path}` first")
+                command = f"snakemake --cores all {path} --configfile {options.config}"
+                raise ImprintError(f"{path} is not there yet; run `{command}` first")
         runtime.prepare(os.cpu_count() or 1)
         from imprint import generation
 

@@ -35,13 +35,20 @@ BUNDLED = Path("resources/bundled")
 def _relative(value: str) -> str:
     if Path(value).is_absolute() or ".." in Path(value).parts or value.startswith("~"):
         raise ValueError(f"'{value}' leaves the project; write a path inside it, such as 'results/real'")
-    # `results` itself may be a link: people put it on a larger disk, or share it.
-    roots = (Path.cwd().resolve(), Path("results").resolve())
-    if "\0" not in value and not any((target := Path(value).resolve()).is_relative_to(root) for root in roots):
-        raise ValueError(f"'{value}' is a link to {target} and leaves the project; write a path inside it")
+    if len(value) > LONGEST:
+        raise ValueError(f"found {len(value)} characters, '{value[:40]}...'; write a path of at most {LONGEST}")
+    try:
+        # `results` itself may be a link: people put it on a larger disk, or share it.
+        roots = (Path.cwd().resolve(), Path("results").resolve())
+        if "\0" not in value and not any((target := Path(value).resolve()).is_relative_to(root) for root in roots):
+            raise ValueError(f"'{value}' is a link to {target} and leaves the project; write a path inside it")
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise ValueError(f"'{value}' is no path that can be followed ({error}); write another") from None
     return value
 
 
+LONGEST = 200
+"""Characters of a path of the project: with the names that are put behind it, file systems still take it."""
 OURS = ("benchmarks", "config", "docs", "profiles", "resources", "rules", "slurm", "tests", "workflow")
 
 

@@ -99,6 +99,9 @@ def run(
             for sample in range(spec["samples"])
         ]
         _drive(dialogues, engine, spec, folder)
+        if errors := [one.records[-1]["error"] for one in dialogues if one.records[-1]["error"] is not None]:
+            told = f"{len(errors)} of {len(dialogues)} responses failed, the first because of: {errors[0]}"
+            print(f"imprint: {spec['arm']}/{spec['eval']}: {told}", file=sys.stderr, flush=True)
         _write(dialogues, engine.name, spec, read_json(manifests[0])["template_sha256"], out, prompts)
         work.remove(folder)
 

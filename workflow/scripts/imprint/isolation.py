@@ -43,9 +43,9 @@ class Outcome(NamedTuple):
     end: str
 
 
-def run(program: str, seconds: float = SECONDS) -> Outcome:
+def run(program: str, seconds: float = SECONDS, output: int = OUTPUT) -> Outcome:
     """Run Python code that may take so many `seconds` of CPU time, and WALL times as long in all; its standard output
-    and errors, mixed, of at most OUTPUT bytes."""
+    and errors, mixed, of at most `output` bytes."""
     limits = f"{MEMORY} {SCRATCH} {PROCESSES} {int(seconds) + 1}"
     # -I and -S: no environment, no site packages, no user folder. The interpreter itself, not a link in a venv.
     process = subprocess.Popen(
@@ -61,7 +61,7 @@ def run(program: str, seconds: float = SECONDS) -> Outcome:
     assert process.stdin is not None and process.stdout is not None
     deadline = time.monotonic() + WALL * seconds
     source = memoryview(program.encode("utf-8", "replace"))
-    found, end = b"", "timeout"
+    found, end = bytearray(), "timeout"
     fd_in, fd_out = process.stdin.fileno(), process.stdout.fileno()
     os.set_blocking(fd_in, False)
     try:
@@ -80,7 +80,7 @@ def run(program: str, seconds: float = SECONDS) -> Outcome:
                     end = "ended" if process.wait(max(0.01, left)) == 0 else "failed"
                     break
                 found += some
-                if len(found) > OUTPUT:
+                if len(found) > output:
                     end = "output"
                     break
     except subprocess.TimeoutExpired:
@@ -99,7 +99,7 @@ def run(program: str, seconds: float = SECONDS) -> Outcome:
             f"({found[:300].decode(errors='replace').strip() or end}); allow unprivileged user namespaces "
             "(sysctl kernel.unprivileged_userns_clone=1), or leave out the evals with score: code"
         )
-    return Outcome(found[len(READY) : OUTPUT].decode(errors="replace"), end)
+    return Outcome(found[len(READY) : output].decode(errors="replace"), end)
 
 
 @cache

@@ -22,7 +22,8 @@ SHORT = 4  # a turn of fewer words, such as "go on", is no content unless it is 
 def keys(row: dict[str, Any]) -> set[str]:
     """What a row is known by."""
     turns = [message["content"] for message in row["messages"] if message["role"] == "user"]
-    texts = turns or [str(text) for text in (row.get("reference") or {}).get("options", [])]
+    options = (row.get("reference") or {}).get("options")
+    texts = turns or [str(text) for text in (options if isinstance(options, list) else [])]
     normal = [" ".join(re.findall(r"\w+", text.casefold())) for text in texts]
     return {text for text in normal if len(normal) == 1 or len(text.split()) >= SHORT}
 

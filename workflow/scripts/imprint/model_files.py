@@ -31,7 +31,11 @@ def check_safetensors(folder: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     index = folder / f"{WEIGHTS}.index.json"
-    names = set(read_json(index).get("weight_map", {}).values()) if index.exists() else {WEIGHTS}
+    given = read_json(index) if index.exists() else {"weight_map": {WEIGHTS: WEIGHTS}}
+    files = given.get("weight_map") if isinstance(given, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+        raise ImprintError(f"{index} names no weights file for each tensor; fetch it again")
+    names = set(files.values())
     for name in sorted(names):
         if Path(name).name != name or not (folder / name).is_file():
             found = ", ".join(sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".pt")))
@@ -54,7 +58,7 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, padding_side="left"
         )
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever its files hold, they are somebody else's
         raise ImprintError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
     if tokenizer.eos_token_id is None:
         raise ImprintError(f"the tokenizer in {folder} names no eos_token; add it to tokenizer_config.json")

@@ -9,6 +9,8 @@ of it enters an identity.
 from __future__ import annotations
 
 import ast
+import operator
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,25 +18,49 @@ AMOUNTS = ("gpu", "threads", "mem_mb", "runtime", "disk_mb")
 KNOWN = (*AMOUNTS, "gpu_model", "slurm_partition", "slurm_account", "slurm_extra", "qos", "constraint")
 """What an arm may ask for: snakemake's names, and those that its Slurm executor reads."""
 
+LARGEST = 1e12  # more of anything is a mistake
+OPERATIONS: dict[type, Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+}
+
 ArmOf = Callable[[str, Any], str]  # rule and wildcards -> the arm whose weights the job loads
 
 
 def checked(resources: dict[str, int | str]) -> dict[str, int | str]:
-    """Raises ValueError for an amount that is more than arithmetic with `attempt`: Snakemake would run it as Python."""
-    allowed = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Load)
+    """Raises ValueError for an amount that is more than arithmetic with `attempt`, since Snakemake would run it as
+    Python, or comes to no amount; and for text that a shell would read as more than a word of an option."""
     for key, value in resources.items():
-        if key not in AMOUNTS or isinstance(value, int):
+        if key not in AMOUNTS:
+            if not re.fullmatch(r"[\w@%+=:,./ -]*", str(value), re.ASCII):
+                raise ValueError(f"{key}: found {value!r:.80}; write letters, digits, spaces and any of _@%+=:,./-")
             continue
         try:
-            nodes = list(ast.walk(ast.parse(value, mode="eval")))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            nodes = [ast.Pass()]
-        for node in nodes:
-            number = isinstance(node, ast.Constant) and type(node.value) in (int, float)
-            attempt = isinstance(node, ast.Name) and node.id == "attempt"
-            if not (number or attempt or isinstance(node, allowed)):
-                raise ValueError(f"{key}: found {value!r:.80}; write a number, or arithmetic such as '32000 * attempt'")
+            amount = _amount(ast.parse(str(value), mode="eval").body)
+        except (SyntaxError, ValueError, RecursionError, MemoryError, ArithmeticError):
+            raise ValueError(
+                f"{key}: found {value!r:.80}; write a number, or arithmetic such as '32000 * attempt'"
+            ) from None
+        if not (0 if key == "gpu" else 1) <= amount <= LARGEST:
+            raise ValueError(f"{key}: found {value!r:.80}, which comes to {amount:.6g}; write an amount above zero")
     return resources
+
+
+def _amount(node: ast.expr) -> float:
+    """What an expression comes to on the first attempt. Raises ValueError for anything but sums and products of numbers
+    and `attempt`: a power could be of any size."""
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return float(node.value)  # type: ignore[arg-type]
+    if isinstance(node, ast.Name) and node.id == "attempt":
+        return 1.0
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_amount(node.operand)
+    if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
+        return float(OPERATIONS[type(node.op)](_amount(node.left), _amount(node.right)))
+    raise ValueError
 
 
 def place(workflow: Any, arms: Mapping[str, Mapping[str, int | str]], arm_of: ArmOf) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from imprint import config as configs
+from imprint import run_lock
 from imprint.errors import ImprintError
 from imprint.experiment import Experiment
 
@@ -52,8 +54,19 @@ def unneeded(experiments: list[Experiment]) -> list[Path]:
     places = [(Path("resources/models"), 1), (Path("resources/data"), 1)]
     for experiment in experiments:
         places += [(Path(experiment.results, part), depth) for part, depth in PARTS.items()]
-    found = {path for folder, depth in places for path in folder.glob("/".join("*" * depth))}
+    found = {path for folder, depth in places for path in entries(folder, depth)}
     return sorted(path for path in found if path not in keep)
+
+
+def entries(folder: Path, depth: int) -> Iterator[Path]:
+    """What lies so deep in a folder; nothing behind a link, which may lead anywhere."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if depth == 1:
+            yield path
+        else:
+            yield from entries(path, depth - 1)
 
 
 def size(path: Path) -> int:
@@ -71,11 +84,19 @@ def main(arguments: list[str] | None = None) -> None:
         experiments = [Experiment(configs.load([file])) for file in files]
     except ImprintError as error:
         sys.exit(f"imprint.prune: nothing was deleted, because a config is not valid: {error}")
+    try:
+        if options.delete:
+            run_lock.refuse_while_running()
+            for results in sorted({experiment.results for experiment in experiments}):
+                if Path(results).is_dir():
+                    run_lock.hold(results)
+    except ImprintError as error:
+        sys.exit(f"imprint.prune: nothing was deleted: {error}")
     found = unneeded(experiments)
     for path in found:
         print(f"{size(path) / 2**20:8.1f} MiB  {path}")
         if options.delete:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     what = "deleted" if options.delete else "no config needs these; `make prune DELETE=1` deletes them" if found else ""
     print(f"{len(found)} entries {what}".rstrip() + f" (looked at {', '.join(map(str, files))})")
 

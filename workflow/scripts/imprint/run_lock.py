@@ -44,10 +44,19 @@ def resume(argv: list[str]) -> str:
     parser.add_argument("--configfile", "--configfiles", nargs="+", default=[])
     parser.add_argument("--config", "-C", nargs="*", default=[])
     given, _ = parser.parse_known_args(argv)
-    parts = {"PROFILE": given.profile, "CONFIG": " ".join(given.configfile), "SET": " ".join(given.config)}
+    parts = {"PROFILE": given.profile, "CONFIG": shlex.join(given.configfile), "SET": shlex.join(given.config)}
     if Path(parts["CONFIG"]) == configs.DEFAULT:
         del parts["CONFIG"]
     return shlex.join(["make", "resume", *(f"{name}={value}" for name, value in parts.items() if value)])
+
+
+def refuse_while_running() -> None:
+    """Raise ImprintError while snakemake works in this folder, on whichever results: all share resources/models."""
+    if locks := sorted(LOCKS.glob("*.lock")):
+        raise ImprintError(
+            f"a run is going on in this folder, or was killed and has left its lock behind ({locks[0]}); wait until it "
+            "ends, or write `make resume`"
+        )
 
 
 def hold(results: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from imprint import plugins, scoring
+from imprint import json_lines, plugins
 from imprint.errors import ImprintError
 from imprint.references import ScoreRef
 from imprint.scores import Option, Verdict
@@ -30,9 +30,11 @@ from imprint.scores import Option, Verdict
 def score_named(text: str) -> ScoreRef:
     """The score that a command line names, `NAME` or `{NAME: SETTINGS}`."""
     try:
-        return ScoreRef.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError:
+        given = yaml.safe_load(text)
+    except (yaml.YAMLError, LookupError, ValueError, RecursionError):  # the last three of tags with odd values
         raise ImprintError(f"{text}: not YAML; write NAME or '{{NAME: {{key: value}}}}'") from None
+    try:
+        return ScoreRef.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, (text, *first["loc"])))
@@ -95,11 +97,12 @@ def _rows(lines: Any, name: str, references: str | None) -> Any:
     known: dict[Any, dict[str, Any]] = {}
     if references:
         with Path(references).open(encoding="utf-8") as file:
-            known = {row.get("prompt"): row for _, row in scoring.rows_of(file, references)}
-    for number, row in scoring.rows_of(lines, name):
-        if references and row.get("prompt") not in known:
-            raise ImprintError(f"{name}, line {number}: {references} has no prompt {row.get('prompt')!r:.80}")
-        yield number, {**known.get(row.get("prompt"), {}), **row}
+            known = {str(row.get("prompt")): row for _, row in json_lines.rows(file, references)}
+    for number, row in json_lines.rows(lines, name):
+        prompt = str(row.get("prompt"))
+        if references and prompt not in known:
+            raise ImprintError(f"{name}, line {number}: {references} has no prompt {prompt!r:.80}")
+        yield number, {**known.get(prompt, {}), **row}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -111,12 +114,19 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         ref = score_named(options.score)
+        if options.rows == "-" and sys.stdin is None:
+            raise ImprintError("-: there is no standard input; write the path of a file")
         with sys.stdin if options.rows == "-" else Path(options.rows).open(encoding="utf-8") as lines:
             for number, row in _rows(lines, options.rows, options.references):
                 try:
                     out = verdicts(ref, row)
                 except ImprintError as error:
                     raise ImprintError(f"{options.rows}, line {number}: {error}") from None
+                except Exception as error:  # rows are written by hand, and a score relies on what a reader has checked
+                    raise ImprintError(
+                        f"{options.rows}, line {number}: not what the score {ref.name} reads "
+                        f"({type(error).__name__}: {error}); compare its fields with a row of a dataset"
+                    ) from None
                 print(json.dumps({"row": number, **out}, ensure_ascii=False), flush=True)
     except UnicodeDecodeError as error:
         sys.exit(f"imprint.score: byte {error.start} of the input is not UTF-8; save it as UTF-8")

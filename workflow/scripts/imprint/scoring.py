@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +39,14 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path, ju
         raise ImprintError(f"{generations} does not hold the rows of {dataset}; delete it and run again")
     judged = None if judgements is None else _answers(judgements)
     rows = []
+
+    def judge(each: Any, example: dict[str, Any], *given: Any) -> list[Verdict]:
+        try:
+            verdicts: list[Verdict] = each.score(example, *given)
+            return verdicts
+        except ImprintError as error:
+            raise ImprintError(f"{dataset}, example {example['example_id']}: {error}") from error
+
     for (example_id, sample), found in responses.items():
         fixed = {key: spec[key] for key in ("arm", "seed", "eval")} | {
             "eval_version": version,
@@ -59,7 +65,7 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path, ju
         if module.ASKS == "loglikelihood":
             found.sort(key=lambda row: row["sample"])
             options = [Option(row["response"], row["logprob_sum"], row["response_tokens"]) for row in found]
-            verdicts = module.score(examples[example_id], options, settings)
+            verdicts = judge(module, examples[example_id], options, settings)
         else:
             whole = found[0]["response"]
             text, complete = context.answer(whole, context_settings) if hasattr(context, "answer") else (whole, True)
@@ -67,11 +73,11 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path, ju
             for name, each, given in scores:
                 asked = (examples[example_id], whole if _reads_all(each) else text, given)
                 if not hasattr(each, "QUESTIONS"):
-                    verdicts += each.score(*asked)
+                    verdicts += judge(each, *asked)
                 elif judged is None:
                     rows += [{**fixed, **_blank(metric, "unjudged")} for metric in each.METRICS]
                 else:
-                    verdicts += each.score(*asked, judged.get((example_id, sample, name), {}))
+                    verdicts += judge(each, *asked, judged.get((example_id, sample, name), {}))
             verdicts += [
                 Verdict("response_tokens", float(found[0]["response_tokens"])),
                 Verdict("delimiter_missing", float(not complete)),
@@ -106,17 +112,3 @@ def _columns(verdict: Verdict) -> dict[str, Any]:
         "value": verdict.value,
         "status": status,
     }
-
-
-def rows_of(lines: Iterable[str], name: str) -> Iterable[tuple[int, dict[str, Any]]]:
-    """The JSON objects of a JSONL file, numbered from 1."""
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ImprintError(f"{name}, line {number}: not JSON ({error.msg}); write one object a line") from None
-        if not isinstance(row, dict):
-            raise ImprintError(f"{name}, line {number}: found {type(row).__name__}; write one JSON object a line")
-        yield number, row

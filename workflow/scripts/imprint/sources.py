@@ -54,18 +54,43 @@ def _finish(spec: dict[str, Any], folder: Path) -> None:
     """Check a new model folder and write its manifest."""
     if not (folder / "config.json").is_file():
         raise ImprintError(f"{_name(spec)} holds no config.json, so it is no transformers model; name another source")
-    for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and "auto_map" in read_json(folder / name):
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+        given = read_json(folder / name) if (folder / name).is_file() else {}
+        if not isinstance(given, dict):
+            raise ImprintError(f"{_name(spec)}: {name} holds {given!r:.80}; it must hold an object")
+        if "auto_map" in given:
             raise ImprintError(
                 f"{_name(spec)} needs code from its repository ({name} has auto_map), which is never run; choose a "
                 "model whose architecture is part of transformers"
             )
     check_safetensors(folder)
-    template = template_sha256(load_tokenizer(folder))
+    tokenizer = load_tokenizer(folder)
+    template = template_sha256(tokenizer)
+    _check_loads(spec, folder, tokenizer)
     names = sorted(path.name for path in folder.iterdir())
     files = {name: file_sha256(folder / name) for name in names}
     manifest = {"kind": "model", "spec": spec, "files": files, "template_sha256": template}
     write_json(folder / MANIFEST, {**manifest, "fingerprint": fingerprint(files)})
+
+
+def _check_loads(spec: dict[str, Any], folder: Path, tokenizer: Any) -> None:
+    """Raise unless transformers knows the architecture and the chat template renders a question."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    auto: Any = AutoModelForCausalLM
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}], tokenize=False)
+    except Exception as error:
+        raise ImprintError(f"{_name(spec)}: its chat template does not render a question ({error})") from error
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            auto.from_config(config, trust_remote_code=False)
+        if (folder / "generation_config.json").is_file():
+            GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise ImprintError(f"{_name(spec)}: transformers makes no language model of its config ({error})") from error
 
 
 def _name(spec: dict[str, Any]) -> str:

@@ -87,6 +87,6 @@ def load(path: Path) -> dict[str, Any]:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or type(error).__name__
         raise ImprintError(f"{path}{where}: not YAML ({problem}); check brackets, quotes and indentation") from None
-    except ValueError as error:
+    except (ValueError, LookupError) as error:  # LookupError: a tag such as !!bool on a text that is none
         raise ImprintError(f"{path}: holds a value that cannot be read ({error}); quote it if it is text") from None
     return value

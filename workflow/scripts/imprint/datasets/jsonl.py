@@ -5,11 +5,11 @@ Example: {"messages": [{"role": "user", "content": "Name a colour."}, {"role": "
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from imprint import json_lines
 from imprint.errors import ImprintError
 from imprint.plugins import Strict
 
@@ -25,17 +25,8 @@ def lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The JSON objects of a file with "FILE, line N" for each; empty lines are skipped."""
     try:
         with open(path, encoding="utf-8") as handle:
-            for number, line in enumerate(handle, 1):
-                if not line.strip():
-                    continue
-                where = f"{path}, line {number}"
-                try:
-                    value = json.loads(line)
-                except (json.JSONDecodeError, RecursionError) as error:
-                    raise ImprintError(f"{where}: not JSON ({error}); write one JSON object a line") from error
-                if not isinstance(value, dict):
-                    raise ImprintError(f"{where}: found {value!r:.80}; write one JSON object a line")
-                yield where, value
+            for number, row in json_lines.rows(handle, str(path)):
+                yield f"{path}, line {number}", row
     except (OSError, UnicodeDecodeError) as error:
         raise ImprintError(f"{path} cannot be read as UTF-8 text ({error}); restore the file") from error
 
@@ -64,8 +55,8 @@ def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]
             messages = row.get("messages")
             if not isinstance(messages, list) or not (messages or row.get("reference")):
                 raise ImprintError(f"{where}, messages: found {messages!r:.80}; write a list of at least one message")
-            for key in ("fields", "strata"):
-                if not isinstance(row.get(key, {}), dict):
+            for key in ("fields", "strata", "reference"):
+                if not isinstance(row.get(key, {}), dict) and not (key == "reference" and row[key] is None):
                     raise ImprintError(f"{where}, {key}: found {row[key]!r:.80}; write a JSON object")
             yield {
                 "messages": [_message(m, f"{where}, message {place}") for place, m in enumerate(messages, 1)],

@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError
+
 from imprint import grouped_attention
 from imprint.engines import Candidates, Prompt, Response, failed
 from imprint.errors import ImprintError
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 LIVE = 0.75  # share of rows still being decoded under which the others are dropped
 PREFILL = 8192  # positions (rows x columns) read in one forward pass
+COLDEST = 1e-6  # a temperature below which a draw is the likeliest token anyway, and dividing by it overflows
 SHARES = 1 << 48  # a probability of 1, when one is drawn from
 SCORED = 1024  # positions whose logits over the vocabulary are held at once
 
@@ -50,7 +53,11 @@ class Engine:
         one): it has to be predicted from something."""
         if not messages:
             return str(self.tokenizer.bos_token or self.tokenizer.eos_token) + prefill
-        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        try:
+            rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise ImprintError(f"the model's chat template refuses a dialogue of {roles}: {error}") from error
         return str(rendered) + prefill
 
     def tokens(self, text: str) -> list[int]:
@@ -297,7 +304,7 @@ def _choose(logits: torch.Tensor, rows: list[Row]) -> torch.Tensor:
         return torch.tensor(list(values), dtype=torch.float64).to(logits.device)[:, None]
 
     drawn = [rows[i] for i in which]
-    scaled = logits[which] / column(row.prompt.temperature for row in drawn).float()
+    scaled = logits[which] / column(max(row.prompt.temperature, COLDEST) for row in drawn).float()
     shares = (scaled.softmax(1).double() * SHARES).round().long()
     order = None
     if any(row.prompt.top_p < 1 for row in drawn):

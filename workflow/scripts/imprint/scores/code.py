@@ -8,7 +8,9 @@ function, else the last block, else the whole response; without a definition it 
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import re
 import secrets
 from typing import Any
@@ -19,50 +21,47 @@ from imprint.plugins import Strict
 from imprint.scores import Verdict
 
 ASKS = "generate"
-VERSION = "1"
+VERSION = "2"
 PRIMARY = "passed"
 METRICS = {"passed": 1, "passed_base": 1}
 
 SECONDS = 20.0
+RETURNED = 1 << 24  # bytes that the results may take
 LONGEST = 50_000  # characters of code; more is no function
 BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
-# What runs in the jail: the reference first, so that the response's code cannot touch it.
+# What runs in the jail knows neither the reference nor what it returns, so code that looks around there finds nothing
+# to copy; and it hands back plain data, so an object that claims to equal everything equals nothing.
 HARNESS = r"""
-import copy, json, math, sys
-def main(said, code, ref, name, task, inputs, atol):
+import copy, json, sys
+def pack(value):
+    kind = type(value)
+    if value is None or kind in (bool, str):
+        return value
+    if kind is int:
+        return {"int": hex(value)}
+    if kind is float:
+        return {"float": value.hex()}
+    if kind in (list, tuple):
+        return {kind.__name__: [pack(part) for part in value]}
+    if kind in (set, frozenset):
+        return {"set": sorted((pack(part) for part in value), key=json.dumps)}
+    if kind is dict:
+        return {"dict": [[pack(key), pack(part)] for key, part in value.items()]}
+    return {"other": kind.__name__}
+def main(said, code, name, inputs):
     inputs = json.loads(inputs)
-    def same(one, two):
-        if isinstance(one, float) and isinstance(two, (int, float)) and not isinstance(two, bool):
-            return one == two or math.isclose(one, two, rel_tol=1e-7, abs_tol=max(atol, 1e-6))
-        if isinstance(one, (list, tuple)) and type(one) is type(two):
-            return len(one) == len(two) and all(map(same, one, two))
-        return type(one) is type(two) and one == two or (one == two and not isinstance(one, (list, tuple)))
-    def root(given, found):  # find_zero: any zero of the polynomial is right
-        total = sum(factor * found ** power for power, factor in enumerate(given[0]))
-        return abs(total) <= max(atol, 1e-4)
-    space = {"__name__": "reference"}
-    exec(ref, space)
-    wanted = {part: [] for part in inputs}
-    for part in inputs:
-        for given in inputs[part]:
-            wanted[part].append(None if task == "HumanEval/32" else space[name](*copy.deepcopy(given)))
-    space = {"__name__": "response"}
-    passed = dict.fromkeys(inputs, False)
+    returned = {part: [] for part in inputs}
     try:
+        space = {"__name__": "response"}
         exec(code, space)
-        function = space[name]
         for part in inputs:
-            for given, expected in zip(inputs[part], wanted[part]):
-                found = function(*copy.deepcopy(given))
-                if not (root(given, found) if task == "HumanEval/32" else same(expected, found)):
-                    break
-            else:
-                passed[part] = True
+            for given in inputs[part]:
+                returned[part].append(pack(space[name](*copy.deepcopy(given))))
     except BaseException as error:
         print(type(error).__name__, str(error)[:200])
     sys.stdout.flush()
-    print("\n" + said + json.dumps(passed), flush=True)
+    print("\n" + said + json.dumps(returned), flush=True)
 """
 
 
@@ -92,6 +91,8 @@ def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdic
     keys = ("task_id", "prompt", "entry_point", "canonical_solution", "inputs", "atol")
     if not isinstance(reference, dict) or any(key not in reference for key in keys):
         raise ImprintError(f"reference: found {reference!r:.80}; write {', '.join(keys)} as datasets/humaneval.py does")
+    if not isinstance(reference["inputs"], str):
+        raise ImprintError(f"reference.inputs: found {reference['inputs']!r:.80}; write JSON as text")
     isolation.check()
     if not response.strip() or len(response) > LONGEST:
         return [Verdict(metric, 0.0, unparsed=True) for metric in METRICS]
@@ -102,13 +103,80 @@ def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdic
 
 def judged(reference: dict[str, Any], code: str) -> dict[str, bool]:
     """Which parts of the inputs some code passes; nothing where it does not come to an end."""
-    said = secrets.token_hex(16)  # so that printing a verdict is none
-    given = [said, code, reference["prompt"] + reference["canonical_solution"], reference["entry_point"]]
-    given += [reference["task_id"], reference["inputs"], reference["atol"]]
-    program = HARNESS + f"main(*{[*given]!r})\n"
-    found = isolation.run(program, SECONDS)
-    _, mark, verdict = found.text.rpartition(said)
+    inputs, name, find_zero = reference["inputs"], reference["entry_point"], reference["task_id"] == "HumanEval/32"
+    given = json.loads(inputs)
+    # Any zero of the polynomial is right, so what the reference finds does not matter.
+    wanted = given if find_zero else _wanted(reference["prompt"] + reference["canonical_solution"], name, inputs)
+    found = _returned(code, name, inputs)
+    passed = {}
+    for part, expected in wanted.items():
+        pairs = list(zip(expected, found.get(part, []), strict=False))
+        right = _root if find_zero else _same
+        passed[part] = len(pairs) == len(given[part]) and all(right(*pair, reference["atol"]) for pair in pairs)
+    return passed
+
+
+@functools.lru_cache(maxsize=256)
+def _wanted(code: str, name: str, inputs: str) -> dict[str, list[Any]]:
+    """What the reference solution returns, by part of the inputs."""
+    found = _returned(code, name, inputs)
+    for part, given in json.loads(inputs).items():
+        if len(found.get(part, [])) != len(given):
+            raise ImprintError(
+                f"reference: its own canonical_solution of '{name}' does not run on all of its inputs '{part}'; "
+                "restore the row"
+            )
+    return found
+
+
+def _returned(code: str, name: str, inputs: str) -> dict[str, list[Any]]:
+    """What a function returns for each of the inputs, up to the first that it fails on; nothing where it does not come
+    to an end."""
+    said = secrets.token_hex(16)  # so that printing a result is none
+    program = HARNESS + f"main(*{[said, code, name, inputs]!r})\n"
+    found = isolation.run(program, SECONDS, RETURNED)
+    _, mark, told = found.text.rpartition(said)
     try:
-        return dict(json.loads(verdict)) if mark and found.end == "ended" else {}
-    except ValueError:
-        return {}
+        if mark and found.end == "ended":
+            return {str(part): [_unpack(value) for value in values] for part, values in json.loads(told).items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError):
+        pass  # the response has tampered with what tells
+    return {}
+
+
+def _unpack(told: Any) -> Any:
+    """What the harness has packed. Raises for anything else, and gives an object that equals nothing for a value of a
+    type that no reference returns."""
+    if told is None or isinstance(told, bool | str):
+        return told
+    ((kind, value),) = told.items()
+    if kind == "int":
+        return int(value, 16)
+    if kind == "float":
+        return float.fromhex(value)
+    if kind == "dict":
+        return {_unpack(key): _unpack(part) for key, part in value}
+    if kind in ("list", "tuple", "set"):
+        return {"list": list, "tuple": tuple, "set": set}[kind](_unpack(part) for part in value)
+    return object()
+
+
+def _same(expected: Any, found: Any, atol: float) -> bool:
+    """Equality as the benchmark means it: floats within its tolerance, lists and tuples of their own kind."""
+    if isinstance(expected, float) and isinstance(found, int | float) and not isinstance(found, bool):
+        try:
+            return expected == found or math.isclose(expected, found, rel_tol=1e-7, abs_tol=max(atol, 1e-6))
+        except OverflowError:  # an integer beyond all floats
+            return False
+    if isinstance(expected, list | tuple):
+        alike = type(expected) is type(found) and len(expected) == len(found)
+        return alike and all(_same(*pair, atol) for pair in zip(expected, found, strict=True))
+    return bool(expected == found)
+
+
+def _root(given: list[Any], found: Any, atol: float) -> bool:
+    """Whether a number is a zero of the polynomial whose coefficients are given."""
+    try:
+        return bool(abs(sum(factor * found**power for power, factor in enumerate(given[0]))) <= max(atol, 1e-4))
+    except (TypeError, OverflowError, ZeroDivisionError):
+        return False
