@@ -186,3 +186,14 @@ def test_an_arms_own_resources_go_before_the_profiles(tmp_path: Path) -> None:
 def test_what_an_arm_may_ask_for_is_in_the_manual() -> None:
     manual = (Path(__file__).parent.parent / "config/README.md").read_text()
     assert all(name in manual for name in placement.KNOWN)
+
+
+@pytest.mark.parametrize("amount", [1, "450 * attempt ** 2", "32000 * attempt", "2**3", "8000 + 4000 // 2", "1.5e3"])
+def test_amounts_are_arithmetic_with_the_attempt(amount: int | str) -> None:
+    assert placement.checked({"mem_mb": amount}) == {"mem_mb": amount}
+
+
+@pytest.mark.parametrize("amount", ["9**9**9", "(9**8)**8", "2**-1", "2**(attempt*100)", "1/0", "1e400", "-1", 0, "x"])
+def test_what_is_none_or_never_ends_is_refused(amount: int | str) -> None:
+    with pytest.raises(ValueError, match="mem_mb: found"):
+        placement.checked({"mem_mb": amount})

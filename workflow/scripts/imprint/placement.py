@@ -19,12 +19,14 @@ KNOWN = (*AMOUNTS, "gpu_model", "slurm_partition", "slurm_account", "slurm_extra
 """What an arm may ask for: snakemake's names, and those that its Slurm executor reads."""
 
 LARGEST = 1e12  # more of anything is a mistake
+LARGEST_BASE, LARGEST_EXPONENT = 1e6, 8  # of a power
 OPERATIONS: dict[type, Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
+    ast.Pow: operator.pow,
 }
 
 ArmOf = Callable[[str, Any], str]  # rule and wildcards -> the arm whose weights the job loads
@@ -50,8 +52,8 @@ def checked(resources: dict[str, int | str]) -> dict[str, int | str]:
 
 
 def _amount(node: ast.expr) -> float:
-    """What an expression comes to on the first attempt. Raises ValueError for anything but sums and products of numbers
-    and `attempt`: a power could be of any size."""
+    """What an expression comes to on the first attempt. Raises ValueError for anything but sums, products and small
+    powers of numbers and `attempt`: Python would work on `9**9**9` without end."""
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         return float(node.value)  # type: ignore[arg-type]
     if isinstance(node, ast.Name) and node.id == "attempt":
@@ -59,7 +61,10 @@ def _amount(node: ast.expr) -> float:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -_amount(node.operand)
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
-        return float(OPERATIONS[type(node.op)](_amount(node.left), _amount(node.right)))
+        left, right = _amount(node.left), _amount(node.right)
+        if isinstance(node.op, ast.Pow) and not (abs(left) <= LARGEST_BASE and 0 <= right <= LARGEST_EXPONENT):
+            raise ValueError
+        return float(OPERATIONS[type(node.op)](left, right))
     raise ValueError
 
 
