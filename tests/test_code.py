@@ -68,6 +68,13 @@ def test_forging_does_not_pass(name):
     assert verdicts(f"```python\n{FORGED[name]}```") == {"passed_base": 0.0, "passed": 0.0}
 
 
+def test_results_of_megabytes_are_told_apart_by_their_digest():
+    long = {**REFERENCE, "inputs": json.dumps({"base": [[[0.5] * 100_000]] * 4, "extra": [[[1] * 100_000]] * 4})}
+    for response, passed in ((GOOD, 1.0), ("    return [2 * x for x in xs[1:]] + [0]\n", 0.0)):
+        found = {v.metric: v.value for v in code.score({"reference": long}, response, code.Settings())}
+        assert found == {"passed_base": passed, "passed": passed}
+
+
 def test_a_reference_that_does_not_run_is_an_error():
     broken = {**REFERENCE, "canonical_solution": "    return xs.nothing\n"}
     with pytest.raises(ImprintError, match="its own canonical_solution of 'double' does not run"):

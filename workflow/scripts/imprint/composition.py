@@ -88,8 +88,9 @@ class Composition:
                 if name in self.group:
                     self.parameters[name] = parameter
                     self._handles.append(parameter.register_post_accumulate_grad_hook(self._hook(name)))
-            if (device := next(iter(self.parameters.values())).device).type == "cuda":
-                pool.keep(device)
+        self.device = next((parameter.device for parameter in self.parameters.values()), CPU)
+        if self.device.type == "cuda":
+            pool.keep(self.device)
 
     def detach(self) -> None:
         """Let go of the model: its gradients stay with it again."""
@@ -148,9 +149,8 @@ class Composition:
             is_block = block in self.pool.blocks.shapes
             shapes.append((block, tuple(raw.shape), torch.float32 if is_block else raw.dtype))
 
-        device = next((parameter.device for parameter in self.parameters.values()), CPU)
         longest = max(torch.Size(self.pool.blocks.shapes[block]).numel() for block in self.blocks)
-        buffer = torch.empty(longest, device=device)
+        buffer = torch.empty(longest, device=self.device)
 
         def read(block: str) -> torch.Tensor:
             if block not in self.pool.blocks.shapes:

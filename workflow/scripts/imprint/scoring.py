@@ -40,7 +40,7 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path, ju
     judged = None if judgements is None else _answers(judgements)
     rows = []
 
-    def judge(each: Any, example: dict[str, Any], *given: Any) -> list[Verdict]:
+    def scored(each: Any, example: dict[str, Any], *given: Any) -> list[Verdict]:
         try:
             verdicts: list[Verdict] = each.score(example, *given)
             return verdicts
@@ -65,7 +65,7 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path, ju
         if module.ASKS == "loglikelihood":
             found.sort(key=lambda row: row["sample"])
             options = [Option(row["response"], row["logprob_sum"], row["response_tokens"]) for row in found]
-            verdicts = judge(module, examples[example_id], options, settings)
+            verdicts = scored(module, examples[example_id], options, settings)
         else:
             whole = found[0]["response"]
             text, complete = context.answer(whole, context_settings) if hasattr(context, "answer") else (whole, True)
@@ -73,11 +73,11 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path, ju
             for name, each, given in scores:
                 asked = (examples[example_id], whole if _reads_all(each) else text, given)
                 if not hasattr(each, "QUESTIONS"):
-                    verdicts += judge(each, *asked)
+                    verdicts += scored(each, *asked)
                 elif judged is None:
                     rows += [{**fixed, **_blank(metric, "unjudged")} for metric in each.METRICS]
                 else:
-                    verdicts += judge(each, *asked, judged.get((example_id, sample, name), {}))
+                    verdicts += scored(each, *asked, judged.get((example_id, sample, name), {}))
             verdicts += [
                 Verdict("response_tokens", float(found[0]["response_tokens"])),
                 Verdict("delimiter_missing", float(not complete)),

@@ -259,10 +259,9 @@ class Pool:
             )
 
 
-def pieces(block: str, root: Chain, device: Any = "cpu") -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+def pieces(block: str, root: Chain, device: torch.device = CPU) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
     """(offset, the root's elements, room for as many) of a block, piece by piece, fp32 on `device`. The room is for
     `Vector.fill`; it is the same for all vectors and pieces, so that it stays in the cache and memory is flat."""
-    device = torch.device(device)
     base = root.on(block, device)
     room = torch.empty(min(len(base), CHUNK if device.type == "cpu" else GPU_CHUNK), device=device)
     for at in range(0, len(base), len(room)):
