@@ -1,45 +1,156 @@
-"""The inside of `imprint.isolation`: builds the jail and runs the program from standard input in it.
+"""The inside of `imprint.isolation`: builds the jail and runs Python in it.
 
-Run by path with `python -I -S`, so it imports the standard library only. Arguments: "MEMORY SCRATCH PROCESSES CPU".
+Run by path with `python -I -S`, so it imports the standard library only. Its argument is a `Plan` as a JSON list.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
+import json
 import os
+import re
 import resource
 import signal
+import struct
 import sys
+from functools import cache
+from typing import NamedTuple
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
+NEW_SPACES = NEWNS | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET | 0x02000000  # the last: control groups
 RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, BIND, REC, PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
-NOATIME, NODIRATIME, RELATIME = 1024, 2048, 1 << 21
-KEPT = {2: NOSUID, 4: NODEV, 8: NOEXEC, 1024: NOATIME, 2048: NODIRATIME, 4096: RELATIME}  # statvfs flag -> mount flag
+KEPT = {"nosuid": NOSUID, "nodev": NODEV, "noexec": NOEXEC, "noatime": 1024, "nodiratime": 2048, "relatime": 1 << 21}
+"""Options of a mount that an unprivileged user may not drop when it is mounted again."""
 DETACH = 2
-PDEATHSIG, CAPBSET_DROP, NO_NEW_PRIVS = 1, 24, 38
-PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+PDEATHSIG, SET_SECCOMP, CAPBSET_DROP, NO_NEW_PRIVS = 1, 22, 24, 38
 NOBODY = 65534
+SITE = "/sys"  # where the new root is built: it hides what is there, and nobody keeps Python or a project there
+THREADS = 16
+INODES = 4096  # files and folders of the scratch folder: the kernel's memory for them is outside every other limit
+FLAGS = ("-s", "-S", "-B", "-P")  # no site packages, no user folder, no bytecode files, no working folder
+ENVIRONMENT = {"HOME": "/tmp", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
+class Plan(NamedTuple):
+    """What a jail allows: bytes of address space of a process and of the scratch folder, CPU seconds of the program (0:
+    no limit, it sets its children's), whether it may start processes, folders to be read beside Python's own, and
+    Python's arguments."""
+
+    memory: int
+    scratch: int
+    cpu: int
+    processes: bool
+    readable: list[str]
+    arguments: list[str]
+
+
+# System calls by name: their numbers on x86_64 and aarch64 (None: not there). From 424 on there is one number for both.
+Calls = dict[str, tuple[int | None, int | None]]
+REFUSED: Calls = {
+    # Memory and messages that belong to no process, so that no limit of a process holds for them.
+    "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "semget": (64, 190), "semop": (65, 193),
+    "semctl": (66, 191), "semtimedop": (220, 192), "msgget": (68, 186), "msgsnd": (69, 189), "msgrcv": (70, 188),
+    "msgctl": (71, 187), "mq_open": (240, 180), "memfd_create": (319, 279), "io_setup": (206, 0),
+    # Keyrings are the user's, inside and outside.
+    "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
+    # Sockets of every family: some (VSOCK) know no network namespace.
+    "socket": (41, 198),
+    # Namespaces, mounts, and what else only administers or inspects a system.
+    "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41),
+    "chroot": (161, 51), "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
+    "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265), "personality": (135, 92),
+    "fanotify_init": (300, 262), "quotactl": (179, 60), "syslog": (103, 116), "acct": (163, 89), "reboot": (169, 142),
+    "swapon": (167, 224), "swapoff": (168, 225), "init_module": (175, 105), "finit_module": (313, 273),
+    "delete_module": (176, 106), "kexec_load": (246, 104), "kexec_file_load": (320, 294),
+}  # fmt: skip
+ALONE: Calls = {
+    # Processes, and signals to them. A thread is made by `clone`, which is looked at more closely.
+    "fork": (57, None), "vfork": (58, None), "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131),
+    "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
+    # Rights to a folder that was closed.
+    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53),
+}  # fmt: skip
+CLONE, SOCKETPAIR, NEW_THREAD, LOCAL = (56, 220), (53, 199), 0x10000, 1
+NEWER = 424  # of the calls from here on, only these are allowed: the rest is io_uring, new mounts, pidfd, memfd_secret
+NEWER_ALLOWED = {"close_range": 436, "openat2": 437, "faccessat2": 439, "epoll_pwait2": 441, "futex_waitv": 449}
+MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}  # audit's name for it, and the column above
+LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # of the kernel's packet filter
+ALLOW, REFUSE, END = 0x7FFF0000, 0x00050000, 0x80000000
+
+
+@cache
+def filters(alone: bool) -> bytes:
+    """The program by which the kernel looks at every system call, as `refuse_system_calls` says."""
+    machine, column = MACHINES[os.uname().machine]
+    steps = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, machine), (RETURN, 0, 0, END), (LOAD, 0, 0, 0)]
+
+    def answer(number: int | None, value: int) -> None:
+        if number is not None:
+            steps.extend([(EQUAL, 0, 1, number), (RETURN, 0, 0, value)])
+
+    for numbers in (REFUSED | ALONE if alone else REFUSED).values():
+        answer(numbers[column], REFUSE | errno.EPERM)
+    for number in NEWER_ALLOWED.values():
+        answer(number, ALLOW)
+    # Also x86_64's second set of numbers, which begins at 1 << 30. C libraries try older calls when they hear ENOSYS.
+    steps.extend([(AT_LEAST, 0, 1, NEWER), (RETURN, 0, 0, REFUSE | errno.ENOSYS)])
+    first_argument, refuse = (LOAD, 0, 0, 16), (RETURN, 0, 0, REFUSE | errno.EPERM)
+    steps.extend([(EQUAL, 0, 4, SOCKETPAIR[column]), first_argument])
+    steps.extend([(EQUAL, 0, 1, LOCAL), (RETURN, 0, 0, ALLOW), refuse])
+    if alone:
+        steps.extend([(EQUAL, 0, 4, CLONE[column]), first_argument])
+        steps.extend([(ANY_BIT, 0, 1, NEW_THREAD), (RETURN, 0, 0, ALLOW), refuse])
+    else:
+        steps.extend([(EQUAL, 0, 3, CLONE[column]), first_argument, (ANY_BIT, 0, 1, NEW_SPACES), refuse])
+    steps.append((RETURN, 0, 0, ALLOW))
+    return b"".join(struct.pack("HBBI", *step) for step in steps)
+
+
+def refuse_system_calls(alone: bool) -> None:
+    """Take system calls away from this process and all that it starts, for good; `alone` takes processes and signals
+    too. Threads remain: they share the limits of their process."""
+    code = ctypes.create_string_buffer(filters(alone))
+    program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(code)))
+    call("prctl", NO_NEW_PRIVS, 1, 0, 0, 0)
+    call("prctl", SET_SECCOMP, 2, ctypes.addressof(program), 0, 0)
+
+
+def limit(memory: int, cpu: int, scratch: int) -> None:
+    """Set this process's limits, as `Plan` has them."""
+    limits = {
+        resource.RLIMIT_AS: memory,
+        resource.RLIMIT_FSIZE: scratch,
+        resource.RLIMIT_NOFILE: 64,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+    }
+    if cpu:  # without it the program only serves, and its children take these on
+        limits |= {resource.RLIMIT_CPU: cpu, resource.RLIMIT_NPROC: THREADS}
+    for what, most in limits.items():
+        resource.setrlimit(what, (most, most))
+
+
 def call(name: str, *arguments: object) -> None:
     """A C function that returns 0 for success."""
-    given = [a.encode() if isinstance(a, str) else a for a in arguments]
-    given = [ctypes.c_ulong(a) if isinstance(a, int) else a for a in given]
-    if getattr(libc, name)(*given) != 0:
+    values = [a.encode() if isinstance(a, str) else ctypes.c_ulong(a) if isinstance(a, int) else a for a in arguments]
+    if getattr(libc, name)(*values) != 0:
         raise OSError(ctypes.get_errno(), f"{name}{arguments}: {os.strerror(ctypes.get_errno())}")
 
 
 def write(path: str, text: str) -> None:
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         file.write(text)
 
 
-def own_namespaces() -> bool:
-    """Become root of new namespaces. Says whether there is a second user in them, nobody, that the program can become;
-    only the machine's root may have one, and only it needs one: the limit of processes does not hold for it, and files
-    that belong to it are within reach."""
+def own_namespaces() -> int:
+    """Become root of new namespaces. Returns the user that the program shall be: a second one, nobody, where the
+    machine's root runs this. Only it may have two, and only it needs two: the limit of threads does not hold for it,
+    and files that belong to it are within reach."""
     spaces = NEWUSER | NEWNS | NEWPID | NEWNET | NEWIPC | NEWUTS
     uid, gid, me = os.getuid(), os.getgid(), os.getpid()
     if uid != 0:
@@ -47,7 +158,7 @@ def own_namespaces() -> bool:
         write("/proc/self/setgroups", "deny")
         write("/proc/self/uid_map", f"0 {uid} 1")
         write("/proc/self/gid_map", f"0 {gid} 1")
-        return False
+        return 0
     wait, go = os.pipe()
     helper = os.fork()  # stays outside, where it may map two users
     if helper == 0:
@@ -65,74 +176,88 @@ def own_namespaces() -> bool:
     os.close(wait)
     if os.waitpid(helper, 0)[1] != 0:
         raise OSError("the users of the namespace cannot be mapped")
-    return True
+    return 1
 
 
-def own_root(scratch: int) -> None:
-    """A root in memory that holds Python and the system's libraries, read-only, and /tmp."""
+def mounts_below(path: str) -> list[tuple[str, int]]:
+    """The mount at a path and all below it, with the flags that they must keep."""
+    below = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            place, options = line.split()[4:6]
+            place = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), place)  # a space is written \040
+            if place == path or place.startswith(path + "/"):
+                below.append((place, sum(KEPT.get(option, 0) for option in options.split(","))))
+    return below
+
+
+def show(path: str) -> None:
+    """Put a folder of the system into the new root (the working folder), to be read only, with all mounted below it."""
+    if os.path.islink(path):
+        os.makedirs("." + os.path.dirname(path), exist_ok=True)
+        os.symlink(os.readlink(path), "." + path)
+    elif os.path.isdir(path):
+        os.makedirs("." + path, exist_ok=True)
+        call("mount", path, "." + path, None, BIND | REC, None)
+        for place, kept in mounts_below(os.getcwd() + path):
+            call("mount", "none", place, None, REMOUNT | BIND | RDONLY | NOSUID | kept, None)
+
+
+def own_root(plan: Plan, user: int) -> None:
+    """A root in memory that holds Python, the system's libraries and the folders to read, all read-only, and /tmp."""
     call("mount", "none", "/", None, REC | PRIVATE, None)
-    call("mount", "jail", "/tmp", "tmpfs", NOSUID | NODEV, f"size={scratch},mode=755")
-    os.chdir("/tmp")
-    shown = ["/usr", "/lib", "/lib64", "/bin"]
-    shown += [p for p in (sys.base_prefix, os.path.dirname(sys.executable)) if not p.startswith("/usr")]
-    for path in dict.fromkeys(shown):
-        if os.path.islink(path):
-            os.symlink(os.readlink(path), "." + path)
-        elif os.path.isdir(path):
-            os.makedirs("." + path, exist_ok=True)
-            call("mount", path, "." + path, None, BIND | REC, None)
-            flags = os.statvfs(path).f_flag
-            kept = sum(flag for shown_as, flag in KEPT.items() if flags & shown_as)
-            call("mount", "none", "." + path, None, REMOUNT | BIND | RDONLY | NOSUID | kept, None)
+    call("mount", "jail", SITE, "tmpfs", NOSUID | NODEV, f"size={plan.scratch},nr_inodes={INODES},mode=755")
+    os.chdir(SITE)
+    shown: list[str] = []
+    for path in ("/usr", "/lib", "/lib64", "/bin", sys.base_prefix, os.path.dirname(sys.executable), *plan.readable):
+        if not any(os.path.commonpath([path, other]) == other for other in shown):
+            show(path)
+            shown.append(path)
     os.makedirs("./dev")
     for device in ("null", "zero", "urandom"):
         write(f"./dev/{device}", "")
         call("mount", f"/dev/{device}", f"./dev/{device}", None, BIND, None)
-    os.makedirs("./tmp")
-    os.chmod("./tmp", 0o1777)
+    os.makedirs("./tmp", exist_ok=True)
+    os.chown("./tmp", user, user)
     os.makedirs("./old")
-    number = PIVOT_ROOT[os.uname().machine]
+    number = (155, 41)[MACHINES[os.uname().machine][1]]
     if libc.syscall(number, b".", b"./old") != 0:
         raise OSError(ctypes.get_errno(), f"pivot_root: {os.strerror(ctypes.get_errno())}")
     os.chdir("/")
     call("umount2", "/old", DETACH)
     os.rmdir("/old")
+    for path in shown:
+        while path != "/":
+            path = os.path.dirname(path)
+            os.chmod(path, 0o555)  # the owner of these folders may be the program
+    os.chmod("/tmp", 0o755)
     os.chdir("/tmp")
 
 
-def no_powers(memory: int, processes: int, cpu: int, scratch: int, nobody: bool) -> None:
-    """Take on the limits, and give up every capability."""
+def no_powers(user: int) -> None:
+    """Give up every capability, and become another user of the namespace (0: stay)."""
     for capability in range(64):
         if libc.prctl(CAPBSET_DROP, capability, 0, 0, 0) != 0:
             break
-    libc.prctl(NO_NEW_PRIVS, 1, 0, 0, 0)
-    for what, limit in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, cpu),
-        (resource.RLIMIT_NPROC, processes),
-        (resource.RLIMIT_FSIZE, scratch),
-        (resource.RLIMIT_NOFILE, 64),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(what, (limit, limit))
-    if nobody:
+    call("prctl", NO_NEW_PRIVS, 1, 0, 0, 0)
+    if user:
         os.setgroups([])
-        os.setresgid(1, 1, 1)
-        os.setresuid(1, 1, 1)
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     call("capset", header, (ctypes.c_uint32 * 6)())
 
 
 def main() -> None:
-    memory, scratch, processes, cpu = map(int, sys.argv[1].split())
+    plan = Plan(*json.loads(sys.argv[1]))
     libc.prctl(PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    nobody = own_namespaces()
+    user = own_namespaces()
     init = os.fork()  # the first process of the new process namespace: when it ends, so does all in it
     if init:
         _, status = os.waitpid(init, 0)
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
     libc.prctl(PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    own_root(scratch)
+    own_root(plan, user)
     program = os.fork()
     if program:
         while True:  # whatever the program leaves behind is ours to bury
@@ -140,9 +265,11 @@ def main() -> None:
             if child == program:
                 os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
     os.setsid()
-    no_powers(memory, processes, cpu, scratch, nobody)
+    no_powers(user)
+    limit(plan.memory, plan.cpu, plan.scratch)
+    refuse_system_calls(alone=not plan.processes)
     os.write(1, b"jailed\n")
-    os.execve(sys.executable, [sys.executable, "-I", "-S", "-B", "-"], {"HOME": "/tmp", "PYTHONHASHSEED": "0"})
+    os.execve(sys.executable, [sys.executable, *FLAGS, *plan.arguments], ENVIRONMENT)
 
 
 if __name__ == "__main__":
