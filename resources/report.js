@@ -62,8 +62,10 @@
   function mark(value, status, binary) {
     if (status === "error") return "not scored";
     if (status === "unjudged") return "not judged";
+    if (status === "unverified" && value === null) return "no verdict: its check took too long or stumbled";
     if (status === "unparsed" && value === null) return "the judge's answer could not be read";
     const shown = binary ? (value === 1 ? "1 ✓" : "0 ✗") : String(value);
+    if (status === "unverified") return `${shown} (its check took too long or stumbled)`;
     return status === "unparsed" ? `${shown} (no answer found in the response)` : shown;
   }
 

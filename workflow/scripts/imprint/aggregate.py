@@ -25,7 +25,7 @@ Arms = Mapping[str, Sequence[str]]  # arm -> the evals it runs, both in the orde
 Row = dict[str, Any]
 
 _KEY = ("arm", "seed", "eval", "example_id", "sample", "metric", "item")
-_NULL = ("error", "unjudged")  # the statuses without a value; "unparsed" may have one
+_NULL = ("error", "unjudged")  # the statuses without a value; "unparsed" and "unverified" may have one
 
 
 def summarize(scores: pl.DataFrame | pa.Table, arms: Arms, metrics: Metrics) -> list[Row]:
@@ -33,9 +33,10 @@ def summarize(scores: pl.DataFrame | pa.Table, arms: Arms, metrics: Metrics) -> 
 
     `n_attempted` counts the rows of the metric but those that no judge was there for, `n_scored` those with a value,
     `n_error` those whose engine failed, `n_unparsed` the answers that could not be read (a part of `n_scored`, but a
-    judge's have no value), `n_truncated` is a part of `n_scored`, `n_examples` counts examples. `mean` and its interval
-    leave rows without a value out. Raises ImprintError for scores that are inconsistent or of a metric that `metrics`
-    does not know.
+    judge's have no value), `n_unverified` those whose check came to no verdict (a part of `n_scored` where more is
+    better; elsewhere they have no value), `n_truncated` is a part of `n_scored`, `n_examples` counts examples. `mean`
+    and its interval leave rows without a value out. Raises ImprintError for scores that are inconsistent or of a metric
+    that `metrics` does not know.
     """
     frame = _checked(scores, metrics)
     parts: dict[tuple[Any, ...], pl.DataFrame] = dict(frame.partition_by("arm", "eval", "metric", as_dict=True))
@@ -57,6 +58,7 @@ def summarize(scores: pl.DataFrame | pa.Table, arms: Arms, metrics: Metrics) -> 
                 "n_scored": len(scored),
                 "n_error": int((run["status"] == "error").sum()),
                 "n_unparsed": int((run["status"] == "unparsed").sum()),
+                "n_unverified": int((run["status"] == "unverified").sum()),
                 "n_truncated": int(scored["truncated"].fill_null(False).sum()),
                 "mean": _rounded(estimate.mean),
                 "se": _rounded(estimate.se),
@@ -139,7 +141,7 @@ def _checked(scores: pl.DataFrame | pa.Table, metrics: Metrics) -> pl.DataFrame:
     for name, metric in sorted(set(frame.select("eval", "metric").unique().rows()) - known):
         raise ImprintError(f"the scores hold metric '{metric}' of eval '{name}', which its score module does not name")
     wrong = frame.filter(
-        ~pl.col("status").is_in(("scored", "unparsed", *_NULL))
+        ~pl.col("status").is_in(("scored", "unparsed", "unverified", *_NULL))
         | ((pl.col("status") == "scored") & pl.col("value").is_null())
         | (pl.col("status").is_in(_NULL) & pl.col("value").is_not_null())
         | ~pl.col("value").is_finite().fill_null(True)
@@ -148,8 +150,8 @@ def _checked(scores: pl.DataFrame | pa.Table, metrics: Metrics) -> pl.DataFrame:
         row = wrong.row(0, named=True)
         raise ImprintError(
             f"eval '{row['eval']}', arm '{row['arm']}', example {row['example_id']}, metric '{row['metric']}': "
-            f"value {row['value']} with status '{row['status']}'; write a finite value with 'scored' or 'unparsed', "
-            "null with 'error' or 'unjudged'"
+            f"value {row['value']} with status '{row['status']}'; write a finite value with 'scored', 'unparsed' or "
+            "'unverified', null with 'error' or 'unjudged'"
         )
     twice = frame.filter(frame.select(_KEY).is_duplicated())
     if len(twice):

@@ -4,8 +4,8 @@
 0.5 or 1, as in arXiv 2505.14157). `ifeval` is its primary metric, all instructions followed;
 `ifeval.instruction_strict` names another, here the share of instructions followed: the mean of its verdicts is taken.
 
-Every term is judged in a process that is killed before it has computed for 2 seconds, so that no completion can hang a
-trainer; what could not be judged in time is worth 0, and is counted.
+Every term is judged as in an evaluation (`imprint.verification`), so no completion can hang a trainer; one whose check
+comes to no verdict is worth 0, and is counted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from imprint import bounded, plugins
+from imprint import bounded, plugins, verification
 from imprint.errors import ImprintError
 from imprint.methods import Context
 from imprint.plugins import Strict
@@ -61,16 +61,6 @@ class Term(Strict):
         return self.score if self.metric == module.PRIMARY else f"{self.score}.{self.metric}"
 
 
-def judge(score: str, metric: str, settings: dict[str, Any], row: dict[str, Any], text: str) -> float | None:
-    """The mean of a metric's verdicts on a text; None where the row cannot be scored. Runs in the bounded process."""
-    module = plugins.load("scores", score)
-    verdicts = module.score(row, text, plugins.settings("scores", score, settings))
-    values = [verdict.value for verdict in verdicts if verdict.metric == metric]
-    if not values or any(value is None for value in values):
-        return None
-    return float(sum(values) / len(values))
-
-
 class Reward:
     """One term as a reward function: texts (or dialogues) of completions and the columns of their rows in, a list of
     floats out. `messages`, `reference` and `fields` are the columns of a dataset, the last two as JSON text. None
@@ -111,14 +101,14 @@ class Reward:
             self.failed += 1
             return 0.0
         term = self.term
-        settings = term.settings.model_dump(mode="json")
-        asked = [term.score, term.metric, settings, row, self.read(text)]
         try:
-            answer = bounded.call("imprint.rewards:judge", asked, ready=f"imprint.scores.{term.score}")
+            verdicts = verification.verdicts(term.score, term.settings, row, self.read(text))
         except bounded.Failure:
             self.failed += 1
             return 0.0
-        return None if answer is None else float(answer)
+        values = [verdict.value for verdict in verdicts if verdict.metric == term.metric]
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _json(value: Any) -> Any:

@@ -4,7 +4,8 @@ A row is one JSON object with `response` and what the score needs: the reference
 under `reference`. For IFEval that is `prompt`, `instruction_id_list` and `kwargs`, as in its own files. Rows that hold
 no more than `prompt` and `response` take the rest from the row of that prompt in the file `--references` names. SCORE
 is written as in a config, with settings if it has any: `ifeval`, or `{format: {tag: plan}}`. One JSON object a row
-comes out: the row's number and key, and each metric as a number, or as a list in item order.
+comes out: the row's number and key, and each metric as a number, or as a list in item order; `unverified` says why a
+check came to no verdict.
 
     $ python -m imprint.score ifeval rows.jsonl
     {"row": 1, "key": 1001, "prompt_strict": 0.0, ..., "instruction_strict": [1.0, 0.0], "labels": ["...", "..."]}
@@ -21,7 +22,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from imprint import json_lines, plugins
+from imprint import bounded, json_lines, plugins, verification
 from imprint.errors import ImprintError
 from imprint.references import ScoreRef
 from imprint.scores import Option, Verdict
@@ -76,7 +77,7 @@ def verdicts(ref: ScoreRef, row: dict[str, Any]) -> dict[str, Any]:
     response = _response(row["response"], module.ASKS)
     # A judged score reads a judge's answers, which a row may bring along; without them its metrics are null.
     answers = [row.get("answers", {})] if hasattr(module, "QUESTIONS") else []
-    found: list[Verdict] = module.score(example, response, ref.settings, *answers)
+    found: list[Verdict] = verification.verdicts(ref.name, ref.settings, example, response, *answers)
     out: dict[str, Any] = {key: row[key] for key in ("key", "example_id") if key in row}
     labels: dict[int, str | None] = {}
     for verdict in found:
@@ -122,11 +123,13 @@ def main(arguments: list[str] | None = None) -> None:
                     out = verdicts(ref, row)
                 except ImprintError as error:
                     raise ImprintError(f"{options.rows}, line {number}: {error}") from None
-                except Exception as error:  # rows are written by hand, and a score relies on what a reader has checked
+                except bounded.Stumble as error:  # rows are written by hand, and a score relies on what a reader checks
                     raise ImprintError(
-                        f"{options.rows}, line {number}: not what the score {ref.name} reads "
-                        f"({type(error).__name__}: {error}); compare its fields with a row of a dataset"
+                        f"{options.rows}, line {number}: not what the score {ref.name} reads ({error}); compare its "
+                        "fields with a row of a dataset"
                     ) from None
+                except bounded.Failure as error:
+                    out = {"unverified": str(error)}
                 print(json.dumps({"row": number, **out}, ensure_ascii=False), flush=True)
     except UnicodeDecodeError as error:
         sys.exit(f"imprint.score: byte {error.start} of the input is not UTF-8; save it as UTF-8")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import sys
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from imprint import plugins, tables
+from imprint import bounded, plugins, tables, verification
 from imprint.errors import ImprintError
 from imprint.scores import Option, Verdict
 
@@ -18,15 +19,14 @@ context looks for (`[Answer]`, say) was missing, so that the whole text was scor
 def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path, judgements: Path | None = None) -> None:
     """Write the scores of one generations file: `spec["score"]`, and those of `describe`. An example whose response
     errored gives one row a metric, with a null value and status "error"; so do, with status "unjudged", the metrics of
-    a judged score where there are no judgements."""
+    a judged score where there are no judgements, and with status "unverified" those of a check without a verdict: 0
+    where more is better, else null. Raises ImprintError where no response at all has a verdict."""
     scores = [
         (ref["name"], plugins.load("scores", ref["name"]), plugins.settings("scores", ref["name"], ref["settings"]))
         for ref in (spec["score"], *spec.get("describe", ()))
     ]
-    _, module, settings = scores[0]
-    version = f"{spec['score']['name']} {module.VERSION}"
-    if hasattr(module, "conditions"):
-        version += f", {module.conditions()}"
+    module = scores[0][1]
+    version = verification.version(spec["score"]["name"])
     context = plugins.load("contexts", spec["context"]["name"])
     context_settings = plugins.settings("contexts", spec["context"]["name"], spec["context"]["settings"])
     examples = {row["example_id"]: row for row in tables.read_dataset(dataset, spec["limit"])}
@@ -38,15 +38,8 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path, ju
     if {example for example, _ in responses} != set(examples):
         raise ImprintError(f"{generations} does not hold the rows of {dataset}; delete it and run again")
     judged = None if judgements is None else _answers(judgements)
+    checks = _Checks(dataset)
     rows = []
-
-    def scored(each: Any, example: dict[str, Any], *given: Any) -> list[Verdict]:
-        try:
-            verdicts: list[Verdict] = each.score(example, *given)
-            return verdicts
-        except ImprintError as error:
-            raise ImprintError(f"{dataset}, example {example['example_id']}: {error}") from error
-
     for (example_id, sample), found in responses.items():
         fixed = {key: spec[key] for key in ("arm", "seed", "eval")} | {
             "eval_version": version,
@@ -54,36 +47,75 @@ def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path, ju
             "sample": sample,
             "truncated": any(row["finish_reason"] == "length" for row in found),
         }
+        columns: list[dict[str, Any]] = []
         if any(row["error"] is not None for row in found):
             names = [
                 *(metric for _, each, _ in scores for metric in each.METRICS),
                 *(OF_RESPONSES if module.ASKS == "generate" else ()),
             ]
-            rows += [{**fixed, **_blank(metric, "error")} for metric in names]
-            continue
-        verdicts: list[Verdict]
-        if module.ASKS == "loglikelihood":
+            columns = [_blank(metric, "error") for metric in names]
+        elif module.ASKS == "loglikelihood":
             found.sort(key=lambda row: row["sample"])
             options = [Option(row["response"], row["logprob_sum"], row["response_tokens"]) for row in found]
-            verdicts = scored(module, examples[example_id], options, settings)
+            columns = checks.columns(*scores[0], examples[example_id], options)
         else:
             whole = found[0]["response"]
             text, complete = context.answer(whole, context_settings) if hasattr(context, "answer") else (whole, True)
-            verdicts = []
             for name, each, given in scores:
-                asked = (examples[example_id], whole if _reads_all(each) else text, given)
+                asked = (name, each, given, examples[example_id], whole if _reads_all(each) else text)
                 if not hasattr(each, "QUESTIONS"):
-                    verdicts += scored(each, *asked)
+                    columns += checks.columns(*asked)
                 elif judged is None:
-                    rows += [{**fixed, **_blank(metric, "unjudged")} for metric in each.METRICS]
+                    columns += [_blank(metric, "unjudged") for metric in each.METRICS]
                 else:
-                    verdicts += scored(each, *asked, judged.get((example_id, sample, name), {}))
-            verdicts += [
-                Verdict("response_tokens", float(found[0]["response_tokens"])),
-                Verdict("delimiter_missing", float(not complete)),
+                    columns += checks.columns(*asked, judged.get((example_id, sample, name), {}))
+            columns += [
+                _columns(Verdict("response_tokens", float(found[0]["response_tokens"]))),
+                _columns(Verdict("delimiter_missing", float(not complete))),
             ]
-        rows += [{**fixed, **_columns(verdict)} for verdict in verdicts]
+        rows += [{**fixed, **each} for each in columns]
+    checks.report(f"{spec['arm']}/{spec['eval']}")
     tables.write(out, "scores", rows)
+
+
+class _Checks:
+    """The checks of a run's responses, and those that came to no verdict."""
+
+    def __init__(self, dataset: Path) -> None:
+        self.dataset = dataset
+        self.asked: Counter[str] = Counter()
+        self.failures: defaultdict[str, list[bounded.Failure]] = defaultdict(list)
+
+    def columns(
+        self, name: str, module: Any, settings: Any, example: dict[str, Any], *given: Any
+    ) -> list[dict[str, Any]]:
+        """The columns that one score gives of one response (and of a judge's answers to it)."""
+        self.asked[name] += 1
+        try:
+            return [_columns(verdict) for verdict in verification.verdicts(name, settings, example, *given)]
+        except bounded.Failure as failure:
+            self.failures[name].append(failure)
+            # Where less is better, a zero would be a prize for a response that cannot be checked.
+            return [
+                {**_blank(metric, "unverified"), "value": 0.0 if direction > 0 else None}
+                for metric, direction in module.METRICS.items()
+            ]
+        except ImprintError as error:
+            raise ImprintError(f"{self.dataset}, example {example['example_id']}: {error}") from error
+
+    def report(self, run: str) -> None:
+        """Say what came to no verdict. Raises where a score stumbled over all of several responses: then not they are
+        at fault."""
+        for name, failures in self.failures.items():
+            told = f"score '{name}': {len(failures)} of {self.asked[name]} checks came to no verdict"
+            if len(failures) == self.asked[name] > 1 and all(isinstance(one, bounded.Stumble) for one in failures):
+                raise ImprintError(f"{told}, the first because of: {failures[0]}; mend the score or the references")
+            late = sum(isinstance(one, bounded.Timeout) for one in failures)
+            print(
+                f"imprint: {run}: {told}, {late} of them in time; the first: {failures[0]}",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _answers(path: Path) -> dict[tuple[str, int, str], dict[str, str | None]]:

@@ -77,8 +77,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
     # One row per example x sample x metric x item. `value` is null where nothing could be scored; status is "scored",
-    # "unparsed" (value 0 for a response without an answer, null for a judge's), "error" (value null: the engine failed)
-    # or "unjudged" (value null: the eval has no judge). `eval_version` is the score with its version and conditions.
+    # "unparsed" (value 0 for a response without an answer, null for a judge's), "error" (null: the engine failed),
+    # "unjudged" (null: the eval has no judge) or "unverified" (its check took too long or stumbled: value 0 where more
+    # is better, else null). `eval_version` is the score with its version and conditions.
     "scores": pa.schema(
         [
             *_run,
@@ -106,6 +107,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("n_scored", _int),
             ("n_error", _int),
             ("n_unparsed", _int),
+            ("n_unverified", _int),
             ("n_truncated", _int),
             ("mean", _float),
             ("se", _float),

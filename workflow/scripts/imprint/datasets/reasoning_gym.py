@@ -16,6 +16,9 @@ from pydantic import Field
 from imprint.errors import ImprintError
 from imprint.plugins import Strict
 
+LEFT_OUT = {"game_of_life_halting": "its verifier takes any text for right"}
+"""Tasks that no question is made of, with the reason. `tests/attacks/test_nonsense.py` tries the verifiers of all."""
+
 DEMAND = "Give the final answer between <answer> and </answer>."
 
 
@@ -32,6 +35,8 @@ def make(task: str, n: int, seed: int, config: dict[str, Any]) -> Any:
     """The library's dataset. Unknown tasks and settings that it refuses are errors."""
     from reasoning_gym.factory import DATASETS, create_dataset
 
+    if task in LEFT_OUT:
+        raise ImprintError(f"reasoning_gym: the task '{task}' is left out: {LEFT_OUT[task]}; write another")
     if task not in DATASETS:
         close = difflib.get_close_matches(task, DATASETS, n=3) or sorted(DATASETS)
         raise ImprintError(f"reasoning_gym has no task '{task}'; write one of: {', '.join(close)}")

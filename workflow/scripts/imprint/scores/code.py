@@ -25,7 +25,8 @@ VERSION = "2"
 PRIMARY = "passed"
 METRICS = {"passed": 1, "passed_base": 1}
 
-SECONDS = 20.0
+SECONDS = 20.0  # of CPU time that the code may take; what compares its results afterwards may take as long
+ISOLATES = True  # this process only hands the code to a jail, and compares what comes back
 RETURNED = 1 << 24  # bytes that the results may take
 LONGEST = 50_000  # characters of code; more is no function
 BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -85,11 +86,6 @@ def main(said, code, name, inputs):
 
 class Settings(Strict):
     """Nothing to set."""
-
-
-def conditions() -> str:
-    """How responses are isolated here: it goes into the tables beside the version, and from there into the report."""
-    return f"isolated by {isolation.check()}"
 
 
 def extract(response: str, prompt: str, name: str) -> str:

@@ -1,5 +1,5 @@
-r"""Is the answer mathematically equal to the reference? Judged by math-verify, in a process of its own that is killed
-before it has computed for 2 seconds (`imprint.bounded`): no response can hang a trainer or a score job.
+r"""Is the answer mathematically equal to the reference? Judged by math-verify, in a jail, since it hands what it reads
+to sympy, which evaluates it.
 
 The answer is the last \boxed{...} of the response; with `boxed: false` a response without a box may also end in a
 formula or a number. Example: "... so it is \boxed{\frac{1}{2}}." equals the reference {"answer": "0.5"}.
@@ -11,15 +11,15 @@ from typing import Any
 
 from pydantic import Field
 
-from imprint import bounded
 from imprint.errors import ImprintError
 from imprint.plugins import Strict
 from imprint.scores import Verdict
 
 ASKS = "generate"
-VERSION = "1"
+VERSION = "2"
 PRIMARY = "accuracy"
 METRICS = {"accuracy": 1}
+JAILED = True
 
 READ = 20_000  # characters at the end of a response that are looked at
 LONGEST = 1_000  # characters of an answer; a longer one is none
@@ -43,14 +43,22 @@ def boxed(text: str) -> str | None:
     return None
 
 
+FIRST = (
+    ("1", "1"), ("\\frac{1}{2}", "0.5"), ("\\sqrt{2}", "\\frac{2}{\\sqrt{2}}"), ("x^2 + 1", "(x + 1)^2 - 2x"),
+    ("(1, 2]", "[1, 2]"), ("x = 3", "3"), ("\\{1, 2\\}", "1, 2"), ("12\\%", "0.12"), ("\\text{yes}", "no"),
+    ("10^3", "1{,}000"), ("\\frac{\\pi}{2}", "90^\\circ"), ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "(1, 2)"),
+)  # fmt: skip
+
+
 def warm() -> None:
-    """Import and run what is slow the first time, before time counts."""
-    judge("1", "1", True)
+    """Import and run what is slow the first time, before time counts: each kind of formula goes another way through the
+    parser, and every verdict's process begins with what this one has learned."""
+    for gold, answer in FIRST:
+        judge(gold, answer, True)
 
 
 def judge(gold: str, answer: str, formula: bool) -> float | None:
-    """1 if `answer` (a formula, or text that ends in one) equals `gold`, else 0; None for a gold that cannot be read.
-    Not bounded: call it through `bounded`."""
+    """1 if `answer` (a formula, or text that ends in one) equals `gold`, else 0; None for an unreadable `gold`."""
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
     kinds = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
@@ -64,7 +72,7 @@ def judge(gold: str, answer: str, formula: bool) -> float | None:
 
 
 def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
-    """Accuracy, 1 or 0; a response without an answer is wrong and unparsed, one whose check takes too long is wrong.
+    """Accuracy, 1 or 0; a response without an answer is wrong and unparsed.
     A reference that math-verify cannot read gives null, so that its example is left out."""
     reference = row["reference"]
     if not isinstance(reference, dict) or not isinstance(reference.get("answer"), str):
@@ -75,17 +83,7 @@ def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdic
     formula = answer is not None
     if answer is None:
         answer = "" if settings.boxed else text[-LONGEST:]
-    if not answer.strip() and _readable(gold):
-        return [Verdict("accuracy", 0.0, unparsed=True)]
-    try:
-        value = bounded.call("imprint.scores.math:judge", [gold, answer, formula])
-    except bounded.Failure:
-        value = 0.0
-    return [Verdict("accuracy", value)]
-
-
-def _readable(gold: str) -> bool:
-    try:
-        return bounded.call("imprint.scores.math:judge", [gold, "0", True]) is not None
-    except bounded.Failure:
-        return False
+    if not answer.strip():
+        readable = judge(gold, "0", True) is not None
+        return [Verdict("accuracy", 0.0 if readable else None, unparsed=readable)]
+    return [Verdict("accuracy", judge(gold, answer, formula))]

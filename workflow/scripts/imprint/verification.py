@@ -1,0 +1,70 @@
+"""The one way to a verdict: every check of a response, in an evaluation and as a reward, runs in a bounded worker.
+
+A score is judged in a process that ends with it or is killed (`imprint.bounded`). One that evaluates what it reads, or
+hands it to a library that does, says `JAILED = True`, and is judged in a jail. `SECONDS` of a score is how much CPU
+time a verdict may take; it is bounded's LIMIT where the score names none.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from imprint import bounded, isolation, plugins
+from imprint.scores import Option, Verdict
+
+
+def verdicts(
+    score: str, settings: plugins.Strict, row: dict[str, Any], response: str | list[Option], *answers: Any
+) -> list[Verdict]:
+    """What a score says of a response to a dataset row (`messages`, `reference`, `fields`, plain JSON); a judged score
+    also reads a judge's `answers`. Raises `bounded.Failure` when there is no verdict: the check took too long (its
+    subclass `Timeout`), stumbled (`Stumble`), died, or gave a value that is not finite; and ImprintError for a row that
+    cannot be judged."""
+    module = plugins.load("scores", score)
+    said = bounded.call(
+        "imprint.verification:judge",
+        [score, settings.model_dump(mode="json"), row, response, *answers],
+        limit=getattr(module, "SECONDS", bounded.LIMIT),
+        warm=f"imprint.scores.{score}",
+        jailed=jailed(score),
+    )
+    try:
+        found = [Verdict(*verdict) for verdict in said]
+    except TypeError:
+        found = []
+    for verdict in found:
+        number = isinstance(verdict.value, int | float) and math.isfinite(verdict.value)
+        if verdict.metric not in module.METRICS or not (number or verdict.value is None):
+            raise bounded.Failure(f"{score} gave {verdict!r:.200}, which is no finite value of its metrics")
+    if not found:
+        raise bounded.Failure(f"{score} gave {said!r:.200}, which holds no verdict")
+    return found
+
+
+def jailed(score: str) -> bool:
+    """Whether a score is judged in a jail."""
+    return bool(getattr(plugins.load("scores", score), "JAILED", False))
+
+
+def version(score: str) -> str:
+    """A score with its version and the conditions under which it judges here, for the tables. Raises ImprintError where
+    it needs a jail and there is none."""
+    module = plugins.load("scores", score)
+    isolated = jailed(score) or getattr(module, "ISOLATES", False)
+    return f"{score} {module.VERSION}" + (f", isolated by {isolation.check()}" if isolated else "")
+
+
+def ahead(score: str, settings: dict[str, Any], row: dict[str, Any], *given: Any) -> None:
+    """Let a score load what verdicts on a row need, before time counts, in a process that never sees the response."""
+    if prepare := getattr(plugins.load("scores", score), "ahead", None):
+        prepare(row)
+
+
+def judge(score: str, settings: dict[str, Any], row: dict[str, Any], response: Any, *answers: Any) -> list[Verdict]:
+    """In the worker: a score's verdicts."""
+    module = plugins.load("scores", score)
+    if module.ASKS == "loglikelihood":
+        response = [Option(*option) for option in response]
+    verdicts: list[Verdict] = module.score(row, response, plugins.settings("scores", score, settings), *answers)
+    return verdicts
