@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imprint import isolation, scoring, tables
+from imprint import bounded, isolation, scoring, tables, verification
 from imprint.datasets import humaneval
 from imprint.errors import ImprintError
 from imprint.scores import code
@@ -128,6 +128,7 @@ ATTACKS = {
 def test_attacks_are_contained_and_fail(name, monkeypatch):
     monkeypatch.setenv("IMPRINT_SECRET", "s3cret")
     monkeypatch.setattr(code, "SECONDS", 3.0)
+    bounded.close()  # workers of other tests
     attack = "".join("    " + line for line in ATTACKS[name].splitlines(keepends=True))
     response = f"```python\ndef double(xs):\n{attack}{GOOD}```"
     start = time.perf_counter()
@@ -178,7 +179,8 @@ def test_without_isolation_nothing_runs(monkeypatch, tmp_path):
 
 
 def test_the_isolation_is_in_the_scores(tmp_path):
-    assert code.conditions() == f"isolated by {isolation.check()}"
+    version = verification.version("code")
+    assert version == f"code {code.VERSION}, isolated by {isolation.check()}"
     text = json.dumps(REFERENCE)
     row = {"example_id": "0-0", "messages": [{"role": "user", "content": "?"}], "reference": json.loads(text)}
     tables.write_dataset(tmp_path / "d.parquet", "d", [row], "0")
@@ -188,7 +190,7 @@ def test_the_isolation_is_in_the_scores(tmp_path):
         generations=tmp_path / "g.parquet", dataset=tmp_path / "d.parquet", spec=spec, out=tmp_path / "s.parquet"
     )
     rows = tables.read(tmp_path / "s.parquet", "scores").to_pylist()
-    assert {row["eval_version"] for row in rows} == {f"code {code.VERSION}, {code.conditions()}"}
+    assert {row["eval_version"] for row in rows} == {version}
     assert {row["metric"]: row["value"] for row in rows}["passed"] == 1.0
 
 
