@@ -19,6 +19,7 @@ from typing import Any
 from imprint import models, plugins, shards, tables, work
 from imprint.contexts import Message, Request
 from imprint.engines import Candidates, Prompt, Response, failed
+from imprint.errors import shown
 from imprint.identity import canonical, file_sha256, fingerprint, read_json
 
 
@@ -101,7 +102,7 @@ def run(
         _drive(dialogues, engine, spec, folder)
         if errors := [one.records[-1]["error"] for one in dialogues if one.records[-1]["error"] is not None]:
             told = f"{len(errors)} of {len(dialogues)} responses failed, the first because of: {errors[0]}"
-            print(f"imprint: {spec['arm']}/{spec['eval']}: {told}", file=sys.stderr, flush=True)
+            print(shown(f"imprint: {spec['arm']}/{spec['eval']}: {told}"), file=sys.stderr, flush=True)
         _write(dialogues, engine.name, spec, read_json(manifests[0])["template_sha256"], out, prompts)
         work.remove(folder)
 

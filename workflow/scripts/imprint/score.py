@@ -22,7 +22,7 @@ import yaml
 from pydantic import ValidationError
 
 from imprint import json_lines, plugins
-from imprint.errors import ImprintError
+from imprint.errors import OBEYED, ImprintError, shown
 from imprint.references import ScoreRef
 from imprint.scores import Option, Verdict
 
@@ -127,11 +127,12 @@ def main(arguments: list[str] | None = None) -> None:
                         f"{options.rows}, line {number}: not what the score {ref.name} reads "
                         f"({type(error).__name__}: {error}); compare its fields with a row of a dataset"
                     ) from None
-                print(json.dumps({"row": number, **out}, ensure_ascii=False), flush=True)
+                line = json.dumps({"row": number, **out}, ensure_ascii=False)
+                print(OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", line), flush=True)  # the same JSON
     except UnicodeDecodeError as error:
         sys.exit(f"imprint.score: byte {error.start} of the input is not UTF-8; save it as UTF-8")
     except (ImprintError, OSError) as error:
-        sys.exit(f"imprint.score: {error}")
+        sys.exit(f"imprint.score: {shown(error)}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imprint.engines import Candidates, Prompt, Response
+from imprint.errors import shown
 from imprint.identity import atomic, canonical
 
 SCHEMA = pa.schema(
@@ -99,6 +100,6 @@ def _read(path: Path, batch: list[int], asked: Sequence[Any]) -> list[list[Respo
         if not all(found.values()):
             raise ValueError("answers are missing")
     except (OSError, ValueError, pa.ArrowException) as error:
-        print(f"imprint: {path} cannot be used ({error}); this batch is asked again", file=sys.stderr)
+        print(shown(f"imprint: {path} cannot be used ({error}); this batch is asked again"), file=sys.stderr)
         return None
     return [found[i] for i in batch]
