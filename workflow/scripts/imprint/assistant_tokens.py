@@ -10,6 +10,7 @@ and no token lies across the border. Labelled are the assistant's words and the 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any, NamedTuple
 
 from imprint import chat_text
@@ -30,16 +31,6 @@ class Example(NamedTuple):
     full: int
 
 
-def _turn_end(tokenizer: Any, rest: ChatText, where: str) -> int:
-    """How many characters of `rest`, the text behind an assistant's words, belong to the turn: up to its end token."""
-    places = chat_text.special_tokens(tokenizer, rest)
-    if not places:
-        raise ImprintError(
-            f"{where}: the chat template ends an assistant turn without a special token ({rest.text[:40]!r})"
-        )
-    return places[0][1]
-
-
 def spans(tokenizer: Any, messages: list[Message], where: str) -> list[tuple[ChatText, bool]]:
     """The rendered dialogue in pieces, up to the end of the last assistant turn: (text, whether it is the assistant's).
 
@@ -55,6 +46,7 @@ def spans(tokenizer: Any, messages: list[Message], where: str) -> list[tuple[Cha
     except ImprintError as error:
         raise ImprintError(f"{where}: {error}") from error
     text, pieces, done = whole.text, [], 0
+    special = chat_text.special_tokens(tokenizer, whole)
     for i, prompt in zip(turns, prompts, strict=True):
         content = messages[i]["content"]
         if not content.strip():
@@ -68,7 +60,11 @@ def spans(tokenizer: Any, messages: list[Message], where: str) -> list[tuple[Cha
         if written is None:
             raise ImprintError(f"{where}: the chat template changes the words of turn {i + 1}")
         words = len(prompt) + len(written)
-        end = words + _turn_end(tokenizer, whole.part(words, len(text)), where)
+        place = bisect_left(special, (words, 0))  # of the token that ends the turn
+        if place == len(special):
+            rest = text[words : words + 40]
+            raise ImprintError(f"{where}: the chat template ends an assistant turn without a special token ({rest!r})")
+        end = special[place][1]
         pieces += [(whole.part(done, len(prompt)), False), (whole.part(len(prompt), end), True)]
         done = end
     return pieces

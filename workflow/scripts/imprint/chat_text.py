@@ -10,9 +10,10 @@ Dialogues without such strings are rendered and tokenized once, as they are.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
@@ -73,7 +74,8 @@ def special_tokens(tokenizer: Any, text: ChatText) -> list[tuple[int, int]]:
         read = tokenizer(text.text, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
         pairs = zip(read["input_ids"], read["offset_mapping"], strict=True)
         places |= {(start, end) for token, (start, end) in pairs if token in special.ids and end - start > 1}
-    whole = [(start, end) for start, end in places if not any(start < at < end for at in text.breaks)]
+    ends = (*text.breaks, len(text.text))
+    whole = [(start, end) for start, end in places if end <= ends[bisect_right(ends, start)]]
     return sorted(whole, key=lambda place: (place[0], -place[1]))
 
 
@@ -118,12 +120,11 @@ def render(tokenizer: Any, messages: Sequence[Message], prefill: str = "", opene
             "a special token, or a part of one, stands in a message as text, and the model's chat template makes "
             "something else of such a message; leave it out"
         )
-    breaks = [len(text) - sum(map(len, pieces[count:])) for count in range(1, len(pieces))]
-    places = special_tokens(tokenizer, ChatText(text))
-    kept = sorted({at for at in breaks if any(start < at < end for start, end in places)})
-    if kept:
-        tokens(tokenizer, text, tuple(kept))  # what cannot be tokenized is told here, where the example is known
-    return ChatText(text, tuple(kept))
+    inside = {at for start, end in special_tokens(tokenizer, ChatText(text)) for at in range(start + 1, end)}
+    breaks = tuple(sorted(inside.intersection(accumulate(map(len, pieces[:-1])))))
+    if breaks:
+        tokens(tokenizer, text, breaks)  # what cannot be tokenized is told here, where the example is known
+    return ChatText(text, breaks)
 
 
 def tokens(tokenizer: Any, text: str, breaks: tuple[int, ...] = ()) -> list[int]:
