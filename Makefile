@@ -51,6 +51,8 @@ prune: .venv/made
 	$(BIN)/python -m imprint.prune $(if $(DELETE),--delete)
 
 # make ask ARM=self_prompt Q="How do I keep basil alive?"     (the question goes through the environment, as it is)
+# Make expands what it hands on: $(shell ...) in a question would be run.
+unexport ARM Q
 ask: export ASKED_ARM := $(value ARM)
 ask: export ASKED := $(value Q)
 ask: .venv/made

@@ -30,7 +30,7 @@ def engine(folder):
 
 
 def prompts(engine, count=20, **how):
-    return [Prompt(engine.render([{"role": "user", "content": t}]), count, **how) for t in TEXTS]
+    return [Prompt(engine.render([{"role": "user", "content": t}]).text, count, **how) for t in TEXTS]
 
 
 def same(left, right):
@@ -41,10 +41,10 @@ def same(left, right):
 
 
 def test_render_is_the_template_with_a_prefill(engine):
-    text = engine.render([{"role": "user", "content": "Hi"}], "Well")
+    text, _ = engine.render([{"role": "user", "content": "Hi"}], "Well")
     assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nWell")
     assert engine.tokenizer.decode(engine.tokens(text)) == text
-    assert engine.render([]) == "<|im_start|>", "plain text begins with the start token"
+    assert engine.render([]).text == "<|im_start|>", "plain text begins with the start token"
 
 
 def test_a_batch_says_what_each_prompt_says_alone(engine):
@@ -218,7 +218,7 @@ def test_likelihoods_equal_a_plain_forward_pass(engine, plain_model, monkeypatch
 
 def test_plain_text_is_scored_behind_the_start_token(engine, plain_model):
     text = "You are in the system and the user is a assistant. " * 12
-    ((response,),) = engine.loglikelihood([Candidates(engine.render([]), (text,))])
+    ((response,),) = engine.loglikelihood([Candidates(engine.render([]).text, (text,))])
     total, _ = plain_pass(plain_model, engine, "<|im_start|>", text)
     assert response.logprob_sum == pytest.approx(total, abs=1e-3) and response.prompt_tokens == 1
 

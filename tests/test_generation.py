@@ -234,7 +234,7 @@ def test_a_shard_that_answers_something_else_is_not_used(tmp_path, capsys):
     class Echo:
         batch_size = 2
 
-        def tokens(self, text):
+        def tokens(self, text, breaks):
             return list(text)
 
         def generate(self, prompts):

@@ -15,6 +15,7 @@ import pico
 import workflow
 from conftest import make_project
 from imprint import aggregate, config, generation, judging, rewards, scoring, tables
+from imprint.chat_text import ChatText
 from imprint.config import Eval
 from imprint.contexts import Message
 from imprint.engines import Prompt, Response, failed
@@ -85,10 +86,10 @@ class Judge:
     def __init__(self, says: Callable[[str, set[str]], str | None], breaks_after: int | None = None) -> None:
         self.says, self.left, self.asked = says, breaks_after, 0
 
-    def render(self, messages: list[Message], prefill: str) -> str:
-        return messages[-1]["content"] + prefill
+    def render(self, messages: list[Message], prefill: str) -> ChatText:
+        return ChatText(messages[-1]["content"] + prefill)
 
-    def tokens(self, text: str) -> list[int]:
+    def tokens(self, text: str, breaks: tuple[int, ...]) -> list[int]:
         return list(range(len(text) // 50))
 
     def generate(self, prompts: list[Prompt]) -> list[Response]:

@@ -167,7 +167,7 @@ def test_a_verdict_that_runs_out_of_time_is_counted(tmp_path: Path, capsys: pyte
     scores = tables.read(tmp_path / "s.parquet", "scores").to_pylist()
     strict = {r["example_id"]: (r["value"], r["status"]) for r in scores if r["metric"] == "prompt_strict"}
     assert strict == {"0-0": (0.0, "unverified"), "1-0": (0.0, "scored"), "2-0": (1.0, "scored")}
-    assert "1 of 3 checks came to no verdict, 1 of them in time" in capsys.readouterr().err
+    assert "1 of 3 checks came to no verdict, 1 of them ran out of time" in capsys.readouterr().err
     reward = Reward(Term.model_validate("ifeval"))
     assert reward.value(rows[0], texts[0]) == 0.0
     assert reward.failed == 1

@@ -52,7 +52,7 @@ def fits(root: Path, arms: dict[str, list[Path]]) -> dict[str, Callable[[Path], 
 def answers(root: Path, device: str, dtype: str) -> dict[str, list[Any]]:
     """Greedy and sampled texts, and likelihoods of options, with the log-probability of each."""
     engine = Engine(*models.load([root], dtype, device), 4)
-    rendered = [engine.render([{"role": "user", "content": text}]) for text in TEXTS]
+    rendered = [engine.render([{"role": "user", "content": text}]).text for text in TEXTS]
     ways: dict[str, dict[str, Any]] = {
         "greedy": {},
         "sampled": {"temperature": 1.0},

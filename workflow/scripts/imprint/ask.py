@@ -9,7 +9,7 @@ from pathlib import Path
 
 from imprint import checks, runtime
 from imprint import config as configs
-from imprint.errors import ImprintError
+from imprint.errors import ImprintError, shown
 from imprint.experiment import Experiment
 
 
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
         for response in responses:
             if response.error is not None:
                 raise ImprintError(response.error)
-            print(response.text)
+            print(shown(response.text))
         if responses[-1].finish_reason == "length":
             print(f"[cut at {options.max_new_tokens} tokens; --max-new-tokens takes more]", file=sys.stderr)
     except ImprintError as error:

@@ -10,8 +10,11 @@ and no token lies across the border. Labelled are the assistant's words and the 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any, NamedTuple
 
+from imprint import chat_text
+from imprint.chat_text import ChatText
 from imprint.contexts import Message
 from imprint.errors import ImprintError
 
@@ -28,21 +31,7 @@ class Example(NamedTuple):
     full: int
 
 
-def _render(tokenizer: Any, messages: list[Message], prompt: bool) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
-
-
-def _turn_end(tokenizer: Any, rest: str, where: str) -> int:
-    """How many characters of `rest`, the text behind an assistant's words, belong to the turn: up to its end token."""
-    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    found = [(rest.index(token), -len(token), token) for token in special if token in rest]
-    if not found:
-        raise ImprintError(f"{where}: the chat template ends an assistant turn without a special token ({rest[:40]!r})")
-    start, _, token = min(found)
-    return start + len(token)
-
-
-def spans(tokenizer: Any, messages: list[Message], where: str) -> list[tuple[str, bool]]:
+def spans(tokenizer: Any, messages: list[Message], where: str) -> list[tuple[ChatText, bool]]:
     """The rendered dialogue in pieces, up to the end of the last assistant turn: (text, whether it is the assistant's).
 
     Raises when there is no assistant turn, an empty one, or a template whose rendering of a dialogue does not begin
@@ -51,9 +40,14 @@ def spans(tokenizer: Any, messages: list[Message], where: str) -> list[tuple[str
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     if not turns:
         raise ImprintError(f"{where} has no assistant turn to train on; leave it out of the training data")
-    text, pieces, done = _render(tokenizer, messages, False), [], 0
-    for i in turns:
-        prompt = _render(tokenizer, messages[:i], True)
+    try:
+        whole = chat_text.render(tokenizer, messages, opened=False)
+        prompts = [chat_text.template(tokenizer, messages[:i], opened=True) for i in turns]
+    except ImprintError as error:
+        raise ImprintError(f"{where}: {error}") from error
+    text, pieces, done = whole.text, [], 0
+    special = chat_text.special_tokens(tokenizer, whole)
+    for i, prompt in zip(turns, prompts, strict=True):
         content = messages[i]["content"]
         if not content.strip():
             raise ImprintError(f"{where} has an empty assistant turn; leave it out of the training data")
@@ -66,8 +60,12 @@ def spans(tokenizer: Any, messages: list[Message], where: str) -> list[tuple[str
         if written is None:
             raise ImprintError(f"{where}: the chat template changes the words of turn {i + 1}")
         words = len(prompt) + len(written)
-        end = words + _turn_end(tokenizer, text[words:], where)
-        pieces += [(text[done : len(prompt)], False), (text[len(prompt) : end], True)]
+        place = bisect_left(special, (words, 0))  # of the token that ends the turn
+        if place == len(special):
+            rest = text[words : words + 40]
+            raise ImprintError(f"{where}: the chat template ends an assistant turn without a special token ({rest!r})")
+        end = special[place][1]
+        pieces += [(whole.part(done, len(prompt)), False), (whole.part(len(prompt), end), True)]
         done = end
     return pieces
 
@@ -77,7 +75,7 @@ def encode(tokenizer: Any, messages: list[Message], max_length: int, where: str)
     ids: list[int] = []
     labels: list[int] = []
     for text, assistant in spans(tokenizer, messages, where):
-        piece = tokenizer(text, add_special_tokens=False)["input_ids"]
+        piece = chat_text.tokens(tokenizer, *text)
         ids += piece
         labels += piece if assistant else [IGNORED] * len(piece)
     return Example(ids[:max_length], labels[:max_length], len(ids))

@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from imprint.errors import ImprintError
+from imprint.errors import ImprintError, shown
 from imprint.identity import file_sha256, read_json, write_json
 
 SEAL = "complete.json"
@@ -58,6 +58,6 @@ def last(folder: Path) -> Path | None:
         fault = _fault(path)
         if fault is None:
             return path
-        print(f"imprint: {path} {fault}; going on from the one before it, or from the start", file=sys.stderr)
+        print(shown(f"imprint: {path} {fault}; going on from the one before it, or from the start"), file=sys.stderr)
         shutil.rmtree(path)
     return None

@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from imprint import job_record, tables
+from imprint.errors import shown
 from imprint.identity import read_json
 
 MIB = 1024**2
@@ -63,7 +64,8 @@ def accounting(jobs: Iterable[str]) -> dict[str, dict[str, Any]]:
         words = ["sacct", "-n", "-P", "-D", f"--format={fields}", "-j", ",".join(numbers[start : start + 500])]
         asked = subprocess.run(words, capture_output=True, text=True, check=False)
         if asked.returncode != 0:
-            print(f"imprint: sacct fails ({asked.stderr.strip()}); costs are from benchmarks alone", file=sys.stderr)
+            why = shown(asked.stderr.strip())
+            print(f"imprint: sacct fails ({why}); costs are from benchmarks alone", file=sys.stderr)
             return {}
         add_accounting(found, asked.stdout)
     return found

@@ -19,6 +19,7 @@ from typing import Any
 from imprint import models, plugins, shards, tables, work
 from imprint.contexts import Message, Request
 from imprint.engines import Candidates, Prompt, Response, failed
+from imprint.errors import shown
 from imprint.identity import canonical, file_sha256, fingerprint, read_json
 
 
@@ -101,7 +102,7 @@ def run(
         _drive(dialogues, engine, spec, folder)
         if errors := [one.records[-1]["error"] for one in dialogues if one.records[-1]["error"] is not None]:
             told = f"{len(errors)} of {len(dialogues)} responses failed, the first because of: {errors[0]}"
-            print(f"imprint: {spec['arm']}/{spec['eval']}: {told}", file=sys.stderr, flush=True)
+            print(shown(f"imprint: {spec['arm']}/{spec['eval']}: {told}"), file=sys.stderr, flush=True)
         _write(dialogues, engine.name, spec, read_json(manifests[0])["template_sha256"], out, prompts)
         work.remove(folder)
 
@@ -154,10 +155,10 @@ def _advance(dialogue: _Dialogue, response: str | None, engine: Any, spec: dict[
 
 def _asked(dialogue: _Dialogue, request: Request, engine: Any, spec: dict[str, Any]) -> Prompt | Candidates:
     """What the engine is asked for a request. Intermediate turns are greedy."""
-    text = engine.render(request.messages, request.prefill)
+    text, breaks = engine.render(request.messages, request.prefill)
     row, final = dialogue.row, request.final
     if final and spec["ask"] == "loglikelihood":
-        return Candidates(text, tuple(row["reference"]["options"]))
+        return Candidates(text, tuple(row["reference"]["options"]), breaks)
     longest = request.max_new_tokens or spec["max_new_tokens"]
     if not longest:
         raise ValueError("an intermediate request must say max_new_tokens when options are scored")
@@ -168,6 +169,7 @@ def _asked(dialogue: _Dialogue, request: Request, engine: Any, spec: dict[str, A
         spec["temperature"] if final else 0.0,
         spec["top_p"] if final else 1.0,
         seed_of(row["example_id"], dialogue.sample, spec["seed"]),
+        breaks,
     )
 
 
@@ -205,11 +207,11 @@ def asker(manifests: list[Path], engine: dict[str, Any], folder: Path, device: s
 
         asked = []
         for request in requests:
-            text = teacher.render(request.messages, request.prefill)
+            text, breaks = teacher.render(request.messages, request.prefill)
             if request.max_new_tokens is None:
                 raise ValueError("a request to a teacher must say max_new_tokens")
             draw = seed_of(text, seed)
-            asked.append(Prompt(text, request.max_new_tokens, tuple(request.stop), temperature, top_p, draw))
+            asked.append(Prompt(text, request.max_new_tokens, tuple(request.stop), temperature, top_p, draw, breaks))
         with tqdm(total=len(asked), desc=f"teacher/{key}", mininterval=5, file=sys.stderr) as bar:
             return [responses[0] for responses in shards.answer(teacher, asked, folder / key, bar.update)]
 
@@ -232,9 +234,9 @@ def converse(
     with contextlib.closing(steps):
         request = next(steps)
         while True:
-            text = asked.render(request.messages, request.prefill)
+            text, breaks = asked.render(request.messages, request.prefill)
             longest = request.max_new_tokens or max_new_tokens
-            responses += asked.generate([Prompt(text, longest, tuple(request.stop))])
+            responses += asked.generate([Prompt(text, longest, tuple(request.stop), breaks=breaks)])
             if request.final or responses[-1].error is not None:
                 return responses
             request = steps.send(responses[-1].text)

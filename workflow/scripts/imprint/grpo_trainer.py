@@ -58,7 +58,7 @@ class Sampler:
 
     def draw(self, prompts: list[Prompt]) -> tuple[list[list[int]], list[Any]]:
         """Token ids of the prompts, and the rows that were decoded behind them."""
-        tokens = [self.engine.tokens(prompt.text) for prompt in prompts]
+        tokens = [self.engine.tokens(prompt.text, prompt.breaks) for prompt in prompts]
         rows: list[Any] = []
         with torch.inference_mode():
             for start in range(0, len(prompts), self.engine.batch_size):
@@ -81,6 +81,7 @@ class Trainer(GRPOTrainer):
         if reference is not None:
             self.ref_model = reference.requires_grad_(False)
         self.rollout_func = self._rollout
+        self._breaks: list[tuple[int, ...]] = []
         self._rows: list[Any] = []
         self._terms: torch.Tensor | None = None
         self._moving: torch.Tensor | None = None
@@ -97,8 +98,9 @@ class Trainer(GRPOTrainer):
                 s.temperature,
                 s.top_p,
                 seed_of(self.job.seed, self.state.global_step, place),
+                breaks,
             )
-            for place, text in enumerate(prompts)
+            for place, (text, breaks) in enumerate(zip(prompts, self._breaks, strict=True))
         ]
         tokens, self._rows = self.sampler.draw(asked)
         return {"prompt_ids": tokens, "completion_ids": [row.tokens for row in self._rows], "logprobs": None}
@@ -117,6 +119,7 @@ class Trainer(GRPOTrainer):
         return found
 
     def _generate_and_score_completions(self, inputs):  # type: ignore[no-untyped-def]
+        self._breaks = [tuple(row["breaks"]) for row in inputs]  # TRL hands on the texts alone
         made = super()._generate_and_score_completions(inputs)
         assert self._terms is not None
         step = self.state.global_step + 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from imprint import chat_text
 from imprint.assistant_tokens import IGNORED
 from imprint.errors import ImprintError
 from imprint.fits import order
@@ -38,9 +39,11 @@ def questions(job: Fit, tokenizer: Any, data: str) -> list[Question]:
         request = next(module.turns(row["messages"], settings))
         if not request.final:
             raise ImprintError(f"{where}: the context asks more than once; write another context under `fit`")
-        prompt = tokenizer.apply_chat_template(request.messages, tokenize=False, add_generation_prompt=True)
-        ids = tokenizer(prompt + request.prefill, add_special_tokens=False)["input_ids"]
-        ends = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in options]
+        try:
+            ids = chat_text.tokens(tokenizer, *chat_text.render(tokenizer, request.messages, request.prefill))
+            ends = [chat_text.tokens(tokenizer, *chat_text.data(tokenizer, text)) for text in options]
+        except ImprintError as error:
+            raise ImprintError(f"{where}: {error}") from error
         if len(ids) + max(map(len, ends)) > job.settings.max_length:
             raise ImprintError(f"{where} is longer than max_length: {job.settings.max_length}; write a larger one")
         made.append(Question(ids, ends))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from imprint import config as configs
 from imprint import run_lock
-from imprint.errors import ImprintError
+from imprint.errors import ImprintError, shown
 from imprint.experiment import Experiment
 
 # Folders under a results folder, and how deep their entries lie.
@@ -94,11 +94,12 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"imprint.prune: nothing was deleted: {error}")
     found = unneeded(experiments)
     for path in found:
-        print(f"{size(path) / 2**20:8.1f} MiB  {path}")
+        name = shown(path).replace("\n", r"\n")  # a line an entry, whatever it is called
+        print(f"{size(path) / 2**20:8.1f} MiB  {name}")
         if options.delete:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     what = "deleted" if options.delete else "no config needs these; `make prune DELETE=1` deletes them" if found else ""
-    print(f"{len(found)} entries {what}".rstrip() + f" (looked at {', '.join(map(str, files))})")
+    print(f"{len(found)} entries {what}".rstrip() + f" (looked at {shown(', '.join(map(str, files)))})")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from imprint.errors import shown
+
 GRACE = 10  # seconds between asking and killing
 LOGS = Path("logs/slurm")  # where the profile has the executor write; without it the project has never been on Slurm
 SLURM_WAIT = 120.0  # seconds a cancelled job may take to leave the queue
@@ -54,7 +56,8 @@ def slurm_jobs(project: Path) -> dict[str, str]:
     if listed.returncode != 0:
         sys.exit(
             f"imprint.resume: this project has run on Slurm ({LOGS} is there), but `squeue` fails: "
-            f"{listed.stderr.strip()}; run this where Slurm can be asked, or remove {LOGS} if no job of it can be left"
+            f"{shown(listed.stderr.strip())}; run this where Slurm can be asked, or remove {LOGS} if no job of it can "
+            "be left"
         )
     found = {}
     for line in listed.stdout.splitlines():
@@ -72,7 +75,7 @@ def cancel_slurm_jobs(project: Path) -> None:
     told: set[str] = set()
     while left := slurm_jobs(project):
         for number in left.keys() - told:
-            print(f"imprint.resume: cancelling Slurm job {number} ({left[number]})", flush=True)
+            print(f"imprint.resume: cancelling Slurm job {number} ({shown(left[number])})", flush=True)
             subprocess.run(["scancel", number], check=False)
             told.add(number)
         if time.monotonic() > end:
@@ -86,7 +89,7 @@ def main() -> None:
     left = orphans(project)
     for signal_number, wait in ((signal.SIGTERM, GRACE), (signal.SIGKILL, 2)):
         for pid, command in left.items():
-            print(f"imprint.resume: ending {pid}: {command[:120]}")
+            print(f"imprint.resume: ending {pid}: {shown(command[:120])}")
             try:
                 os.kill(pid, signal_number)
             except ProcessLookupError:

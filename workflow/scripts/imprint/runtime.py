@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imprint import job_record, local_gpus
-from imprint.errors import ImprintError
+from imprint.errors import ImprintError, shown
 
 
 def prepare(threads: int, network: bool = False) -> None:
@@ -93,5 +93,5 @@ def _unwritable(error: Exception, folder: Path) -> str | None:
 def _end(snakemake: Any, message: str) -> None:
     """Print what happened in which job, and end the process."""
     what = " ".join([snakemake.rule, *(f"{key}={value}" for key, value in snakemake.wildcards.items())])
-    print(f"\nimprint: {what}: {message}\n", file=sys.stderr, flush=True)
+    print(shown(f"\nimprint: {what}: {message}\n"), file=sys.stderr, flush=True)
     sys.exit(1)

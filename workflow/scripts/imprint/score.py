@@ -23,7 +23,7 @@ import yaml
 from pydantic import ValidationError
 
 from imprint import bounded, json_lines, plugins, verification
-from imprint.errors import ImprintError
+from imprint.errors import OBEYED, ImprintError, shown
 from imprint.references import ScoreRef
 from imprint.scores import Option, Verdict
 
@@ -130,11 +130,12 @@ def main(arguments: list[str] | None = None) -> None:
                     ) from None
                 except bounded.Failure as error:
                     out = {"unverified": str(error)}
-                print(json.dumps({"row": number, **out}, ensure_ascii=False), flush=True)
+                line = json.dumps({"row": number, **out}, ensure_ascii=False)
+                print(OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", line), flush=True)  # the same JSON
     except UnicodeDecodeError as error:
         sys.exit(f"imprint.score: byte {error.start} of the input is not UTF-8; save it as UTF-8")
     except (ImprintError, OSError) as error:
-        sys.exit(f"imprint.score: {error}")
+        sys.exit(f"imprint.score: {shown(error)}")
 
 
 if __name__ == "__main__":

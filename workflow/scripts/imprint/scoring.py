@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imprint import bounded, plugins, tables, verification
-from imprint.errors import ImprintError
+from imprint.errors import ImprintError, shown
 from imprint.scores import Option, Verdict
 
 OF_RESPONSES = {"response_tokens": 0, "delimiter_missing": 0}
@@ -111,11 +111,8 @@ class _Checks:
             if len(failures) == self.asked[name] > 1 and all(isinstance(one, bounded.Stumble) for one in failures):
                 raise ImprintError(f"{told}, the first because of: {failures[0]}; mend the score or the references")
             late = sum(isinstance(one, bounded.Timeout) for one in failures)
-            print(
-                f"imprint: {run}: {told}, {late} of them in time; the first: {failures[0]}",
-                file=sys.stderr,
-                flush=True,
-            )
+            line = f"imprint: {run}: {told}, {late} of them ran out of time; the first: {failures[0]}"
+            print(shown(line), file=sys.stderr, flush=True)
 
 
 def _answers(path: Path) -> dict[tuple[str, int, str], dict[str, str | None]]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imprint.engines import Candidates, Prompt, Response
+from imprint.errors import shown
 from imprint.identity import atomic, canonical
 
 SCHEMA = pa.schema(
@@ -43,7 +44,7 @@ def answer(
 ) -> list[list[Response]]:
     """Responses to what is asked, in its order: one each for prompts, one per continuation (or a single error) for
     candidates. Shards are kept in `folder`, which belongs to this round; `done` hears how many were answered."""
-    lengths = [len(engine.tokens(one.text)) for one in asked]
+    lengths = [len(engine.tokens(one.text, one.breaks)) for one in asked]
     order = sorted(range(len(asked)), key=lambda i: (-lengths[i], i))
     answers: list[list[Response]] = [[] for _ in asked]
     for number, start in enumerate(range(0, len(order), engine.batch_size)):
@@ -64,7 +65,10 @@ def answer(
 
 
 def _sha256(one: Any) -> str:
-    return hashlib.sha256(canonical(dataclasses.asdict(one)).encode()).hexdigest()
+    asked = dataclasses.asdict(one)
+    if not asked["breaks"]:
+        del asked["breaks"]  # a prompt without any has the sum that it had before there were breaks
+    return hashlib.sha256(canonical(asked).encode()).hexdigest()
 
 
 def _write(path: Path, batch: list[int], asked: Sequence[Any], found: list[list[Response]]) -> None:
@@ -96,6 +100,6 @@ def _read(path: Path, batch: list[int], asked: Sequence[Any]) -> list[list[Respo
         if not all(found.values()):
             raise ValueError("answers are missing")
     except (OSError, ValueError, pa.ArrowException) as error:
-        print(f"imprint: {path} cannot be used ({error}); this batch is asked again", file=sys.stderr)
+        print(shown(f"imprint: {path} cannot be used ({error}); this batch is asked again"), file=sys.stderr)
         return None
     return [found[i] for i in batch]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from imprint import tables
+from imprint.errors import shown
 
 
 def text(results: str) -> str:
@@ -17,12 +18,12 @@ def text(results: str) -> str:
     for row in rows:
         if row["family"] != "primary":
             continue
-        shown = f"{row['arm']} vs {row['control']} on {row['eval']}"
+        pair = f"{row['arm']} vs {row['control']} on {row['eval']}"
         found = row["verdict"]
         if row["difference"] is not None:
             # Two arms that answered all alike have a difference, but no interval.
             ends = (row["ci_low"], row["ci_high"])
             interval = "no interval" if None in ends else "[{:+.3f}, {:+.3f}]".format(*ends)
             found += f"  {row['difference']:+.3f} {interval}  n={row['n_pairs']}"
-        lines.append(f"  {shown}: {found}")
-    return "\n".join(["", *lines, f"Report: {results}/report.html   Tables: {results}/imprint.duckdb"])
+        lines.append(f"  {pair}: {found}")
+    return shown("\n".join(["", *lines, f"Report: {results}/report.html   Tables: {results}/imprint.duckdb"]))

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 class Prompt:
     """Text to continue, rendered by the chat template, and how. `temperature` 0 is greedy. `seed` drives this prompt's
     sampling alone, so that a response does not depend on what else is in the batch. A response ends at the model's
-    end token, before one of `stop`, or at `max_new_tokens`."""
+    end token, before one of `stop`, or at `max_new_tokens`. No special token lies across one of `breaks`
+    (`imprint.chat_text`)."""
 
     text: str
     max_new_tokens: int
@@ -18,14 +19,17 @@ class Prompt:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    breaks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """A prompt and the texts whose likelihood as its continuation is asked for."""
+    """A prompt and the texts whose likelihood as its continuation is asked for. `breaks` are the prompt's; the
+    continuations hold no special token at all."""
 
     text: str
     continuations: tuple[str, ...]
+    breaks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
-from imprint import grouped_attention
+from imprint import chat_text, grouped_attention
+from imprint.chat_text import ChatText
 from imprint.engines import Candidates, Prompt, Response, failed
 from imprint.errors import ImprintError
 
@@ -47,30 +46,20 @@ class Engine:
         dtype = str(model.dtype).removeprefix("torch.")
         self.name = f"transformers {transformers.__version__} {dtype} {self.device.type}"
 
-    def render(self, messages: list[Any], prefill: str = "") -> str:
-        """The prompt text: the dialogue in the model's template, the opening of the assistant's turn, and `prefill`.
-        No messages stands for plain text, which begins with the text's start token (the end token for a model without
-        one): it has to be predicted from something."""
-        if not messages:
-            return str(self.tokenizer.bos_token or self.tokenizer.eos_token) + prefill
-        try:
-            rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except TemplateError as error:
-            roles = ", ".join(message["role"] for message in messages)
-            raise ImprintError(f"the model's chat template refuses a dialogue of {roles}: {error}") from error
-        return str(rendered) + prefill
+    def render(self, messages: list[Any], prefill: str = "") -> ChatText:
+        """The prompt of a dialogue whose assistant's turn begins with `prefill`, as `chat_text.render` says."""
+        return chat_text.render(self.tokenizer, messages, prefill)
 
-    def tokens(self, text: str) -> list[int]:
-        """Token ids of rendered text. The template has written the special tokens, so none are added."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return ids
+    def tokens(self, text: str, breaks: tuple[int, ...] = ()) -> list[int]:
+        """Token ids of rendered text, as `chat_text.tokens` says."""
+        return chat_text.tokens(self.tokenizer, text, breaks)
 
     def generate(self, prompts: list[Prompt]) -> list[Response]:
         """Continue every prompt, in batches of prompts of like length. A prompt that does not fit with its
         `max_new_tokens` into the model's positions gets an error; none is ever truncated."""
         import torch
 
-        tokens = [self.tokens(prompt.text) for prompt in prompts]
+        tokens = [self.tokens(prompt.text, prompt.breaks) for prompt in prompts]
         answers = [self._refusal(len(t), p.max_new_tokens) for t, p in zip(tokens, prompts, strict=True)]
         with torch.inference_mode():
             for batch in self._batches(tokens, [i for i, answer in enumerate(answers) if answer is None]):
@@ -88,17 +77,23 @@ class Engine:
         import torch
 
         heads, tails = [], []
+        answers: list[list[Response]] = []
         for one in asked:
             before = one.text.rstrip(" ")
-            heads.append(self.tokens(before))
-            tails.append([self.tokens(one.text[len(before) :] + text) for text in one.continuations])
-        answers: list[list[Response]] = []
-        for head, tail in zip(heads, tails, strict=True):
-            if not tail or not all(tail):
-                answers.append([failed("no continuations, or an empty one", len(head))])
+            spaces = one.text[len(before) :]
+            head, tail = self.tokens(before, one.breaks), []
+            try:
+                tail = [self.tokens(*chat_text.data(self.tokenizer, spaces + text)) for text in one.continuations]
+            except ImprintError as error:
+                refusal: Response | None = failed(str(error), len(head))
             else:
-                refusal = self._refusal(len(head), max(map(len, tail)))
-                answers.append([] if refusal is None else [refusal])
+                if not tail or not all(tail):
+                    refusal = failed("no continuations, or an empty one", len(head))
+                else:
+                    refusal = self._refusal(len(head), max(map(len, tail)))
+            heads.append(head)
+            tails.append(tail)
+            answers.append([] if refusal is None else [refusal])
         with torch.inference_mode():
             for batch in self._batches(heads, [i for i, answer in enumerate(answers) if not answer]):
                 started = time.perf_counter()

@@ -120,8 +120,11 @@ def prompts(job: Fit, engine: Any, rewards: list[Reward]) -> tuple[list[dict[str
             continue
         request = ask(job, row)
         stop.add(tuple(request.stop))
-        text = engine.render(request.messages, request.prefill)
-        size = len(engine.tokens(text))
+        try:
+            text, breaks = engine.render(request.messages, request.prefill)
+        except ImprintError as error:
+            raise ImprintError(f"arm '{job.arm}': example {row['example_id']}: {error}") from error
+        size = len(engine.tokens(text, breaks))
         if engine.limit is not None and size + job.settings.completion_tokens > engine.limit:
             raise ImprintError(
                 f"arm '{job.arm}': the prompt of example {row['example_id']} has {size} tokens, and with "
@@ -130,6 +133,7 @@ def prompts(job: Fit, engine: Any, rewards: list[Reward]) -> tuple[list[dict[str
         made.append(
             {
                 "prompt": text,
+                "breaks": breaks,
                 "example_id": row["example_id"],
                 "messages": row["messages"],
                 "reference": canonical(row.get("reference")),
