@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from imprint import config as configs
-from imprint import leakage, run_lock, strict_yaml
+from imprint import leakage, plugins, run_lock, strict_yaml
 from imprint.config import Config
 from imprint.errors import ImprintError
 
@@ -58,6 +58,7 @@ def load_config(workflow: Any) -> Config:
         given = {k: v if isinstance(v, str) else typed(v) for k, v in settings.config.items()}
         config = configs.load(files, given)
         if workflow.is_main_process:
+            plugins.plan()
             leakage.check(config)
             if run_lock.changes(sys.argv[1:]):
                 run_lock.hold(config.results.rstrip("/"))
