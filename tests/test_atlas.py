@@ -44,6 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[Path]
     half = pico_arms.root(folder / "half")
     small = models._from_folder(half.parent, half.parent).to(torch.bfloat16)
     small.save_pretrained(half.parent)
+    pico.sums(half)
     return {
         "tied": ([root], {"a": a, "b": b}),
         "untied": ([other], {"c": pico_arms.full(other, folder / "c", 1), "d": pico_arms.full(other, folder / "d", 2)}),
