@@ -220,7 +220,7 @@ def test_results_copied_moved_and_shared(done: Path, tmp_path: Path) -> None:
     assert "train_sft instruct 0" in workflow.planned(done), "the first checkout does not take them for its own"
     security.seen(
         "results copied to, moved to or shared with another checkout, with another config",
-        "compared as above; a checkout notices what another has made anew since",
+        "what stands beside each output is compared with the config; a checkout notices what another has made anew",
     )
 
 
@@ -264,7 +264,8 @@ def test_broken_records(done: Path) -> None:
     assert "Traceback" not in said and "Error" not in said
     assert workflow.planned(done) == set()
     security.seen(
-        "`.snakemake/metadata` holds random bytes or other JSON", "as if it were missing: made anew, see above"
+        "`.snakemake/metadata` holds random bytes or other JSON",
+        "as if it were missing: made anew from what stands beside the outputs",
     )
 
 
