@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow/scripts")))
 
-from imprint import placement, report_facts
+from imprint import adoption, placement, report_facts
 from imprint.experiment import Experiment, Run
 from imprint.start import load_config
 
@@ -42,3 +42,6 @@ include: "rules/report.smk"
 
 
 placement.place(workflow, {name: arm.resources for name, arm in experiment.config.arms.items()}, experiment.arm_of)
+
+if workflow.is_main_process:
+    adoption.adopt(workflow, experiment.outputs(), RESULTS)

@@ -35,7 +35,7 @@ from torch.func import functional_call
 from imprint import models
 from imprint.composition import Composition
 from imprint.errors import ImprintError
-from imprint.identity import atomic, write_json
+from imprint.identity import atomic, file_sha256, write_json
 from imprint.model_files import load_tokenizer, template_sha256
 from imprint.tensor_files import TensorFolder, write
 from imprint.token_loss import cross_entropy
@@ -69,7 +69,8 @@ def draw(device: str, shape: tuple[int, ...], *parts: object) -> torch.Tensor:
 
 def make_arms(folder: Path, template: str, dtype: torch.dtype, size: float, device: str = "cpu") -> None:
     """The manifest of `root`, and arms beside it: its weights plus Gaussian differences, `size` their deviation."""
-    write_json(folder / "root/manifest.json", {"kind": "model", "fingerprint": "root", "template_sha256": template})
+    made = {"kind": "model", "fingerprint": "root", "template_sha256": template}
+    write_json(folder / "root/manifest.json", {**made, "files": sums(folder / "root")})
     weights = TensorFolder(folder / "root")
     shapes = [(name, weights.shape(name), dtype) for name in weights.names]
     for i in range(max(COUNTS)):
@@ -81,7 +82,12 @@ def make_arms(folder: Path, template: str, dtype: torch.dtype, size: float, devi
         (folder / f"arm{i}" / "weights").mkdir(parents=True)
         write(folder / f"arm{i}" / "weights" / models.WEIGHTS, shapes, read)
         manifest = {"kind": "full", "fingerprint": f"arm{i}", "template_sha256": template}
+        manifest |= {"weights": sums(folder / f"arm{i}" / "weights")}
         write_json(folder / f"arm{i}" / "manifest.json", manifest)
+
+
+def sums(folder: Path) -> dict[str, str]:
+    return {file.name: file_sha256(file) for file in folder.iterdir()}
 
 
 def found(folder: Path, count: int) -> tuple[list[Path], dict[str, list[Path]]]:

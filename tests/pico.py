@@ -4,6 +4,8 @@ download, so that the whole path runs in tests. `python tests/pico.py FOLDER [SE
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from pathlib import Path
 
@@ -73,6 +75,16 @@ def make(folder: Path, seed: int = 0, tied: bool = True) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def sums(manifest: Path) -> Path:
+    """Write the sha256 of its files into the manifest of a model or a fit, as fetching and training do."""
+    made = json.loads(manifest.read_text())
+    model = made["kind"] == "model"
+    files = sorted((manifest.parent if model else manifest.parent / "weights").iterdir())
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path != manifest}
+    manifest.write_text(json.dumps({**made, "files" if model else "weights": found}))
+    return manifest
 
 
 if __name__ == "__main__":

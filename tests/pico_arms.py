@@ -22,13 +22,13 @@ def root(folder: Path, seed: int = 0, tied: bool = True) -> Path:
     pico.make(folder, seed, tied)
     template = model_files.template_sha256(model_files.load_tokenizer(folder))
     write_json(folder / "manifest.json", {"kind": "model", "fingerprint": folder.name, "template_sha256": template})
-    return folder / "manifest.json"
+    return pico.sums(folder / "manifest.json")
 
 
 def _manifest(base: Path, folder: Path, kind: str) -> Path:
     template = read_json(base)["template_sha256"]
     write_json(folder / "manifest.json", {"kind": kind, "fingerprint": folder.name, "template_sha256": template})
-    return folder / "manifest.json"
+    return pico.sums(folder / "manifest.json")
 
 
 def full(base: Path, folder: Path, seed: int = 1, size: float = 0.02, change: Change | None = None) -> list[Path]:

@@ -16,6 +16,7 @@ import torch
 from pydantic import ValidationError
 from torch.func import functional_call
 
+import pico
 import pico_arms
 from imprint import composition, models, tables
 from imprint.composition import Composition, groups, partition, place
@@ -43,6 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[Path]
     half = pico_arms.root(folder / "half")
     small = models._from_folder(half.parent, half.parent).to(torch.bfloat16)
     small.save_pretrained(half.parent)
+    pico.sums(half)
     return {
         "tied": ([root], {"a": a, "b": b}),
         "untied": ([other], {"c": pico_arms.full(other, folder / "c", 1), "d": pico_arms.full(other, folder / "d", 2)}),
@@ -287,6 +289,7 @@ def test_a_fit_learns_and_its_weights_load(made: Any, tmp_path: Path) -> None:
     assert metrics["steps"] == 8 and metrics["rows"] == 10 and metrics["coefficients"] == 2 * 20
     template = read_json(fit.manifests[0])["template_sha256"]
     write_json(fit.out / "manifest.json", {"kind": "full", "fingerprint": "1", "template_sha256": template})
+    pico.sums(fit.out / "manifest.json")
     model, _ = models.load([*fit.manifests, fit.out / "manifest.json"], "float32", "cpu")
     table = tables.read(fit.out / "coefficients.parquet", "coefficients").to_pylist()
     assert len(table) == 40 and {row["vector"] for row in table} == {"a", "b"}

@@ -52,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = pico.make(tmp_path_factory.mktemp("models") / "pico")
     template = model_files.template_sha256(model_files.load_tokenizer(folder))
     write_json(folder / "manifest.json", {"kind": "model", "fingerprint": "0", "template_sha256": template})
-    return folder / "manifest.json"
+    return pico.sums(folder / "manifest.json")
 
 
 def job(root: Path, out: Path, context: Any = None, dataset: Any = None, seed: int = 0, **settings: Any) -> Fit:

@@ -187,7 +187,7 @@ def test_pip_failing_is_told(project, monkeypatch):
 # The hub: its client is replaced.
 
 
-def hub(files, monkeypatch):
+def hub(files, monkeypatch, sums=None):
     import huggingface_hub
 
     asked = []
@@ -199,6 +199,16 @@ def hub(files, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, repository, revision: sorted(files))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+
+    def told(self, repository, paths, *, revision):
+        entries = [{"path": name, "size": 1, "oid": ""} for name in paths]
+        for entry in entries:
+            if entry["path"].endswith(".safetensors"):
+                given = (sums or {}).get(entry["path"]) or file_sha256(files[entry["path"]])
+                entry["lfs"] = {"size": 1, "oid": given, "pointerSize": 1}
+        return [huggingface_hub.hf_api.RepoFile(**entry) for entry in entries]
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "get_paths_info", told)
     return asked
 
 
@@ -211,6 +221,12 @@ def test_hub_takes_safetensors_and_text_only(project, monkeypatch):
     sources.fetch({"hub": "owner/model", "revision": "a" * 40}, out, project)
     assert asked == [("owner/model", "a" * 40, kept)]
     assert sorted(read_json(out / "manifest.json")["files"]) == kept
+
+
+def test_hub_files_that_are_not_what_the_hub_says(project, monkeypatch):
+    files = {path.name: path for path in (project / "resources" / "pico").iterdir()}
+    hub(files, monkeypatch, {"model.safetensors": "0" * 64})
+    refuses({"hub": "owner/model", "revision": "a" * 40}, project, "model.safetensors came with sha256 .*hub says 0000")
 
 
 def test_hub_refuses_pickles(project, monkeypatch):
@@ -251,7 +267,7 @@ def full(project, root, name, shift):
         model.model.norm.weight += shift
     manifest = fitted(project, name, "full")
     models.save_full(model, manifest.parent / "weights")
-    return manifest
+    return pico.sums(manifest)
 
 
 def lora(project, root, name, seed):
@@ -263,6 +279,7 @@ def lora(project, root, name, seed):
     adapted = get_peft_model(model, config)
     manifest = fitted(project, name, "lora")
     adapted.save_pretrained(manifest.parent / "weights")
+    pico.sums(manifest)
     delta = {
         key: (adapted.get_base_model().get_submodule(key).get_delta_weight("default"))
         for key, module in adapted.get_base_model().named_modules()
@@ -290,6 +307,7 @@ def test_a_full_fit_replaces_the_root_bit_by_bit(project, root):
 def test_the_end_tokens_of_the_root_hold_for_its_fits(project, root):
     path = root.parent / "generation_config.json"
     write_json(path, {**read_json(path), "eos_token_id": [2, 7]})
+    pico.sums(root)
     for chain in ([root], [root, full(project, root, "sft", 0.5)]):
         assert models.load(chain, "float32", "cpu")[0].generation_config.eos_token_id == [2, 7]
 
@@ -318,6 +336,7 @@ def test_chains_that_do_not_fit_together(project, root):
     with pytest.raises(ImprintError, match="another chat template"):
         models.load([root, manifest], "float32", "cpu")
     (root.parent / "chat_template.jinja").write_text(pico.TEMPLATE + " ")
+    pico.sums(root)
     with pytest.raises(ImprintError, match="another chat template"):
         models.load([root], "float32", "cpu")
     with pytest.raises(ImprintError, match="one model, then full or lora"):
@@ -331,13 +350,15 @@ def test_weights_of_another_shape_or_without_a_tensor_are_errors(project, root):
     path = manifest.parent / "weights" / "model.safetensors"
     tensors = load_file(path)
     save_file({k: v for k, v in tensors.items() if k != "model.norm.weight"}, path, {"format": "pt"})
+    pico.sums(manifest)
     with pytest.raises(ImprintError, match=r"missing keys: model\.norm\.weight"):
         models.load([root, manifest], "float32", "cpu")
     save_file({**tensors, "model.more": torch.ones(1)}, path, {"format": "pt"})
+    pico.sums(manifest)
     with pytest.raises(ImprintError, match=r"unexpected keys: model\.more"):
         models.load([root, manifest], "float32", "cpu")
     path.unlink()
-    with pytest.raises(ImprintError, match="no weights file"):
+    with pytest.raises(ImprintError, match=r"model\.safetensors is missing; delete .*manifest\.json and run again"):
         models.load([root, manifest], "float32", "cpu")
 
 
@@ -349,6 +370,7 @@ def test_no_silent_fallback(project, root):
             models.load([root], "float32", "cuda")
     manifest = fitted(project, "empty", "lora")
     (manifest.parent / "weights" / "adapter_model.bin").touch()
+    pico.sums(manifest)
     with pytest.raises(ImprintError, match=r"no adapter_model\.safetensors"):
         models.load([root, manifest], "float32", "cpu")
     manifest.write_text("{")

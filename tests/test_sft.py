@@ -50,7 +50,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = pico.make(tmp_path_factory.mktemp("models") / "pico")
     template = model_files.template_sha256(model_files.load_tokenizer(folder))
     write_json(folder / "manifest.json", {"kind": "model", "fingerprint": "0", "template_sha256": template})
-    return folder / "manifest.json"
+    return pico.sums(folder / "manifest.json")
 
 
 def job(root: Path, out: Path, context: Any = plain, dataset: Any = None, seed: int = 0, **settings: Any) -> Fit:
@@ -196,6 +196,7 @@ def test_lora_saves_an_adapter_without_paths_that_loads(root: Path, tmp_path: Pa
     assert str(root.parent) not in text and str(tmp_path) not in text and json.loads(text)["r"] == 4
     template = json.loads(root.read_text())["template_sha256"]
     write_json(tmp_path / "manifest.json", {"kind": "lora", "fingerprint": "1", "template_sha256": template})
+    pico.sums(tmp_path / "manifest.json")
     tuned, _ = models.load([root, tmp_path / "manifest.json"], "float32", "cpu")
     base, _ = models.load([root], "float32", "cpu")
     ids = torch.tensor([[5, 6, 7]])

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+import pico
 import pico_arms
 from imprint import models, tensor_files
 from imprint.errors import ImprintError
@@ -85,6 +86,7 @@ def test_a_tied_block_may_be_stored_under_its_other_name(root: Path, tmp_path: P
     from safetensors.torch import save_file
 
     save_file(tensors, file, metadata={"format": "pt"})
+    pico.sums(chain[1])
     assert torch.equal(Pool([root], {"a": chain}).vectors[0].delta(EMBEDDING), expected)
 
 
@@ -152,6 +154,7 @@ def test_adapters_that_are_more_than_lora_are_errors(root: Path, tmp_path: Path)
     chain = pico_arms.lora(root, tmp_path / "a")
     config = chain[1].parent / "weights" / "adapter_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "use_dora": True}))
+    pico.sums(chain[1])
     with pytest.raises(ImprintError, match=r"'a'.*use_dora"):
         Pool([root], {"a": chain})
 

@@ -394,6 +394,27 @@ class Experiment:
             "scores": [self.scores(run) for run in self.runs],
         }
 
+    def outputs(self) -> list[str]:
+        """Every file that a rule declares: what is fetched, then what stands in the results folder."""
+        read = [path for name in self.datasets(synthesised=False) for path in self.dataset_files(name)]
+        charts = [f"{self.results}/charts/{name}.{kind}" for name in self.config.charts for kind in ("svg", "md")]
+        tables = [[paths] if isinstance(paths, str) else paths for paths in self.tables().values()]
+        return list(
+            dict.fromkeys(
+                [
+                    *(self.model_manifest(name) for name in self.config.models),
+                    *(path for path in read if path.startswith("resources/data/")),
+                    *(self.dataset(name) for name in self.config.datasets),
+                    *(self.attempts(name) for name in self.datasets(synthesised=True)),
+                    *self.fitted_manifests(),
+                    *(path for paths in tables for path in paths),
+                    *charts,
+                    f"{self.results}/imprint.duckdb",
+                    f"{self.results}/report.html",
+                ]
+            )
+        )
+
     def chart_inputs(self, chart: str) -> list[str]:
         """The files of the tables that a chart reads, in the chart's order."""
         tables = self.tables()

@@ -133,6 +133,8 @@ def save(model: Any, folder: Path, lora: bool) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         for config in model.peft_config.values():
             config.base_model_name_or_path = None
+            if isinstance(config.target_modules, set):  # written as the set happens to be ordered
+                config.target_modules = sorted(config.target_modules)
         model.save_pretrained(name, save_embedding_layers=False)
         for file in (models.ADAPTER, "adapter_config.json"):
             (Path(name) / file).chmod(0o644)

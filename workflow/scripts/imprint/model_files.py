@@ -4,14 +4,19 @@ both rest on this, and on nothing of each other, so that an edit to one does not
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
 from imprint.errors import ImprintError
-from imprint.identity import read_json
+from imprint.identity import file_sha256, fingerprint, read_json
 
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
+VERIFIED = Path(".snakemake/imprint/verified")
+"""Empty files, each named after a file that a job of this run has hashed; the run's jobs share them, here and on other
+machines. They are for one run: what a disk loses later is found by the next."""
+_verified: set[str] = set()  # the same, in this process
 
 
 def template_sha256(tokenizer: Any) -> str:
@@ -48,6 +53,41 @@ def check_safetensors(folder: Path) -> None:
                 handle.keys()
         except (OSError, SafetensorError) as error:
             raise ImprintError(f"{folder / name} is not a whole safetensors file ({error}); fetch it again") from error
+
+
+def verify(manifest: Path, weights: bool = True) -> None:
+    """Raise ImprintError unless the files that a manifest names are there with the content that it says; without
+    `weights`, a model's other files alone. A run (environment variable IMPRINT_RUN) hashes a file once, as long as its
+    size and time stay."""
+    made = read_json(manifest)
+    if made.get("kind") == "model":
+        folder, files = manifest.parent, made.get("files")
+        again = f"delete {folder} and run again, which fetches it anew"
+    else:
+        folder, files = manifest.parent / "weights", made.get("weights")
+        again = f"delete {manifest} and run again, which fits the arm anew"
+    if not isinstance(files, dict) or not files:
+        raise ImprintError(f"{manifest} does not say what its weights are; {again}")
+    for name, content in files.items():
+        if weights or not name.endswith(".safetensors"):
+            _verify(folder / name, content, again)
+
+
+def _verify(file: Path, content: str, again: str) -> None:
+    try:
+        status = file.stat()
+    except OSError:
+        raise ImprintError(f"{file} is missing; {again}") from None
+    run = os.environ.get("IMPRINT_RUN")
+    key = fingerprint([run, str(file.resolve()), status.st_size, status.st_mtime_ns, content])
+    if key in _verified or (run and (VERIFIED / key).exists()):
+        return
+    if file_sha256(file) != content:
+        raise ImprintError(f"{file} is not the file that was written ({status.st_size} bytes, another sha256); {again}")
+    _verified.add(key)
+    if run:
+        VERIFIED.mkdir(parents=True, exist_ok=True)
+        (VERIFIED / key).touch()
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from imprint.errors import ImprintError
 from imprint.identity import read_json
-from imprint.model_files import WEIGHTS, check_safetensors, load_tokenizer, template_sha256
+from imprint.model_files import WEIGHTS, check_safetensors, load_tokenizer, template_sha256, verify
 
 ADAPTER = "adapter_model.safetensors"
 DTYPES = ("bfloat16", "float16", "float32")
@@ -84,8 +84,9 @@ class Links(NamedTuple):
 
 
 def links(manifests: list[Path]) -> Links:
-    """The folders of a chain. Raises when it is none, or when a link's chat template differs from the root's, since its
-    weights were then trained on another prompt format than the one they would be asked in."""
+    """The folders of a chain, whose files are verified. Raises when it is none, when a file is not the one that its
+    manifest names, or when a link's chat template differs from the root's, since its weights were then trained on
+    another prompt format than the one they would be asked in."""
     root, *fitted = [(path, read_json(path)) for path in manifests]
     if root[1].get("kind") != "model" or any(m.get("kind") not in ("full", "lora") for _, m in fitted):
         kinds = ", ".join(f"{path} is {m.get('kind')!r}" for path, m in (root, *fitted))
@@ -96,6 +97,9 @@ def links(manifests: list[Path]) -> Links:
             raise ImprintError(_other_template(path, folder, template))
     start = max((i for i, (_, m) in enumerate(fitted) if m["kind"] == "full"), default=-1)
     weights = folder if start < 0 else fitted[start][0].parent / "weights"
+    verify(root[0], weights=start < 0)  # a full fit takes the place of the root's
+    for path, _ in fitted[max(start, 0) :]:
+        verify(path)
     return Links(folder, weights, [path.parent / "weights" for path, _ in fitted[start + 1 :]])
 
 

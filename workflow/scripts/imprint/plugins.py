@@ -19,10 +19,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from imprint import origin
 from imprint.errors import ImprintError
-from imprint.identity import canonical, file_sha256
+from imprint.identity import canonical
 
 PACKAGE = Path(__file__).parent
+PROJECT = PACKAGE.parent.parent.parent
 
 
 class Strict(BaseModel):
@@ -70,7 +72,7 @@ def constant(kind: str, name: str, variable: str) -> Any:
 INFRASTRUCTURE = frozenset(
     {
         *("catalog", "config", "errors", "identity", "plugins", "tables", "work"),
-        *("job_record", "local_gpus", "placement", "run_lock", "runtime"),
+        *("job_record", "local_gpus", "origin", "placement", "run_lock", "runtime"),
     }
 )
 """Modules that carry every job and decide nothing of what it computes: an edit there reruns nothing."""
@@ -103,16 +105,20 @@ def code(script: str, *modules: tuple[str, str]) -> str:
     """What a job runs, for its params: a rule's script and its plug-ins, (kind, name), each with the modules that it
     imports, as canonical JSON of file -> beginning of its sha256. So an edit reruns the job, and undoing it, a `touch`
     or a fresh checkout does not. (As inputs they would be four fifths of all files that snakemake follows.)"""
-    scripts = PACKAGE.parent
-    files = imports(scripts / f"{script}.py")
+    files = imports(PACKAGE.parent / f"{script}.py")
     for kind, name in modules:
         files |= imports(path(kind, name))
-    return canonical({str(file.relative_to(scripts.parent.parent)): _beginning(file) for file in files})
+    return canonical({str(file.relative_to(PROJECT)): _beginning(file) for file in files})
 
 
 @cache
 def _beginning(file: Path) -> str:
-    return file_sha256(file)[:12]
+    return origin.planned().get(str(file.relative_to(PROJECT))) or origin.beginning(file)
+
+
+def plan() -> None:
+    """Take down all code as it is when a run starts."""
+    origin.plan(sorted(PACKAGE.parent.rglob("*.py")), PROJECT)
 
 
 def settings(kind: str, name: str, mapping: dict) -> Strict:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imprint import config as configs
-from imprint import run_lock
+from imprint import origin, run_lock
 from imprint.errors import ImprintError, shown
 from imprint.experiment import Experiment
 
@@ -51,6 +51,7 @@ def unneeded(experiments: list[Experiment]) -> list[Path]:
     keep = set().union(*(needed(experiment) for experiment in experiments))
     made = [path for path in keep if path.suffix == ".parquet"]
     keep |= {path.with_suffix(suffix) for path in made for suffix in (".work", ".job.json")}
+    keep |= {origin.path_for(path) for path in keep}
     places = [(Path("resources/models"), 1), (Path("resources/data"), 1)]
     for experiment in experiments:
         places += [(Path(experiment.results, part), depth) for part, depth in PARTS.items()]

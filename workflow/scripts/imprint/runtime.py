@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from imprint import job_record, local_gpus
+from imprint import job_record, local_gpus, origin
 from imprint.errors import ImprintError, shown
 
 
@@ -57,9 +57,12 @@ def device(choice: str, gpus: int) -> str:
 @contextmanager
 def job(snakemake: Any, network: bool = False) -> Iterator[None]:
     """The frame of every script: environment and GPUs first, and an `ImprintError` as one message instead of a
-    traceback. A job that runs a model (its rule has the resource `device`) leaves a record beside its output."""
+    traceback. The code must be what the job was planned with, before any of it is imported and again at the end. What
+    the job was made from is written beside its outputs; where it ran, if it runs a model (its rule has the resource
+    `device`)."""
     prepare(snakemake.threads, network)
     try:
+        origin.begin(snakemake.params.get("code"))
         with ExitStack() as stack:
             if device := snakemake.resources.get("device"):
                 gpus = int(snakemake.resources.get("gpu", 0))
@@ -68,6 +71,8 @@ def job(snakemake: Any, network: bool = False) -> Iterator[None]:
                 record = job_record.path_for(Path(snakemake.output[0]))
                 stack.enter_context(job_record.kept(record, gpus, snakemake.threads))
             yield
+            origin.check_code()
+        origin.write(snakemake)
     except ImprintError as error:
         _end(snakemake, str(error))
     except Exception as error:

@@ -189,9 +189,9 @@ def _from_hub(repository: str, revision: str, out: Path) -> None:
                 f"{where} holds no safetensors weights (found: {', '.join(weights[:5]) or 'no weights'}); name a "
                 "revision that has them, for example one made by the hub's converter"
             )
-        huggingface_hub.snapshot_download(
-            repository, revision=revision, local_dir=out, allow_patterns=[name for name in names if _taken(name)]
-        )
+        taken = [name for name in names if _taken(name)]
+        huggingface_hub.snapshot_download(repository, revision=revision, local_dir=out, allow_patterns=taken)
+        told = huggingface_hub.HfApi().get_paths_info(repository, taken, revision=revision)
     except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ImprintError(
@@ -199,6 +199,13 @@ def _from_hub(repository: str, revision: str, out: Path) -> None:
             "gated model that HF_TOKEN is set"
         ) from error
     shutil.rmtree(out / ".cache", ignore_errors=True)
+    for file in told:
+        lfs = getattr(file, "lfs", None)  # large files' sums; of small ones the hub tells none
+        if lfs is not None and (found := file_sha256(out / file.path)) != lfs.sha256:
+            raise ImprintError(
+                f"{where}: {file.path} came with sha256 {found}, but the hub says {lfs.sha256}; run again, and if that "
+                "is no help, without the mirror or proxy in between (HF_ENDPOINT)"
+            )
 
 
 def _from_path(path: str, project: Path, out: Path) -> None:

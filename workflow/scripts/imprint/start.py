@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 
 from imprint import config as configs
-from imprint import leakage, run_lock, strict_yaml
+from imprint import leakage, model_files, plugins, run_lock, strict_yaml
 from imprint.config import Config
 from imprint.errors import ImprintError
 
@@ -58,9 +59,11 @@ def load_config(workflow: Any) -> Config:
         given = {k: v if isinstance(v, str) else typed(v) for k, v in settings.config.items()}
         config = configs.load(files, given)
         if workflow.is_main_process:
+            plugins.plan()
             leakage.check(config)
             if run_lock.changes(sys.argv[1:]):
                 run_lock.hold(config.results.rstrip("/"))
+                shutil.rmtree(model_files.VERIFIED, ignore_errors=True)  # of earlier runs
     except ImprintError as error:
         # Not a WorkflowError: snakemake would add the frames of the Snakefile to it.
         sys.exit(f"imprint: {error}")

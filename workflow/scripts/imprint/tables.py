@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imprint.errors import ImprintError
@@ -217,6 +219,9 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
+OF_A_RUN = ("generations", "judgements", "scores")
+
+
 def write(path: Path, name: str, rows: Iterable[dict[str, Any]] | pa.Table) -> None:
     """Write rows (dicts or a table) of schema `name` to a Parquet file, atomically. Missing columns are an error."""
     schema = SCHEMAS[name]
@@ -237,7 +242,21 @@ def read(path: Path, name: str) -> pa.Table:
             f"{path} has the columns {', '.join(table.schema.names)}, but a '{name}' table has "
             f"{', '.join(SCHEMAS[name].names)}; delete it and run again"
         )
-    return table.cast(SCHEMAS[name])
+    table = table.cast(SCHEMAS[name])
+    if name in OF_A_RUN and re.fullmatch(r"seed\d+", path.parent.name):
+        _check_run(path, table)
+    return table
+
+
+def _check_run(path: Path, table: pa.Table) -> None:
+    """Raise unless all rows are of the run that a file is named after: ARM/seedSEED/EVAL.parquet."""
+    named = {"arm": path.parts[-3], "seed": int(path.parent.name.removeprefix("seed")), "eval": path.stem}
+    for column, expected in named.items():
+        others = [value for value in pc.unique(table[column]).to_pylist() if value != expected]
+        if others:
+            raise ImprintError(
+                f"{path} holds rows of {column} {others[0]!r} instead of {expected!r}; delete it and run again"
+            )
 
 
 def concat(paths: Iterable[Path], name: str) -> pa.Table:

@@ -71,7 +71,7 @@ def run(
             runs={tuple(name): path for name, path in zip(spec["runs"], runs, strict=True)},
         )
         made = method.fit(fit)
-        weights = sorted((folder / "weights").glob("*.safetensors"))
+        weights = sorted(path for path in (folder / "weights").glob("*") if path.is_file())
         manifest = {
             "arm": spec["arm"],
             "seed": spec["seed"],

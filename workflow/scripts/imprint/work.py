@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from imprint import origin
 from imprint.errors import ImprintError
 
 LOCK = ".lock"
@@ -90,7 +91,9 @@ def folder(path: Path, fingerprint: str, wait: float = WAIT) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a folder that this process holds. The lock file goes last, so that nobody enters a half-removed folder."""
+    """Remove a folder that this process holds. The lock file goes last, so that nobody enters a half-removed folder.
+    Where the job's code was edited meanwhile the folder stays, for the run that finds the code as it was."""
+    origin.check_code()
     _wipe(path)
     (path / LOCK).unlink()
     with suppress(OSError):  # another process has entered in between, and the folder is now its own
