@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from imprint import origin
+from imprint.errors import shown
 
 NAMED = 12
 """So many files are named, and a line says how many more there are."""
@@ -65,7 +66,7 @@ def adopt(workflow: Any, outputs: Iterable[str], results: str) -> None:
         lines += ["Made again, with what is built on them:" if anew else ""]
         print(" ".join(lines).rstrip(), file=sys.stderr)
         more = [f"and {len(anew) - NAMED} more"] if len(anew) > NAMED else []
-        print("".join(f"  {line}\n" for line in (*anew[:NAMED], *more)), end="", file=sys.stderr, flush=True)
+        print("".join(f"  {shown(line)}\n" for line in (*anew[:NAMED], *more)), end="", file=sys.stderr, flush=True)
 
 
 def _record(store: Any, name: str) -> Any:
