@@ -12,6 +12,7 @@ from imprint import config as configs
 from imprint import leakage, run_lock, strict_yaml
 from imprint.config import Config
 from imprint.errors import ImprintError
+from imprint.experiment import Experiment
 
 
 def check_files(argv: list[str]) -> None:
@@ -48,6 +49,11 @@ def typed(value: Any) -> Any:
         return value
 
 
+def overrides(given: dict[str, Any]) -> dict[str, Any]:
+    """What snakemake reads from `--config`, as the config takes it."""
+    return {key: value if isinstance(value, str) else typed(value) for key, value in given.items()}
+
+
 def load_config(workflow: Any) -> Config:
     """The config of this run: the `--configfile`s, else config/config.yaml, with `--config` laid on it. A problem ends
     the run at once with one message. Only the first process of a run looks for leaks, which needs the rows, and takes
@@ -55,12 +61,11 @@ def load_config(workflow: Any) -> Config:
     settings = workflow.config_settings
     files = [Path(path) for path in settings.configfiles] or [configs.DEFAULT]
     try:
-        given = {k: v if isinstance(v, str) else typed(v) for k, v in settings.config.items()}
-        config = configs.load(files, given)
+        config = configs.load(files, overrides(settings.config))
         if workflow.is_main_process:
             leakage.check(config)
             if run_lock.changes(sys.argv[1:]):
-                run_lock.hold(config.results.rstrip("/"))
+                run_lock.hold(Experiment(config).results)
     except ImprintError as error:
         # Not a WorkflowError: snakemake would add the frames of the Snakefile to it.
         sys.exit(f"imprint: {error}")
