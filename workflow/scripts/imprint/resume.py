@@ -120,10 +120,11 @@ def clean(results: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        holder = next((str(run) for run in reversed(run_lock.read(descriptor))), f"a process that {lock} does not name")
         os.close(descriptor)
         raise ImprintError(
-            f"'{results}' is still held by a process that {lock} does not name; end it yourself (`fuser {lock}` shows "
-            "it), and write `make resume` again"
+            f"'{results}' is still held by {holder}; wait until that process ends, or end it yourself (`fuser {lock}` "
+            "shows it), and write `make resume` again"
         ) from None
     unlock(results)
     for part in configs.PARTS:
@@ -138,8 +139,7 @@ def unlock(results: str) -> None:
     """Remove snakemake's locks on the results folder, and those that are on no results at all: a run that only fetches
     needs none. `snakemake --unlock` would take away those of other runs too."""
     for lock in run_lock.LOCKS.glob("*.lock"):
-        lines = lock.read_text(errors="replace").splitlines()
-        if run_lock.names(lock, results) or all(line.startswith("resources/") for line in lines):
+        if run_lock.names(lock, results) or all(path.startswith("resources/") for path in run_lock.locked(lock)):
             lock.unlink(missing_ok=True)
 
 

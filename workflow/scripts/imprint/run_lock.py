@@ -179,12 +179,16 @@ def _leave() -> None:
             write(descriptor, [run for run in read(descriptor) if run.id != ID])
 
 
+def locked(lock: Path) -> list[str]:
+    """The files that one of snakemake's lock files is for; none where its run has just ended."""
+    try:
+        return lock.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
 def names(lock: Path, results: str) -> bool:
     """Whether one of snakemake's lock files names a file of the results folder (a file of a results folder inside it,
     such as results/real, is none)."""
-    try:
-        lines = lock.read_text(errors="replace").splitlines()
-    except OSError:
-        return False
-    below = [line.removeprefix(f"{results}/") for line in lines if line.startswith(f"{results}/")]
+    below = [path.removeprefix(f"{results}/") for path in locked(lock) if path.startswith(f"{results}/")]
     return any(path.split("/")[0] in configs.PARTS for path in below)
