@@ -40,10 +40,9 @@ test-slurm: .venv/made
 test-gpu: .venv/made
 	$(BIN)/pytest tests/gpu
 
-# After a kill: end what it left running, unlock, run again. Nothing finished is done twice.
+# After a kill: end what it left running, unlock, run again. Nothing finished is done twice, no other run is touched.
 resume: .venv/made
-	$(BIN)/python -m imprint.resume
-	$(SNAKEMAKE) --unlock --quiet all
+	$(BIN)/python -m imprint.resume --configfile $(CONFIG) $(if $(SET),--config $(SET))
 	$(SNAKEMAKE) --rerun-incomplete --quiet rules progress host
 
 # Lists what no config under config/ needs any more; `make prune DELETE=1` deletes it.

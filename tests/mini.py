@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 def make(folder: Path) -> Path:
     """A fresh project with the experiment as its config."""
-    make_project(folder)
+    workflow.shorten(make_project(folder))
     pico.make(folder / "resources/local/pico")
     shutil.copy(HERE / "mini.yaml", folder / "config/config.yaml")
     return folder

@@ -254,7 +254,7 @@ def test_judged_from_end_to_end(tmp_path: Path) -> None:
 
     workflow.edit(project, change)
     workflow.run(project)
-    database = project / "results/imprint.duckdb"
+    database = project / "results/limit4/imprint.duckdb"
 
     def counts() -> list[tuple]:
         ask = "select n_examples, n_attempted, n_scored, n_unparsed, n_error from summary where metric like 'judged%'"
@@ -262,7 +262,7 @@ def test_judged_from_end_to_end(tmp_path: Path) -> None:
             return db.execute(ask).fetchall()
 
     assert counts() == [(4, 0, 0, 0, 0)] * 18, "without a judge nothing is attempted"
-    assert "No judge is configured" in (project / "results/report.html").read_text()
+    assert "No judge is configured" in (project / "results/limit4/report.html").read_text()
 
     workflow.edit(project, lambda raw: raw["evals"]["constraints"].update(judge="critic"))
     after = {"summarize", "collect", "database", "report", "plot scores", "plot behaviours"}
@@ -276,7 +276,7 @@ def test_judged_from_end_to_end(tmp_path: Path) -> None:
         assert db.execute("select judge, count(*) from judgements group by all").fetchall() == [("critic", 72)]
         stages = db.execute("select arm, tokens > 0 from costs where stage = 'judge' order by arm").fetchall()
     assert stages == [("base", True), ("played", True)]
-    assert "72 questions, of which 72" in (project / "results/report.html").read_text()
+    assert "72 questions, of which 72" in (project / "results/limit4/report.html").read_text()
     assert workflow.planned(project) == set()
 
     path = project / "workflow/scripts/imprint/scores/judged_behaviours.py"

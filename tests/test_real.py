@@ -45,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_tables_are_whole(run: Path) -> None:
-    with duckdb.connect(str(run / "results/imprint.duckdb"), read_only=True) as db:
+    with duckdb.connect(str(run / "results/limit8/imprint.duckdb"), read_only=True) as db:
         rows = db.execute("select arm, eval, metric, n_attempted, n_scored, n_error, mean from summary").fetchall()
         arms = {"base", "instruct", "self_prompt", "ipe_plan", "plan_form", "ppe_plan", "composed"}
         assert {row[0] for row in rows} == arms
@@ -82,9 +82,9 @@ def test_prior_prompts_are_of_like_length(run: Path) -> None:
 @pytest.mark.skipif("IMPRINT_DATA_MIRROR" not in os.environ, reason="IMPRINT_DATA_MIRROR is not set")
 def test_the_real_config_plans_and_reads_its_data(run: Path) -> None:
     shutil.copy(ROOT / "config/real.yaml", run / "config/real.yaml")
-    target = "results/real/tables/contamination.parquet"
+    target = "results/real/limit4/tables/contamination.parquet"
     workflow.run(run, target, "--configfile", "config/real.yaml", "--config", "limit=4")
-    made = {path.stem for path in (run / "results/real/datasets").glob("*.parquet")}
+    made = {path.stem for path in (run / "results/real/limit4/datasets").glob("*.parquet")}
     assert {"ifeval", "gsm8k", "coat_utility", "coat_context", "coat_ideal", "coat_suboptimal"} <= made
 
 

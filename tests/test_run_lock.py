@@ -46,6 +46,9 @@ def test_make_hands_over_what_the_command_says() -> None:
     command = shlex.split(run_lock.resume(["--config", "seeds=[0, 1]", "limit=2"]))
     last = shlex.split(shown("-n", *command[1:]).splitlines()[-1])
     assert last[last.index("--config") + 1 :][:2] == ["seeds=[0, 1]", "limit=2"]
+    ending, again = shown("-n", *command[1:]).splitlines()
+    assert "imprint.resume --configfile config/config.yaml --config" in ending
+    assert "--unlock" not in again, "it would drop the locks of other runs too"
     question = """Why is "x" 'y'? `touch /tmp/p` $(touch /tmp/p) $HOME; \\n"""
     asked = shown("ask", "BIN=tests/echo", "ARM=base", f"Q={question}")
     assert asked == f"-m\nimprint.ask\n--config\nconfig/config.yaml\n--\nbase\n{question}\n"

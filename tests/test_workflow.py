@@ -39,7 +39,7 @@ def runs(arm: str, *evals: str, seed: int = 0) -> set[str]:
 
 
 def make_pico(folder: Path) -> Path:
-    make_project(folder)
+    workflow.shorten(make_project(folder))
     pico.make(folder / "resources/local/pico")
     shutil.copy(Path(__file__).parent / "pico.yaml", folder / "config/config.yaml")
     return folder
@@ -261,7 +261,6 @@ def test_sigkill_then_resume(stage: str, orphan: bool, finished: Path, tmp_path:
     )
     assert ("ending" in resume.stdout) or not orphan
     assert not _jobs(project), "an orphan outlived `make resume`"
-    workflow.run(project, "--unlock")
     workflow.run(project, "--rerun-incomplete")
     broken, unbroken = workflow.contents(project), workflow.contents(finished)
     assert broken.keys() == unbroken.keys()

@@ -161,7 +161,7 @@ def trainer(project: Path) -> int:
 def test_the_whole_experiment_runs_on_slurm_with_a_gpu_a_job(tmp_path: Path) -> None:
     folders = [tmp_path / "slurm", tmp_path / "here"]
     for folder in folders:
-        make_project(folder)
+        workflow.shorten(make_project(folder))
         pico.make(folder / "resources/local/pico")
         text = (ROOT / "tests/pico.yaml").read_text()
         (folder / "config/config.yaml").write_text(text.replace("batch_size: 4}", "batch_size: 4, device: cpu}"))
@@ -305,7 +305,7 @@ def test_snakemake_is_killed(project: Path, unbroken: Path) -> None:
         cwd=project, env=workflow.environment(), capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert made.returncode == 0, made.stdout + made.stderr
-    assert f"cancelling Slurm job {job} (rule_train_sft" in made.stdout
+    assert f"cancelling Slurm job {job} (imprint-" in made.stdout
     ended_well(project, unbroken)
     reliability.seen(
         "snakemake is killed (SIGKILL)",

@@ -52,12 +52,33 @@ LONGEST = 200
 OURS = ("benchmarks", "config", "docs", "profiles", "resources", "rules", "slurm", "tests", "workflow")
 
 
+PARTS = frozenset(
+    {
+        *("analyses", "arms", "benchmarks", "charts", "datasets", "generations", "judgements", "prompts", "scores"),
+        *("tables", "imprint.duckdb", "report.html"),
+    }
+)
+"""What a run writes directly into its results folder."""
+
+
 def _results(value: str) -> str:
-    """A folder that holds nothing of the project itself, with a name that any tool can read."""
+    """A folder that holds nothing of the project itself nor of another experiment, with a name that any tool can read.
+    It may lie inside another results folder, as results/real does, but in none of that folder's parts."""
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*/?", value):
         raise ValueError(f"found {value!r}; write a name of letters, digits, _, - and ., such as 'results/real'")
     if value.split("/")[0] in OURS or any(path.is_file() for path in (Path(value), *Path(value).parents)):
         raise ValueError(f"'{value}' is the project's own; write another folder, such as 'results/real'")
+    names, target = list(Path(value).parts[1:]), Path(value).resolve()  # a link may lead into another results folder
+    if target.is_relative_to(Path.cwd().resolve()):
+        names += target.relative_to(Path.cwd().resolve()).parts[1:]
+    elif target.is_relative_to(Path("results").resolve()):
+        names += target.relative_to(Path("results").resolve()).parts
+    for name in names:
+        if name in PARTS or re.fullmatch(r"limit\d+", name):
+            raise ValueError(
+                f"'{value}' leads into '{name}', where an experiment in the folder above keeps its own results; write "
+                "another folder, such as 'results/real'"
+            )
     return value
 
 
@@ -272,13 +293,16 @@ class Config(Strict):
     """One experiment."""
 
     results: Annotated[Inside, AfterValidator(_results)] = Field(
-        "results", description="folder of everything this experiment makes"
+        "results", description="folder of everything this experiment makes; with a `limit`, its subfolder `limitN`"
     )
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
         [0], min_length=1, description="of fits and of sampled generation; each fitted arm is made once per seed"
     )
     limit: int | None = Field(
-        None, ge=1, description="caps the rows of every eval and training set; stamped on the report"
+        None,
+        ge=1,
+        description="caps the rows of every eval and training set; stamped on the report. The results have a folder of "
+        "their own, such as `results/limit32`, so that a quick look leaves full results as they are",
     )
     mirror: str | None = Field(
         None,

@@ -29,7 +29,9 @@ class Experiment:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.results = config.results.rstrip("/")
+        whole = config.results.rstrip("/")
+        # A limited run has a folder of its own: it never overwrites full results.
+        self.results = f"{whole}/limit{config.limit}" if config.limit else whole
 
     # Models
 

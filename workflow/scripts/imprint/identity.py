@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,10 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}\.part(\.wal|\.tmp)?")
+"""Names of what `atomic` leaves behind where its process is killed, and DuckDB beside it."""
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,6 +13,7 @@ from imprint import config as configs
 from imprint import leakage, model_files, plugins, run_lock, strict_yaml
 from imprint.config import Config
 from imprint.errors import ImprintError
+from imprint.experiment import Experiment
 
 
 def check_files(argv: list[str]) -> None:
@@ -49,6 +50,11 @@ def typed(value: Any) -> Any:
         return value
 
 
+def overrides(given: dict[str, Any]) -> dict[str, Any]:
+    """What snakemake reads from `--config`, as the config takes it."""
+    return {key: value if isinstance(value, str) else typed(value) for key, value in given.items()}
+
+
 def load_config(workflow: Any) -> Config:
     """The config of this run: the `--configfile`s, else config/config.yaml, with `--config` laid on it. A problem ends
     the run at once with one message. Only the first process of a run looks for leaks, which needs the rows, and takes
@@ -56,13 +62,12 @@ def load_config(workflow: Any) -> Config:
     settings = workflow.config_settings
     files = [Path(path) for path in settings.configfiles] or [configs.DEFAULT]
     try:
-        given = {k: v if isinstance(v, str) else typed(v) for k, v in settings.config.items()}
-        config = configs.load(files, given)
+        config = configs.load(files, overrides(settings.config))
         if workflow.is_main_process:
             plugins.plan()
             leakage.check(config)
             if run_lock.changes(sys.argv[1:]):
-                run_lock.hold(config.results.rstrip("/"))
+                run_lock.hold(Experiment(config).results)
                 shutil.rmtree(model_files.VERIFIED, ignore_errors=True)  # of earlier runs
     except ImprintError as error:
         # Not a WorkflowError: snakemake would add the frames of the Snakefile to it.
