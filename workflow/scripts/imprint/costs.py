@@ -32,7 +32,7 @@ def benchmark(path: Path) -> dict[str, Any]:
     blank = {"seconds": None, "cpu_seconds": None, "peak_memory_bytes": None}
     if not path.is_file():
         return blank
-    with path.open(newline="") as handle:
+    with path.open(encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle, delimiter="\t"))
     if not rows:
         return blank
@@ -61,7 +61,7 @@ def accounting(jobs: Iterable[str]) -> dict[str, dict[str, Any]]:
     for start in range(0, len(numbers), 500):  # a command line holds only so many
         fields = "JobIDRaw,ElapsedRaw,TotalCPU,MaxRSS,AllocTRES"
         words = ["sacct", "-n", "-P", "-D", f"--format={fields}", "-j", ",".join(numbers[start : start + 500])]
-        asked = subprocess.run(words, capture_output=True, text=True, check=False)
+        asked = subprocess.run(words, capture_output=True, encoding="utf-8", errors="replace", check=False)
         if asked.returncode != 0:
             print(f"imprint: sacct fails ({asked.stderr.strip()}); costs are from benchmarks alone", file=sys.stderr)
             return {}

@@ -25,7 +25,7 @@ def orphans(project: Path) -> dict[int, str]:
     mine = {os.getpid()}
     pid = os.getpid()
     while pid > 1:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         pid = int(stat.rpartition(")")[2].split()[1])
         mine.add(pid)
     found = {}
@@ -50,7 +50,7 @@ def orphans(project: Path) -> dict[int, str]:
 def slurm_jobs(project: Path) -> dict[str, str]:
     """Slurm job id -> comment of our jobs with this working folder that are queued, running or ending."""
     command = ["squeue", "--me", "--noheader", "--format=%i|%Z|%k"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    listed = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if listed.returncode != 0:
         sys.exit(
             f"imprint.resume: this project has run on Slurm ({LOGS} is there), but `squeue` fails: "

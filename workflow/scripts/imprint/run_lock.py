@@ -100,6 +100,7 @@ def hold(results: str) -> None:
 def _names(lock: Path, results: str) -> bool:
     """Whether one of snakemake's lock files names a file of the results folder."""
     try:
-        return any(line.startswith(f"{results}/") for line in lock.read_text(errors="replace").splitlines())
+        lines = lock.read_text(encoding="utf-8", errors="replace").splitlines()
+        return any(line.startswith(f"{results}/") for line in lines)
     except OSError:
         return False

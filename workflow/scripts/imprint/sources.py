@@ -123,7 +123,7 @@ def _download(requirement: str, folder: Path) -> Path:
     command += ["--only-binary=:all:", "--dest", str(folder), "--", requirement]
     if folder.exists():
         shutil.rmtree(folder)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         said = "\n".join(done.stderr.strip().splitlines()[-3:])
