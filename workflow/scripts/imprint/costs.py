@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from imprint import job_record, tables
-from imprint.identity import read_json
+from imprint.identity import read_object
 
 MIB = 1024**2
 STAGES = {"generate": "generations", "judge": "judgements"}
@@ -131,7 +131,7 @@ def _jobs(
     """Every job that runs a model: what the table says of it, its benchmark under results/benchmarks, its output."""
     results = Path(spec["results"])
     for path in manifests:
-        manifest = read_json(path)
+        manifest = read_object(path, "arm", "device")
         arm, seed = manifest["arm"], manifest["seed"]
         made = {"tokens": manifest["metrics"].get("tokens"), "device": manifest["device"]}
         yield {"arm": arm, "seed": seed, "stage": "train", "eval": None, **made}, f"train/{arm}.seed{seed}.tsv", path
