@@ -58,7 +58,7 @@ def test_path_copies_what_belongs_to_a_model_and_writes_the_manifest(project):
     (source / "modeling_evil.py").write_text("raise SystemExit")
     (source / "pytorch_model.bin").write_bytes(b"pickle")
     (source / "manifest.json").write_text("{}")
-    out = project / "resources" / "models" / "pico"
+    out = project / "resources" / "fetched" / "pico"
     out.mkdir(parents=True)  # as Snakemake does
     sources.fetch({"path": "resources/pico"}, out, project)
     manifest = read_json(out / "manifest.json")

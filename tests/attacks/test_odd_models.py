@@ -118,7 +118,7 @@ def test_a_model_that_never_ends(spoil: Callable[[Path], None], model: Path, mon
     security.seen(
         "a model of ten million layers, a million tokens, 40 doublings, a loop in its chat template, or a regular "
         "expression that never ends on a run of one letter",
-        "refused after two minutes of CPU time, or 4 GiB, when it is fetched",
+        "refused when it is fetched, after two minutes of CPU time or 4 GiB at most",
     )
 
 
