@@ -167,7 +167,7 @@ BROKEN = [
             f"{chr(98 + i)}: &{chr(98 + i)} {{" + ", ".join(f"{k}: *{chr(97 + i)}" for k in "pqrstuv") + "}\n"
             for i in range(20)
         ),
-        ["expands to over"],
+        ["holds over"],
     ),
     ("an alias to itself", "a: &a [*a]\n", ["alias"]),
     ("a python object", "a: !!python/object/apply:os.system [true]\n", ["line 1"]),

@@ -72,7 +72,8 @@ def test_a_row_for_each_job_that_ran_a_model(tmp_path: Path) -> None:
     for path in attempts:
         tables.write(path, "synthesis", [])
     generations = tmp_path / "generations/base/seed0/general.parquet"
-    blank = dict.fromkeys(tables.SCHEMAS["generations"].names) | {"arm": "base", "seed": 0, "eval": "general"}
+    blank = dict.fromkeys(tables.SCHEMAS["generations"].names)
+    blank |= {"arm": "base", "seed": 0, "eval": "general", "example_id": "0-0", "sample": 0}
     tables.write(generations, "generations", [{**blank, "response_tokens": 5}, {**blank, "response_tokens": 6}])
     with job_record.kept(tmp_path / "datasets/roles.job.json", gpus=2, threads=1):
         pass

@@ -120,7 +120,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Judge], li
     made = [row_of(f"{i}-0", text) for i, text in enumerate(texts)]
     lost = row_of(f"{len(texts)}-0", None, error="the prompt does not fit")
     tables.write(tmp_path / "g.parquet", "generations", [*made, lost])
-    write_json(tmp_path / "manifest.json", {"fingerprint": "f"})
+    write_json(tmp_path / "manifest.json", {"kind": "model", "fingerprint": "f", "template_sha256": "1"})
     ev = Eval.model_validate({"dataset": "d", "score": "numeric", "describe": ["judged_behaviours"], "judge": "j"})
     spec = {
         "arm": "a1",

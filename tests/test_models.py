@@ -20,9 +20,10 @@ from imprint.identity import file_sha256, read_json, write_json
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A project with a pico model under resources/pico."""
+    """A project with a pico model under resources/pico, and fetched as resources/models/pico."""
     project = tmp_path_factory.mktemp("project")
     pico.make(project / "resources" / "pico")
+    sources.fetch({"path": "resources/pico"}, project / "resources" / "models" / "pico", project)
     return project
 
 
@@ -35,9 +36,7 @@ def project(made, tmp_path):
 @pytest.fixture
 def root(project):
     """A fetched model: its manifest."""
-    out = project / "resources" / "models" / "pico"
-    sources.fetch({"path": "resources/pico"}, out, project)
-    return out / "manifest.json"
+    return project / "resources" / "models" / "pico" / "manifest.json"
 
 
 def refuses(spec, project, said):
@@ -59,7 +58,7 @@ def test_path_copies_what_belongs_to_a_model_and_writes_the_manifest(project):
     (source / "modeling_evil.py").write_text("raise SystemExit")
     (source / "pytorch_model.bin").write_bytes(b"pickle")
     (source / "manifest.json").write_text("{}")
-    out = project / "resources" / "models" / "pico"
+    out = project / "resources" / "fetched" / "pico"
     out.mkdir(parents=True)  # as Snakemake does
     sources.fetch({"path": "resources/pico"}, out, project)
     manifest = read_json(out / "manifest.json")
@@ -100,7 +99,7 @@ def test_path_refuses_what_is_no_safe_whole_model(project):
     write_json(source / "config.json", {**config, "auto_map": {"AutoModelForCausalLM": "modeling_evil.Model"}})
     refuses({"path": "resources/pico"}, project, "needs code from its repository")
     (source / "config.json").write_text("[]")
-    refuses({"path": "resources/pico"}, project, r"config.json holds \[\]; it must hold an object")
+    refuses({"path": "resources/pico"}, project, r"its config.json must hold a JSON object: .*config.json holds \[\]")
     write_json(source / "config.json", {**config, "model_type": "unheard-of"})
     refuses({"path": "resources/pico"}, project, "transformers makes no language model of its config")
     write_json(source / "config.json", config)

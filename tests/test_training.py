@@ -14,7 +14,7 @@ from imprint.methods import Fit, ties
 def test_tables_of_an_earlier_method_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An arm that was learned and is now merged by a rule has no coefficients and no loss any more."""
     root = tmp_path / "root.json"
-    write_json(root, {"fingerprint": "0", "template_sha256": "1"})
+    write_json(root, {"kind": "model", "fingerprint": "0", "template_sha256": "1"})
     out = tmp_path / "arm/manifest.json"
     out.parent.mkdir()
     for name in training.BESIDE:

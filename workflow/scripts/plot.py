@@ -17,5 +17,5 @@ with runtime.job(snakemake):
     evals = {name: charts.Distribution(told, held_out) for name, told, held_out in spec["evals"]}
     chart = module.chart(read, spec["arms"], evals)
     caption = charts.caption(Path(snakemake.input.caption), module.facts(read))
-    Path(snakemake.output.svg).write_text(charts.svg(chart) if chart is not None else "")
-    Path(snakemake.output.caption).write_text(caption)
+    Path(snakemake.output.svg).write_text(charts.svg(chart) if chart is not None else "", encoding="utf-8")
+    Path(snakemake.output.caption).write_text(caption, encoding="utf-8")

@@ -1,5 +1,6 @@
 import json
 import subprocess
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,9 +25,16 @@ with runtime.job(snakemake):
         dataset["rows"], dataset["sha256"] = made.get(dataset["name"], (None, None))
     charts = {}
     for svg, caption in zip(snakemake.input.charts, snakemake.input.captions, strict=True):
-        charts[Path(svg).stem.replace("_", " ")] = (Path(svg).read_text() or None, Path(caption).read_text())
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+        charts[Path(svg).stem.replace("_", " ")] = (
+            Path(svg).read_text(encoding="utf-8") or None,
+            Path(caption).read_text(encoding="utf-8"),
+        )
+    commit = ""
+    with suppress(OSError):  # git need not be there
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", check=False)
+        commit = asked.stdout.strip()
     packages = ("snakemake", "torch", "transformers", "trl", "peft", "polars", "duckdb")
     settings = {**spec, "versions": {name: version(name) for name in packages}, "commit": commit or None}
     with atomic(Path(snakemake.output[0])) as temporary:
-        temporary.write_text(report.render(Path(snakemake.input.template), frames, charts, settings))
+        text = report.render(Path(snakemake.input.template), frames, charts, settings)
+        temporary.write_text(text, encoding="utf-8")

@@ -23,7 +23,7 @@ import urllib.error
 import urllib.request
 from functools import cache
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, ValidationError
 
@@ -127,6 +127,16 @@ def fetch(file: CatalogFile, out: Path, mirror: Path | None, gated: str | None =
             )
 
 
+def check_endpoint() -> None:
+    """Raise if the hub's address holds a password: the hub's client prints the address when it tries again."""
+    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", ""))
+    if endpoint.username or endpoint.password:
+        raise ImprintError(
+            f"HF_ENDPOINT holds a user name or a password for {endpoint.hostname}, which would end up in logs; write "
+            "the address without them, and what the server asks for into ~/.netrc or HF_TOKEN"
+        )
+
+
 def _from_hub(file: CatalogFile, gated: str) -> bytes:
     """A file of a gated hub repository. The library drops the token where the hub leads to another host."""
     import huggingface_hub
@@ -137,6 +147,7 @@ def _from_hub(file: CatalogFile, gated: str) -> bytes:
     how = f"ask for access at {gated}, under the terms that stand there, and set HF_TOKEN to a token of that account"
     if not token:
         raise ImprintError(f"{file.path} is gated and HF_TOKEN is not set; {how}")
+    check_endpoint()
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = huggingface_hub.hf_hub_download(

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from imprint.errors import ImprintError, shown
-from imprint.identity import file_sha256, read_json, write_json
+from imprint.identity import file_sha256, read_object, write_json
 
 SEAL = "complete.json"
 KEPT = 2
@@ -30,24 +30,49 @@ def seal(folder: Path, step: int) -> None:
     files = sorted(file for file in path.iterdir() if file.name != SEAL)
     write_json(path / SEAL, {f.name: {"bytes": f.stat().st_size, "sha256": file_sha256(f)} for f in files})
     for old in _steps(folder)[KEPT:]:
-        shutil.rmtree(old)
+        _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; of a link only the link, since what it leads to is not ours."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
 
 
 def _fault(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
+    if path.is_symlink():
+        return "is a link, which no fit makes"
     if not (path / SEAL).is_file():
         return "was not finished"
     try:
-        seal = dict(read_json(path / SEAL))
-    except (ImprintError, TypeError, ValueError):
+        seal = {name: (known["bytes"], known["sha256"]) for name, known in read_object(path / SEAL).items()}
+    except (ImprintError, TypeError, KeyError):
         return f"has an unreadable {SEAL}"
-    for name, known in seal.items():
-        file = path / name
-        size = file.stat().st_size if file.is_file() else None
-        if size != known["bytes"]:
-            return f"is damaged: {name} has {'no' if size is None else size} bytes instead of {known['bytes']}"
-        if file_sha256(file) != known["sha256"]:
+    files = {file.name: file for file in path.iterdir() if file.name != SEAL}
+    if strange := sorted(set(files) - set(seal)):
+        return f"holds {strange[0]}, which its {SEAL} does not name"
+    for name, (size, sha256) in seal.items():
+        found = files[name].stat().st_size if name in files and files[name].is_file() else None
+        if found != size:
+            return f"is damaged: {name} has {'no' if found is None else found} bytes instead of {size}"
+        if file_sha256(files[name]) != sha256:
             return f"is damaged: {name} does not have the content that was written"
+    return next(filter(None, map(_unreadable, sorted(path.glob("*.pt*")))), None)
+
+
+def _unreadable(file: Path) -> str | None:
+    """What torch has against a file of states, or None: it reads plain data and refuses pickles that call functions."""
+    import torch
+    from transformers.trainer_pt_utils import safe_globals
+
+    try:
+        with safe_globals():  # type: ignore[no-untyped-call]
+            torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # of many kinds
+        return f"holds {file.name}, which torch does not read ({str(error).partition('. ')[0]:.200})"
     return None
 
 
@@ -59,5 +84,5 @@ def last(folder: Path) -> Path | None:
         if fault is None:
             return path
         print(shown(f"imprint: {path} {fault}; going on from the one before it, or from the start"), file=sys.stderr)
-        shutil.rmtree(path)
+        _remove(path)
     return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -296,7 +297,10 @@ class Config(Strict):
         "results", description="folder of everything this experiment makes; with a `limit`, its subfolder `limitN`"
     )
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
-        [0], min_length=1, description="of fits and of sampled generation; each fitted arm is made once per seed"
+        [0],
+        min_length=1,
+        max_length=1000,
+        description="of fits and of sampled generation; each fitted arm is made once per seed; at most 1,000",
     )
     limit: int | None = Field(
         None,
@@ -387,8 +391,23 @@ class Config(Strict):
         return Path(named) if named else None
 
 
+def _long_numbers(value: Any, where: str = "") -> Iterator[str]:
+    """Whole numbers that Python will not write in a message, and no machine holds in a word."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        yield f"{where}: found a whole number of {value.bit_length():,} bits; write one of at most 64"
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            of_key = list(_long_numbers(key, f"a key of {where or 'the file'}"))
+            yield from of_key or _long_numbers(part, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for place, part in enumerate(value):
+            yield from _long_numbers(part, f"{where}[{place}]")
+
+
 def parse(raw: dict[str, Any]) -> Config:
     """Validate a mapping; every problem in one `ImprintError`."""
+    if long := list(_long_numbers(raw)):
+        raise ImprintError("\n".join(long))
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:

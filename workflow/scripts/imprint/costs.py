@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from imprint import job_record, tables
 from imprint.errors import shown
-from imprint.identity import read_json
+from imprint.identity import read_object
 
 MIB = 1024**2
 STAGES = {"generate": "generations", "judge": "judgements"}
@@ -33,7 +33,7 @@ def benchmark(path: Path) -> dict[str, Any]:
     blank = {"seconds": None, "cpu_seconds": None, "peak_memory_bytes": None}
     if not path.is_file():
         return blank
-    with path.open(newline="") as handle:
+    with path.open(encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle, delimiter="\t"))
     if not rows:
         return blank
@@ -62,7 +62,7 @@ def accounting(jobs: Iterable[str]) -> dict[str, dict[str, Any]]:
     for start in range(0, len(numbers), 500):  # a command line holds only so many
         fields = "JobIDRaw,ElapsedRaw,TotalCPU,MaxRSS,AllocTRES"
         words = ["sacct", "-n", "-P", "-D", f"--format={fields}", "-j", ",".join(numbers[start : start + 500])]
-        asked = subprocess.run(words, capture_output=True, text=True, check=False)
+        asked = subprocess.run(words, capture_output=True, encoding="utf-8", errors="replace", check=False)
         if asked.returncode != 0:
             why = shown(asked.stderr.strip())
             print(f"imprint: sacct fails ({why}); costs are from benchmarks alone", file=sys.stderr)
@@ -133,7 +133,7 @@ def _jobs(
     """Every job that runs a model: what the table says of it, its benchmark under results/benchmarks, its output."""
     results = Path(spec["results"])
     for path in manifests:
-        manifest = read_json(path)
+        manifest = read_object(path, "arm", "device")
         arm, seed = manifest["arm"], manifest["seed"]
         made = {"tokens": manifest["metrics"].get("tokens"), "device": manifest["device"]}
         yield {"arm": arm, "seed": seed, "stage": "train", "eval": None, **made}, f"train/{arm}.seed{seed}.tsv", path

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import glob
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -34,9 +37,10 @@ def write_duckdb(path: Path, files: Mapping[str, Path | Sequence[Path]]) -> None
     for name in ("summary", "comparisons"):
         if name not in files:
             raise ImprintError(f"the database needs the table '{name}'; give its Parquet file")
-    with atomic(path) as temporary:
-        temporary.unlink()  # DuckDB makes its file itself and takes an empty one for a broken one
-        with duckdb.connect(str(temporary)) as connection:
+    # In a folder of its own: DuckDB can write none whose path holds `?` or a backslash, as the project's may.
+    with atomic(path) as temporary, tempfile.TemporaryDirectory() as folder:
+        new = Path(folder, "new.duckdb")
+        with duckdb.connect(str(new)) as connection:
             for name, given in files.items():
                 if name not in tables.SCHEMAS:
                     raise ImprintError(f"no table is called '{name}'; write one of: {', '.join(tables.SCHEMAS)}")
@@ -44,13 +48,18 @@ def write_duckdb(path: Path, files: Mapping[str, Path | Sequence[Path]]) -> None
                 rows = tables.concat(() if name in VIEWS else paths, name)
                 connection.register("incoming", rows)
                 if name in VIEWS and paths:
-                    listed = ", ".join(_quoted(str(p.resolve())) for p in paths)
+                    listed = ", ".join(_literal(p) for p in paths)
                     connection.execute(f"create view {name} as select * from read_parquet([{listed}])")
                 else:
                     connection.execute(f"create table {name} as select * from incoming")
                 connection.unregister("incoming")
             connection.execute(VERDICTS)
+        shutil.copyfile(new, temporary)
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _literal(path: Path) -> str:
+    """A path as SQL that names this file alone, where DuckDB takes every path for a pattern. It knows no way to write
+    a backslash in one, and no pattern with a backslash matches, so that it takes such a path as it is."""
+    name = str(path.resolve())
+    name = name if "\\" in name else glob.escape(name)
+    return "'" + name.replace("'", "''") + "'"

@@ -20,7 +20,7 @@ from imprint import models, plugins, shards, tables, work
 from imprint.contexts import Message, Request
 from imprint.engines import Candidates, Prompt, Response, failed
 from imprint.errors import shown
-from imprint.identity import canonical, file_sha256, fingerprint, read_json
+from imprint.identity import canonical, file_sha256, fingerprint, read_manifest
 
 
 def start(manifests: list[Path], engine: dict[str, Any], device: str) -> Any:
@@ -86,7 +86,7 @@ def run(
     identity = {
         "spec": spec,
         "dataset": file_sha256(dataset),
-        "weights": [read_json(path)["fingerprint"] for path in manifests],
+        "weights": [read_manifest(path)["fingerprint"] for path in manifests],
         "code": {str(path): file_sha256(path) for path in code},
         "device": [device, models.dtype_of(spec["engine"]["dtype"], device)],
     }
@@ -103,7 +103,7 @@ def run(
         if errors := [one.records[-1]["error"] for one in dialogues if one.records[-1]["error"] is not None]:
             told = f"{len(errors)} of {len(dialogues)} responses failed, the first because of: {errors[0]}"
             print(shown(f"imprint: {spec['arm']}/{spec['eval']}: {told}"), file=sys.stderr, flush=True)
-        _write(dialogues, engine.name, spec, read_json(manifests[0])["template_sha256"], out, prompts)
+        _write(dialogues, engine.name, spec, read_manifest(manifests[0])["template_sha256"], out, prompts)
         work.remove(folder)
 
 

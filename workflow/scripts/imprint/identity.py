@@ -57,12 +57,29 @@ LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}\.part(\.wal|\.tmp)?")
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON with sorted keys, atomically."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
     """Read JSON; an unreadable file is an error that names it."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, or thousands of digits
         raise ImprintError(f"{path} cannot be read as JSON ({error}); delete it and run again") from error
+
+
+def read_object(path: Path, *texts: str) -> dict[str, Any]:
+    """Read a JSON object that has a text under each of the names `texts`; another form is an error that says so."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ImprintError(f"{path} holds {value!r:.80} instead of a JSON object; delete it and run again")
+    for name in texts:
+        if not isinstance(value.get(name), str):
+            raise ImprintError(f"{path}: found {value.get(name)!r:.80} as '{name}', not text; delete it and run again")
+    return value
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a model or a fit: what it is, and of what content."""
+    return read_object(path, "kind", "fingerprint", "template_sha256")

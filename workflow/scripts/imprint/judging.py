@@ -13,7 +13,7 @@ from typing import Any
 
 from imprint import generation, tables, work
 from imprint.contexts import Message, Request
-from imprint.identity import file_sha256, fingerprint, read_json
+from imprint.identity import file_sha256, fingerprint, read_manifest
 
 
 def run(
@@ -32,7 +32,7 @@ def run(
     identity = {
         "spec": spec,
         "data": [file_sha256(dataset), file_sha256(generations)],
-        "judge": [read_json(path)["fingerprint"] for path in manifests],
+        "judge": [read_manifest(path)["fingerprint"] for path in manifests],
         "code": {path.name: file_sha256(path) for path in code},
     }
     tasks = {row["example_id"]: row["messages"] for row in tables.read_dataset(dataset, spec["limit"])}

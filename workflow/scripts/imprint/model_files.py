@@ -49,7 +49,7 @@ def check_safetensors(folder: Path) -> None:
                 "read, so convert other formats first"
             )
         try:
-            with safe_open(folder / name, framework="pt") as handle:
+            with safe_open(folder / name, framework="np") as handle:
                 handle.keys()
         except (OSError, SafetensorError) as error:
             raise ImprintError(f"{folder / name} is not a whole safetensors file ({error}); fetch it again") from error

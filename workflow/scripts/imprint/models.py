@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imprint.errors import ImprintError
-from imprint.identity import read_json
+from imprint.identity import read_manifest
 from imprint.model_files import WEIGHTS, check_safetensors, load_tokenizer, template_sha256, verify
 
 ADAPTER = "adapter_model.safetensors"
@@ -87,7 +87,7 @@ def links(manifests: list[Path]) -> Links:
     """The folders of a chain, whose files are verified. Raises when it is none, when a file is not the one that its
     manifest names, or when a link's chat template differs from the root's, since its weights were then trained on
     another prompt format than the one they would be asked in."""
-    root, *fitted = [(path, read_json(path)) for path in manifests]
+    root, *fitted = [(path, read_manifest(path)) for path in manifests]
     if root[1].get("kind") != "model" or any(m.get("kind") not in ("full", "lora") for _, m in fitted):
         kinds = ", ".join(f"{path} is {m.get('kind')!r}" for path, m in (root, *fitted))
         raise ImprintError(f"a chain of weights is one model, then full or lora fits; found: {kinds}")
@@ -105,8 +105,8 @@ def links(manifests: list[Path]) -> Links:
 
 def _other_template(path: Path, folder: Path, template: str | None) -> str:
     return (
-        f"{path} was made with another chat template (sha256 {read_json(path).get('template_sha256')}) than the one in "
-        f"{folder} ({template}); fit that arm again, or put the old template back"
+        f"{path} was made with another chat template (sha256 {read_manifest(path)['template_sha256']}) than the one "
+        f"in {folder} ({template}); fit that arm again, or put the old template back"
     )
 
 
@@ -123,7 +123,7 @@ def load(manifests: list[Path], dtype: str, device: str) -> tuple[Any, Any]:
         raise ImprintError(f"device {device!r} was asked for, but torch sees no GPU here; write device: cpu")
     found = links(manifests)
     tokenizer = load_tokenizer(found.root)
-    if (template := template_sha256(tokenizer)) != read_json(manifests[0]).get("template_sha256"):
+    if (template := template_sha256(tokenizer)) != read_manifest(manifests[0]).get("template_sha256"):
         raise ImprintError(_other_template(manifests[0], found.root, template))
     model = _from_folder(found.weights, found.root)
     for adapter in found.adapters:

@@ -42,7 +42,7 @@ def checked(resources: dict[str, int | str]) -> dict[str, int | str]:
             continue
         try:
             amount = _amount(ast.parse(str(value), mode="eval").body)
-        except (SyntaxError, ValueError, RecursionError, MemoryError, ArithmeticError):
+        except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, ArithmeticError):  # TypeError: complex
             raise ValueError(
                 f"{key}: found {value!r:.80}; write a number, or arithmetic such as '32000 * attempt'"
             ) from None

@@ -84,7 +84,7 @@ def slurm_jobs(runs: list[Run]) -> dict[str, str]:
     """Slurm job id -> name of the runs' jobs that are queued, running or ending."""
     # Nothing else is asked for: comments and paths may hold line breaks.
     command = ["squeue", "--me", "--noheader", "--format=%i|%j"]
-    listed = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    listed = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if listed.returncode != 0:
         raise ImprintError(
             f"this project has run on Slurm ({LOGS} is there), but `squeue` fails: {listed.stderr.strip()}; run this "
@@ -155,7 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
         results = Experiment(configs.load(options.configfile, overrides(parse_config(options.config)))).results
         lock = Path(results, run_lock.NAME)
         if lock.is_file():
-            runs = run_lock.runs(lock.read_text(errors="replace"))
+            runs = run_lock.runs(lock.read_text(encoding="utf-8", errors="replace"))
             check_place(results, runs)
             end_processes(runs, lock)
             cancel_slurm_jobs(runs)

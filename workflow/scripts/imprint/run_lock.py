@@ -182,7 +182,7 @@ def _leave() -> None:
 def locked(lock: Path) -> list[str]:
     """The files that one of snakemake's lock files is for; none where its run has just ended."""
     try:
-        return lock.read_text(errors="replace").splitlines()
+        return lock.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
 

@@ -19,7 +19,8 @@ def prepare(threads: int, network: bool = False) -> None:
     """Set what libraries read when they are imported; call it before torch is.
 
     Threads that wait by spinning cost a factor of ten when cores are shared, so the OpenMP wait policy is passive.
-    Without `network` the model hubs are offline: a job that is not a fetch must never download anything.
+    Without `network` the model hubs are offline, and their token is gone, for what the job starts as well: a job that
+    is not a fetch must never download anything.
     """
     for name in (
         "OMP_NUM_THREADS",
@@ -34,6 +35,8 @@ def prepare(threads: int, network: bool = False) -> None:
     if not network:
         for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
             os.environ[name] = "1"
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):  # Slurm hands the environment to every job
+            os.environ.pop(name, None)
 
 
 def device(choice: str, gpus: int) -> str:

@@ -16,10 +16,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from imprint import work
+from imprint import catalog, model_trial, work
 from imprint.errors import ImprintError
-from imprint.identity import file_sha256, fingerprint, read_json, write_json
-from imprint.model_files import MANIFEST, WEIGHTS, check_safetensors, load_tokenizer, template_sha256
+from imprint.identity import file_sha256, fingerprint, read_object, write_json
+from imprint.model_files import MANIFEST, WEIGHTS, check_safetensors
 
 TAKEN = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 LEFT = ("consolidated*.safetensors", MANIFEST)
@@ -54,43 +54,34 @@ def _finish(spec: dict[str, Any], folder: Path) -> None:
     """Check a new model folder and write its manifest."""
     if not (folder / "config.json").is_file():
         raise ImprintError(f"{_name(spec)} holds no config.json, so it is no transformers model; name another source")
+    if (folder / "adapter_config.json").is_file():
+        raise ImprintError(
+            f"{_name(spec)} holds an adapter (adapter_config.json); merge it into the model, or remove it"
+        )
     for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
-        given = read_json(folder / name) if (folder / name).is_file() else {}
-        if not isinstance(given, dict):
-            raise ImprintError(f"{_name(spec)}: {name} holds {given!r:.80}; it must hold an object")
+        try:
+            given = read_object(folder / name) if (folder / name).is_file() else {}
+        except ImprintError as error:
+            raise ImprintError(f"{_name(spec)}: its {name} must hold a JSON object: {error}") from None
+        if "quantization_config" in given or "compression_config" in given:
+            raise ImprintError(
+                f"{_name(spec)} has quantized weights ({name} says so), which are neither trained nor merged; name the "
+                "model that they were made from"
+            )
         if "auto_map" in given:
             raise ImprintError(
                 f"{_name(spec)} needs code from its repository ({name} has auto_map), which is never run; choose a "
                 "model whose architecture is part of transformers"
             )
     check_safetensors(folder)
-    tokenizer = load_tokenizer(folder)
-    template = template_sha256(tokenizer)
-    _check_loads(spec, folder, tokenizer)
+    try:
+        template = model_trial.passed(folder)
+    except ImprintError as error:
+        raise ImprintError(f"{_name(spec)}: {error}") from None
     names = sorted(path.name for path in folder.iterdir())
     files = {name: file_sha256(folder / name) for name in names}
     manifest = {"kind": "model", "spec": spec, "files": files, "template_sha256": template}
     write_json(folder / MANIFEST, {**manifest, "fingerprint": fingerprint(files)})
-
-
-def _check_loads(spec: dict[str, Any], folder: Path, tokenizer: Any) -> None:
-    """Raise unless transformers knows the architecture and the chat template renders a question."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-
-    auto: Any = AutoModelForCausalLM
-    try:
-        tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}], tokenize=False)
-    except Exception as error:
-        raise ImprintError(f"{_name(spec)}: its chat template does not render a question ({error})") from error
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with torch.device("meta"):
-            auto.from_config(config, trust_remote_code=False)
-        if (folder / "generation_config.json").is_file():
-            GenerationConfig.from_pretrained(folder, local_files_only=True)
-    except Exception as error:
-        raise ImprintError(f"{_name(spec)}: transformers makes no language model of its config ({error})") from error
 
 
 def _name(spec: dict[str, Any]) -> str:
@@ -123,7 +114,7 @@ def _download(requirement: str, folder: Path) -> Path:
     command += ["--only-binary=:all:", "--dest", str(folder), "--", requirement]
     if folder.exists():
         shutil.rmtree(folder)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         said = "\n".join(done.stderr.strip().splitlines()[-3:])
@@ -181,6 +172,7 @@ def _from_hub(repository: str, revision: str, out: Path) -> None:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     where = f"{repository} at revision {revision}"
+    catalog.check_endpoint()
     try:
         names = huggingface_hub.HfApi().list_repo_files(repository, revision=revision)
         if not any(_taken(name) and name.endswith(".safetensors") for name in names):

@@ -46,7 +46,7 @@ def typed(value: Any) -> Any:
         return [typed(part) for part in value]
     try:
         return yaml.safe_load(value) if isinstance(value, str) else value
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: thousands of digits, or a day that no calendar has
         return value
 
 

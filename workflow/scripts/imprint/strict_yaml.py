@@ -10,12 +10,28 @@ import yaml
 
 from imprint.errors import ImprintError
 
+MAX_BYTES = 2**20
 MAX_NODES = 100_000
 """More nodes than this, aliases counted as often as they are used, is no experiment but a mistake or an attack."""
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with the float syntax of YAML 1.2: 1.1 reads `1e-5` as a string."""
+    """SafeLoader with the float syntax of YAML 1.2: 1.1 reads `1e-5` as a string. It stops at too many nodes, since
+    reading millions takes minutes."""
+
+    nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise _too_many("")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
+
+def _too_many(where: str) -> ImprintError:
+    counted = f"over {MAX_NODES:,} values, an alias counted as what it stands for"
+    return ImprintError(f"{where or 'the file'}: holds {counted}; write a smaller experiment")
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -51,7 +67,7 @@ def _check(node: yaml.Node, path: str, sizes: dict[int, int], above: frozenset[i
         for index, value in enumerate(node.value):
             size += _check(value, f"{path}[{index}]", sizes, above)
     if size > MAX_NODES:
-        raise ImprintError(f"{path or 'the file'}: expands to over {MAX_NODES:,} values; write fewer aliases")
+        raise _too_many(path)
     sizes[id(node)] = size
     return size
 
@@ -59,7 +75,11 @@ def _check(node: yaml.Node, path: str, sizes: dict[int, int], above: frozenset[i
 def load(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Errors name the file, and the line or the path inside it."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ImprintError(f"is larger than {MAX_BYTES // 2**20} MiB, which no config is; write the path of one")
+        text = content.decode("utf-8")
         node = yaml.compose(text, Loader=_Loader)
         if node is None:
             raise ImprintError("the file is empty; copy config/config.yaml and change it")

@@ -231,6 +231,12 @@ def write(path: Path, name: str, rows: Iterable[dict[str, Any]] | pa.Table) -> N
         pq.write_table(table, temporary, compression="zstd")
 
 
+KEYS = frozenset(
+    ("dataset", "example_id", "messages", "reference", "fields", "strata", "arm", "seed", "sample", "metric")
+)
+"""Columns that no row of any table leaves empty."""
+
+
 def read(path: Path, name: str) -> pa.Table:
     """Read a Parquet file and check that it has schema `name`; a broken or foreign file is an error that names it."""
     try:
@@ -242,7 +248,18 @@ def read(path: Path, name: str) -> pa.Table:
             f"{path} has the columns {', '.join(table.schema.names)}, but a '{name}' table has "
             f"{', '.join(SCHEMAS[name].names)}; delete it and run again"
         )
-    table = table.cast(SCHEMAS[name])
+    columns = []
+    for field in SCHEMAS[name]:
+        try:
+            columns.append(table[field.name].cast(field.type))
+            columns[-1].validate(full=True)  # texts are UTF-8
+        except (ValueError, pa.ArrowException) as error:
+            raise _not_as_made(
+                path, f"the column '{field.name}' of a '{name}' table holds {field.type}: {error}"
+            ) from error
+        if field.name in KEYS and columns[-1].null_count:
+            raise _not_as_made(path, f"the column '{field.name}' is empty in {columns[-1].null_count} rows")
+    table = pa.Table.from_arrays(columns, schema=SCHEMAS[name])
     if name in OF_A_RUN and re.fullmatch(r"seed\d+", path.parent.name):
         _check_run(path, table)
     return table
@@ -257,6 +274,10 @@ def _check_run(path: Path, table: pa.Table) -> None:
             raise ImprintError(
                 f"{path} holds rows of {column} {others[0]!r} instead of {expected!r}; delete it and run again"
             )
+
+
+def _not_as_made(path: Path, why: str) -> ImprintError:
+    return ImprintError(f"{path}: {why}; delete it and run again")
 
 
 def concat(paths: Iterable[Path], name: str) -> pa.Table:
@@ -313,6 +334,12 @@ def read_dataset(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
         keep = {row["example_id"] for row in order[:limit]}
         rows = [row for row in rows if row["example_id"] in keep]
     for row in rows:
+        where = f"the row '{row['example_id']}'"
+        if not all(message and None not in message.values() for message in row["messages"]):
+            raise _not_as_made(path, f"{where} has a message without a role or a content")
         for column in ("reference", "fields", "strata"):
-            row[column] = json.loads(row[column])
+            try:
+                row[column] = json.loads(row[column])
+            except (ValueError, RecursionError) as error:
+                raise _not_as_made(path, f"the column '{column}' of {where} is not JSON ({error})") from error
     return rows

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imprint import models, plugins, tables, work
-from imprint.identity import file_sha256, fingerprint, read_json, write_json
+from imprint.identity import file_sha256, fingerprint, read_manifest, write_json
 from imprint.methods import Context, Fit
 
 BESIDE = ("curves", "coefficients", "rollouts")
@@ -37,8 +37,8 @@ def run(
     context = plugins.load("contexts", spec["context"]["name"])
     data = dict(zip(spec["datasets"], datasets, strict=True))
     arms = {name: [Path(path) for path in chain] for name, chain in spec["arms"].items()}
-    parents = {str(path): read_json(path)["fingerprint"] for path in manifests}
-    vectors = {str(path): read_json(path)["fingerprint"] for chain in arms.values() for path in chain}
+    parents = {str(path): read_manifest(path)["fingerprint"] for path in manifests}
+    vectors = {str(path): read_manifest(path)["fingerprint"] for chain in arms.values() for path in chain}
     identity = {
         "spec": spec,
         "parents": parents,
@@ -81,7 +81,7 @@ def run(
             "parents": parents,
             "data": identity["data"],
             "weights": {path.name: file_sha256(path) for path in weights},
-            "template_sha256": read_json(manifests[0])["template_sha256"],
+            "template_sha256": read_manifest(manifests[0])["template_sha256"],
             "device": device,
             "dtype": dtype,
             "versions": {name: importlib.metadata.version(name) for name in VERSIONS},

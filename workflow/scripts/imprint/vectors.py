@@ -20,7 +20,7 @@ import torch
 
 from imprint import models
 from imprint.errors import ImprintError
-from imprint.identity import file_sha256, read_json
+from imprint.identity import file_sha256, read_manifest, read_object
 from imprint.tensor_files import TensorFolder
 
 CHUNK = 1 << 19
@@ -277,7 +277,7 @@ def generator(*parts: object) -> torch.Generator:
 
 def same_root(ours: Path, name: str, theirs: Path) -> None:
     """Raise unless a vector's root model is the composition's, saying what differs; both are manifests."""
-    first, second = read_json(ours), read_json(theirs)
+    first, second = read_manifest(ours), read_manifest(theirs)
     if ours.resolve() == theirs.resolve() or first["fingerprint"] == second["fingerprint"]:
         return
     what = "the weights"
@@ -297,7 +297,7 @@ def adapter(folder: Path, blocks: Blocks, arm: str) -> Iterator[tuple[str, Facto
     """The blocks that a LoRA adapter of peft's changes. Raises for adapters that are more than s * B A."""
     from safetensors import safe_open
 
-    config = read_json(folder / "adapter_config.json")
+    config = read_object(folder / "adapter_config.json")
     for key in ("use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias"):
         if config.get(key):
             raise ImprintError(f"task vector '{arm}': {folder} has {key}: {config[key]}; only plain LoRA has factors")

@@ -80,10 +80,10 @@ def folder(path: Path, fingerprint: str, wait: float = WAIT) -> Iterator[Path]:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         mark = path / FINGERPRINT
-        if not mark.is_file() or mark.read_text(errors="replace") != fingerprint:
+        if not mark.is_file() or mark.read_text(encoding="utf-8", errors="replace") != fingerprint:
             _wipe(path)
             temporary = path / (FINGERPRINT + ".part")
-            temporary.write_text(fingerprint)
+            temporary.write_text(fingerprint, encoding="utf-8")
             os.replace(temporary, mark)
         yield path
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imprint import generation, plugins, tables, work
-from imprint.identity import file_sha256, fingerprint, read_json
+from imprint.identity import file_sha256, fingerprint, read_manifest
 
 
 class Made(NamedTuple):
@@ -35,7 +35,7 @@ def run(
     identity = {
         "spec": spec,
         "data": [file_sha256(path) for path in datasets],
-        "teacher": [read_json(path)["fingerprint"] for path in manifests],
+        "teacher": [read_manifest(path)["fingerprint"] for path in manifests],
         "code": {path.name: file_sha256(path) for path in code},
     }
     rows = {name: tables.read_dataset(path, spec["limit"]) for name, path in zip(needs.datasets, datasets, strict=True)}
