@@ -20,8 +20,6 @@ from imprint import database, tables
 
 TEXT = {"read_text", "write_text", "open", "fdopen", "run", "Popen", "check_output"}
 """Calls that read or write text, unless they say that they do not."""
-ELSEWHERE = {"jail.py", "bounded.py"}
-"""They write ASCII."""
 
 
 def guesses(call: ast.Call) -> bool:
@@ -38,9 +36,8 @@ def guesses(call: ast.Call) -> bool:
 
 def test_every_text_is_read_and_written_as_utf_8() -> None:
     for path in sorted((ROOT / "workflow").rglob("*.py")):
-        if path.name not in ELSEWHERE:
-            nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            assert not [f"{path}:{n.lineno}" for n in nodes if isinstance(n, ast.Call) and guesses(n)]
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        assert not [f"{path}:{n.lineno}" for n in nodes if isinstance(n, ast.Call) and guesses(n)]
 
 
 def without_git(folder: Path) -> str:
@@ -60,10 +57,11 @@ def test_no_git_no_utf_8_and_an_odd_folder(tmp_path: Path) -> None:
     shutil.copy(ROOT / "tests/pico.yaml", project / "config/config.yaml")
 
     def smaller(config: dict) -> None:
-        config["limit"] = 2
+        config["datasets"]["constraints"]["n"] = 2
         del config["arms"]["shuffled"], config["datasets"]["dialogues_shuffled"]
 
     workflow.edit(project, smaller)
+    workflow.shorten(project, 2)
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": without_git(tmp_path / "bin")}
     done = subprocess.run(
         workflow.command(), cwd=project, env={**workflow.environment(), **plain}, capture_output=True, timeout=600

@@ -43,7 +43,7 @@ def check_place(results: str, runs: list[Run]) -> None:
                 f"{run.host}. If that machine is gone for good, end the run's Slurm jobs yourself (their names in "
                 f"`squeue --me` begin with {run.id}), remove {lock}, and write `make resume` here"
             )
-        if Path(run.folder) != Path.cwd() and (left := belonging([run], lock)):
+        if run.folder != run_lock.here() and (left := belonging([run], lock)):
             raise ImprintError(
                 f"'{results}' was taken by {run}, and process {left[0]} of that run lives; write `make resume` in "
                 f"{run.folder}"

@@ -78,6 +78,11 @@ def runs(text: str) -> list[Run]:
     return lines
 
 
+def here() -> str:
+    """The working folder, as text that can be written whatever the locale makes of its name."""
+    return os.fsencode(Path.cwd()).decode("utf-8", "backslashreplace")
+
+
 def write(descriptor: int, kept: list[Run]) -> None:
     """Put the lines of these runs into a lock file, in the place of all that is there."""
     text = "".join(f"{run.model_dump_json()}\n" for run in kept).encode()
@@ -155,7 +160,7 @@ def hold(results: str) -> None:
         started=processes.started(os.getpid()),
         host=socket.gethostname(),
         user=getpass.getuser(),
-        folder=str(Path.cwd()),
+        folder=here(),
         since=time.strftime("%F %T"),
     )
     try:
