@@ -52,9 +52,11 @@ def test_a_list_is_read_and_never_run(task: str, tmp_path: Path, monkeypatch: py
     assert not reasoning_gym.safe(task, attack)
     assert reasoning_gym.safe(task, "[[1, 2], ['a', -3]]")
     assert verdicts(row(task), f"<answer>{attack}</answer>") == {"reward": 0.0, "solved": 0.0}
+    reward = Reward(Term.model_validate("reasoning_gym.solved"))
+    assert [reward.value(row(task), f"<answer>{text}</answer>") for text in (attack, "no", "[0]")] == [0.0, 0.0, 0.0]
     assert not out.exists()
     security.seen(
-        "a response that a verifier of reasoning_gym would run as a list",
+        "a response that a verifier of reasoning_gym would run as a list, in an evaluation or as a reward",
         "it is no literal list, so the verifier never sees it: 0",
     )
 
