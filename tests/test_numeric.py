@@ -91,7 +91,7 @@ def reward(row: dict[str, Any], response: str) -> dict[str, float | None]:
 
 # Among them those whose verifier evaluates the answer, tells tuples from lists, or reads its settings.
 TASKS = [
-    *("chain_sum", "countdown", "puzzle24", "polynomial_multiplication", "simple_integration", "spiral_matrix"),
+    *("chain_sum", "countdown", "polynomial_multiplication", "simple_integration", "spiral_matrix"),
     *("binary_matrix", "n_queens", "string_insertion", "intermediate_integration", "rearc", "word_sorting"),
 ]
 
@@ -105,7 +105,8 @@ def test_library_answers_are_worth_one(task: str) -> None:
         assert reward(row, "I have no idea at all")["solved"] == 0.0
 
 
-def test_settings_reach_the_verifier() -> None:
+def test_settings_reach_the_verifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(questions, "LEFT_OUT", {})  # this task's verifier shows it best
     small, usual = gym("puzzle24", n=1, config={"max_value": 6})[0], gym("puzzle24", n=1)[0]
     assert reward(small, small["reference"]["entry"]["answer"])["solved"] == 1.0
     assert reward(usual, "(9 - 3) * (8 - 4)")["solved"] == 1.0

@@ -9,7 +9,7 @@ from imprint import tables, verdicts
 
 def test_every_primary_comparison_has_a_line_with_or_without_an_interval(tmp_path: Path) -> None:
     blank = dict.fromkeys(tables.SCHEMAS["comparisons"].names)
-    row = {**blank, "control": "base", "eval": "e1", "family": "primary", "verdict": "tie", "n_pairs": 8}
+    row = {**blank, "control": "base", "eval": "e1", "metric": "m", "family": "primary", "verdict": "tie", "n_pairs": 8}
     rows = [
         {**row, "arm": "wide", "difference": -0.25, "ci_low": -0.5, "ci_high": 0.125},
         {**row, "arm": "alike", "difference": 0.0},

@@ -245,7 +245,7 @@ def test_sigkill_then_resume(stage: str, orphan: bool, finished: Path, tmp_path:
     )
     _wait(lambda: KILLS[stage](project), process)
     if orphan:
-        for job in _jobs(project, "summarize.py"):
+        for job in _jobs(project, ".snakemake/scripts/"):
             os.kill(job, signal.SIGSTOP)  # it would be done before the resume could find it
         process.kill()
     else:

@@ -20,7 +20,7 @@ from conftest import ROOT
 from imprint import config, origin, plugins, runtime, work
 from imprint.errors import ImprintError
 from imprint.experiment import Experiment
-from imprint.identity import canonical
+from imprint.identity import canonical, file_sha256
 
 FIT = "results/arms/instruct/seed0/manifest.json"
 SCORER = "workflow/scripts/imprint/scores/ifeval.py"
@@ -221,6 +221,33 @@ def test_results_copied_moved_and_shared(done: Path, tmp_path: Path) -> None:
     security.seen(
         "results copied to, moved to or shared with another checkout, with another config",
         "what stands beside each output is compared with the config; a checkout notices what another has made anew",
+    )
+
+
+@pytest.mark.workflow
+def test_an_input_replaced_by_an_older_one(done: Path) -> None:
+    data = done / "resources/bundled/dialogues.jsonl"
+    right, time = data.read_text(), data.stat()
+    data.write_text(right.replace(" the ", " a "))
+    os.utime(data, (1, 1))
+    said = workflow.run(done, "-n")
+    assert "results/datasets/dialogues.parquet: resources/bundled/dialogues.jsonl is not what it was made from" in said
+    assert {"prepare dialogues", "train_sft instruct 0", *FOLLOWS} <= workflow.planned(done)
+    data.write_text(right)
+    os.utime(data, ns=(time.st_atime_ns, time.st_mtime_ns))
+    assert workflow.planned(done) == set(), "undone"
+    # What an unfinished run, a sorted copy or a folder of another experiment leaves: generations of other weights.
+    manifest = json.loads((done / FIT).read_text())
+    (done / FIT).write_text(json.dumps({**manifest, "fingerprint": "0" * 64}))
+    made = done / f"{FIT}.made.json"
+    vouched = json.loads(made.read_text())
+    made.write_text(json.dumps({**vouched, "sha256": file_sha256(done / FIT)}))
+    os.utime(done / FIT, (1, 1))
+    shutil.rmtree(done / ".snakemake")
+    assert workflow.planned(done) >= {"generate instruct 0 constraints", "score instruct 0 constraints"}
+    security.seen(
+        "an input replaced by an older file, or results beside inputs that they were not made from",
+        "inputs are compared by content with what each output was made from; what differs is named and made again",
     )
 
 

@@ -53,6 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = pico.make(tmp_path_factory.mktemp("models") / "pico")
     template = model_files.template_sha256(model_files.load_tokenizer(folder))
     write_json(folder / "manifest.json", {"kind": "model", "fingerprint": "0", "template_sha256": template})
+    pico.sums(folder / "manifest.json")
     return folder
 
 

@@ -117,9 +117,8 @@ class _Built:
 
 def test_names_of_files(project: Path, monkeypatch: pytest.MonkeyPatch, told: Any) -> None:
     monkeypatch.chdir(project)
-    models = project / "resources/models"
-    for name in (f"old{FORGED}", "x\n   9.9 MiB  resources/models/kept", "\udcff"):
-        (models / name).mkdir(parents=True)
+    for number, name in enumerate((f"old{FORGED}", "x\n   9.9 MiB  resources/models/kept", "\udcff")):
+        (project / f"results/arms/gone/seed{number}" / name).mkdir(parents=True)
     prune.main([])
     said = told()
     assert not obeyed(said) and "old\\x1b]0;owned" in said and "\\udcff" in said
@@ -149,13 +148,16 @@ def test_scores_stay_json(tmp_path: Path, told: Any) -> None:
 
 def test_processes_and_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(resume, "orphans", lambda project: {} if ended else {1234567: f"python snakemake {FORGED}"})
     ended: list[int] = []
-    monkeypatch.setattr(resume.os, "kill", lambda pid, number: ended.append(pid))
-    resume.main()
+    monkeypatch.setattr(resume, "belonging", lambda runs, lock: [] if ended else [1234567])
+    monkeypatch.setattr(resume.processes, "started", lambda pid: None if ended else 1)
+    monkeypatch.setattr(resume.processes, "command", lambda pid: f"python snakemake {FORGED}")
+    monkeypatch.setattr(resume.processes, "send", lambda pid, number, still: ended.append(pid) or True)
+    resume.end_processes([], tmp_path)
     assert "python snakemake" in (said := told()) and not obeyed(said) and ended == [1234567]
     blank = dict.fromkeys(tables.SCHEMAS["comparisons"].names)
-    row = {**blank, "arm": FORGED, "control": "c", "eval": "e", "family": "primary", "verdict": FORGED, "n_pairs": 8}
+    row = {**blank, "arm": FORGED, "control": "c", "eval": "e", "metric": "m", "family": "primary", "n_pairs": 8}
+    row["verdict"] = FORGED
     tables.write(tmp_path / "tables/comparisons.parquet", "comparisons", [row])
     assert not obeyed(verdicts.text(str(tmp_path))) and "owned" in verdicts.text(str(tmp_path))
     security.seen(

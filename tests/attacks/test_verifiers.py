@@ -19,7 +19,7 @@ from imprint import bounded, isolation, plugins, scoring, tables, verification
 from imprint.datasets import reasoning_gym as gym
 from imprint.errors import ImprintError
 from imprint.rewards import Reward, Term
-from imprint.scores import reasoning_gym
+from imprint.scores import numeric, reasoning_gym
 from test_scoring import SPEC, generation
 
 LISTS = ("string_insertion", "binary_matrix", "spiral_matrix", "n_queens")
@@ -83,6 +83,11 @@ def test_what_gets_past_the_reading_still_meets_the_jail(monkeypatch: pytest.Mon
         "__import__('os').mkdir('/tmp/left')",
         "__import__('os').chmod('/tmp', 0o777)",
         "open('/tmp/../left', 'w')",
+        "__import__('os').mkdir('/dev/left')",
+        "__import__('os').setxattr('/tmp', 'user.left', b'x')",
+        "__import__('resource').prlimit(__import__('os').getppid(), 7, (8, 8))",
+        "__import__('os').sched_setaffinity(__import__('os').getppid(), {0})",
+        "__import__('fcntl').fcntl(1, 8, __import__('os').getppid())",  # whom a file signals
     ):
         with pytest.raises(bounded.Stumble, match=r"PermissionError|Read-only"):
             bounded.call("builtins:eval", [statement], warm="imprint.scores.numeric", jailed=True)
@@ -104,6 +109,19 @@ def test_a_forged_reply_is_one_reply(tmp_path: Path) -> None:
     with pytest.raises(bounded.Failure):
         bounded.call("builtins:exec", [forge], warm="math", jailed=True)
     assert bounded.call("math:sqrt", [9], warm="math", jailed=True) == 3
+    sound = ["accuracy", 1.0, None, None, False]
+    for column, value in (
+        (0, "other"),
+        (0, ["a"]),
+        (1, "1"),
+        (1, 10**400),
+        (2, "abc"),
+        (2, 2**70),
+        (3, {}),
+        (3, "\ud800"),
+    ):
+        said = [[value if place == column else part for place, part in enumerate(sound)]]
+        assert verification._sound(sound, numeric.METRICS) and not verification._sound(said[0], numeric.METRICS)
     for reply in ("[" * 100_000, '["value", ' + "9" * 5000 + "]", "x" * (2 << 20), '["error"]', "5"):
         write = forge.replace("""b'["value", 1]\\n["value", 1]\\n'""", f"{reply!r}.encode()")
         with pytest.raises(bounded.Failure):
@@ -138,7 +156,6 @@ def test_a_row_runs_nothing(tmp_path: Path) -> None:
 
 
 ENDLESS = {
-    "coin_flip": "1e999999999",
     "polynomial_multiplication": "1e999999999",
     "simple_integration": "N(pi, 99999999)",
     "intermediate_integration": "O(1)*(x+y)**99",

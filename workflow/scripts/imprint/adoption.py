@@ -1,5 +1,6 @@
-"""Results that snakemake has no record of, since `.snakemake/metadata` was lost or they come from another checkout, or
-whose record is of an earlier content, since another checkout has worked on them. Snakemake would take them as they are.
+"""Results that snakemake would take as they are, though it cannot know what they were made from. It has no record of
+them, since `.snakemake/metadata` was lost or they come from another checkout; or its record is of an earlier content,
+since another checkout has worked on them; or an input was replaced by an older file of another content.
 
 What stands beside each of them (`origin.py`) becomes snakemake's record, so that it compares settings, code and inputs
 as ever: what fits is kept, what differs is made again, in a dry run as in a run.
@@ -10,63 +11,113 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from imprint import origin
 from imprint.errors import shown
+from imprint.identity import file_sha256, write_json
 
 NAMED = 12
 """So many files are named, and a line says how many more there are."""
+OTHER_INPUTS = "made from other inputs"
+"""In the place of an output's params: it fits no config, so snakemake makes the output again."""
+SUMS = Path(".snakemake/imprint/sums.json")
 
 
 def adopt(workflow: Any, outputs: Iterable[str], results: str) -> None:
     """Write snakemake's records of `outputs` where they are missing, broken or of another content, and say so. Where
-    nothing is known of a file in the folder `results`, its record fits no config. To be called after the rules are
-    defined, by the process that plans the run. Costs a read of each record (0.4 s of CPU for 5,000); without one, that
-    of the file beside the output and a hash of the output (3.6 s for 5,000 of 100 kB)."""
+    nothing is known of a file in the folder `results`, or an input is not what it was made from, its record fits no
+    config. To be called after the rules are defined, by the process that plans the run. Costs a read of each record and
+    a look at each input; without a record, a read of the file beside the output and a hash of the output."""
     from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
     from snakemake.persistence.file import FilePersistence
 
-    store = FilePersistence(nolock=True)
+    store, contents = FilePersistence(nolock=True), _Contents()
     kept, anew = 0, []
     for name in outputs:
         output = Path(name)
         if not output.is_file():
             continue
         record, modified = _record(store, name), output.stat().st_mtime
-        if record is not None and record.endtime == modified:
+        if record is not None and record.endtime == modified and record.params != [OTHER_INPUTS]:
+            if changed := contents.changed(record.input_checksums, modified):
+                store._write_record(name, record.model_copy(update={"params": [OTHER_INPUTS]}))
+                anew.append(f"{name}: {changed} is not what it was made from")
             continue
         made = origin.read(output, results)
         if made is None and (record is not None or not name.startswith(f"{results}/")):
             continue
         given = made or {"rule": None, "params": {}, "inputs": {}}
+        sums = {path: f"sha256:{content}" for path, content in given["inputs"].items()}
+        changed = contents.changed(sums, modified)
         fresh = MetadataRecord(
             rule=given["rule"],
-            params=sorted(map(repr, given["params"].values())) or ["unknown"],
+            params=[OTHER_INPUTS] if changed else sorted(map(repr, given["params"].values())) or ["unknown"],
             input=sorted(given["inputs"]),
-            input_checksums={path: f"sha256:{content}" for path, content in given["inputs"].items()},
+            input_checksums=sums,
             record_format_version=RECORD_FORMAT_VERSION,
             starttime=modified,
             endtime=modified,
             incomplete=False,
         )
         store._write_record(name, fresh)
-        if record is not None and (record.params, record.input) == (fresh.params, fresh.input):
+        if not changed and record is not None and (record.params, record.input) == (fresh.params, fresh.input):
             continue  # it was touched
         if made is None:
             anew.append(f"{name}: nothing beside it says what it was made with, or it was changed since")
+        elif changed:
+            anew.append(f"{name}: {changed} is not what it was made from")
         elif differences := list(_differences(made["params"], _planned(workflow, name))):
             anew.append(f"{name}: {'; '.join(differences[:3])}")
-        else:
+        elif record is None:
             kept += 1
-    if kept or anew:
-        lines = [f"imprint: snakemake's records of {kept + len(anew)} files were missing or out of date here, so what"]
-        lines += [f"stands beside the files was compared with the config. {kept} have its settings and code."]
-        lines += ["Made again, with what is built on them:" if anew else ""]
-        print(" ".join(lines).rstrip(), file=sys.stderr)
+    contents.save()
+    if kept:
+        print(
+            f"imprint: {kept} files without a record of snakemake's have the config's settings and code",
+            file=sys.stderr,
+        )
+    if anew:
+        print("imprint: made again, with what is built on them:", file=sys.stderr)
         more = [f"and {len(anew) - NAMED} more"] if len(anew) > NAMED else []
         print("".join(f"  {shown(line)}\n" for line in (*anew[:NAMED], *more)), end="", file=sys.stderr, flush=True)
+
+
+class _Contents:
+    """The sha256 of files, kept from run to run as long as a file's size, time and inode stay."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, list[Any]] = {}
+        with suppress(OSError, ValueError):
+            known = json.loads(SUMS.read_text(encoding="utf-8"))
+            self.known = known if isinstance(known, dict) else {}
+        self.seen: dict[str, list[Any]] = {}
+
+    def changed(self, sums: dict[str, str], made: float) -> str | None:
+        """The first of an output's inputs that is not later than the output, which was `made` then, but has another
+        content than its sum says. (What is later is compared by snakemake, which takes what is not for the same.)"""
+        for path, content in sums.items():
+            file = Path(path)
+            if file.is_file() and file.stat().st_mtime <= made and self._of(file) != content:
+                return path
+        return None
+
+    def _of(self, file: Path) -> str:
+        path = str(file)
+        if path not in self.seen:
+            status = file.stat()
+            state = [status.st_size, status.st_mtime_ns, status.st_ino]
+            known = self.known.get(path)
+            fits = isinstance(known, list) and len(known) == 4 and known[:3] == state
+            self.seen[path] = known if known and fits else [*state, f"sha256:{file_sha256(file)}"]
+        return str(self.seen[path][3])
+
+    def save(self) -> None:
+        """Keep what was seen now, and nothing older."""
+        if self.seen != self.known:
+            write_json(SUMS, self.seen)
 
 
 def _record(store: Any, name: str) -> Any:

@@ -46,9 +46,21 @@ class _Special(NamedTuple):
     normalized: bool
 
 
+def _turn_marks(tokenizer: Any) -> str:
+    """What the template writes around two plain turns: some tokenizers do not call the tokens in it special. (Those for
+    thoughts and tools are not in it, and are tokens in an assistant's words too.)"""
+    turns = [{"role": "user", "content": ""}, {"role": "assistant", "content": ""}]
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False)) if tokenizer.chat_template else ""
+    except TemplateError:
+        return ""
+
+
 @cache
 def _special(tokenizer: Any) -> _Special:
-    tokens = {i: t for i, t in tokenizer.added_tokens_decoder.items() if t.special and len(t.content) > 1}
+    marks = _turn_marks(tokenizer)
+    added = tokenizer.added_tokens_decoder.items()
+    tokens = {i: t for i, t in added if (t.special or t.content in marks) and len(t.content) > 1}
     texts = {token.content for token in tokens.values()}
     return _Special(
         tuple(texts),

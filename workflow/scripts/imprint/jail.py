@@ -71,10 +71,16 @@ ALONE: Calls = {
     # Processes, and signals to them. A thread is made by `clone`, which is looked at more closely.
     "fork": (57, None), "vfork": (58, None), "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131),
     "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
+    # What one process sets of another.
+    "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119),
+    "sched_setaffinity": (203, 122), "sched_setattr": (314, 274), "migrate_pages": (256, 238), "move_pages": (279, 239),
     # Rights to a folder that was closed.
-    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53),
+    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "setxattr": (188, 5), "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
 }  # fmt: skip
 CLONE, SOCKETPAIR, NEW_THREAD, LOCAL = (56, 220), (53, 199), 0x10000, 1
+LIMITS, FCNTL, IOCTL = (302, 261), (72, 25), (16, 29)  # prlimit64, of this process alone; and of the other two not:
+TO_OTHERS = {FCNTL: (8, 10, 15, 1024, 1026), IOCTL: (0x8901, 0x8902)}  # whom a file signals, and leases on it
 NEWER = 424  # of the calls from here on, only these are allowed: the rest is io_uring, new mounts, pidfd, memfd_secret
 NEWER_ALLOWED = {"close_range": 436, "openat2": 437, "faccessat2": 439, "epoll_pwait2": 441, "futex_waitv": 449}
 MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}  # audit's name for it, and the column above
@@ -102,6 +108,13 @@ def filters(alone: bool) -> bytes:
     steps.extend([(EQUAL, 0, 4, SOCKETPAIR[column]), first_argument])
     steps.extend([(EQUAL, 0, 1, LOCAL), (RETURN, 0, 0, ALLOW), refuse])
     if alone:
+        steps.extend([(EQUAL, 0, 4, LIMITS[column]), first_argument])
+        steps.extend([(EQUAL, 0, 1, 0), (RETURN, 0, 0, ALLOW), refuse])
+        for numbers, commands in TO_OTHERS.items():
+            steps.extend([(EQUAL, 0, 2 * len(commands) + 1, numbers[column]), (LOAD, 0, 0, 24)])
+            for command in commands:
+                steps.extend([(EQUAL, 0, 1, command), refuse])
+            steps.append((LOAD, 0, 0, 0))
         steps.extend([(EQUAL, 0, 4, CLONE[column]), first_argument])
         steps.extend([(ANY_BIT, 0, 1, NEW_THREAD), (RETURN, 0, 0, ALLOW), refuse])
     else:
@@ -132,6 +145,8 @@ def limit(memory: int, cpu: int, scratch: int) -> None:
     if cpu:  # without it the program only serves, and its children take these on
         limits |= {resource.RLIMIT_CPU: cpu, resource.RLIMIT_NPROC: THREADS}
     for what, most in limits.items():
+        _, allowed = resource.getrlimit(what)
+        most = most if allowed == resource.RLIM_INFINITY else min(most, allowed)
         resource.setrlimit(what, (most, most))
 
 
@@ -153,7 +168,9 @@ def own_namespaces() -> int:
     and files that belong to it are within reach."""
     spaces = NEWUSER | NEWNS | NEWPID | NEWNET | NEWIPC | NEWUTS
     uid, gid, me = os.getuid(), os.getgid(), os.getpid()
-    if uid != 0:
+    with open("/proc/self/uid_map", encoding="ascii") as users:
+        count = sum(int(line.split()[2]) for line in users)
+    if uid != 0 or count == 1:  # the root of a container of an ordinary user has no second one to give
         call("unshare", spaces)
         write("/proc/self/setgroups", "deny")
         write("/proc/self/uid_map", f"0 {uid} 1")
@@ -213,7 +230,7 @@ def own_root(plan: Plan, user: int) -> None:
         if not any(os.path.commonpath([path, other]) == other for other in shown):
             show(path)
             shown.append(path)
-    os.makedirs("./dev")
+    os.makedirs("./dev", exist_ok=True)
     for device in ("null", "zero", "urandom"):
         write(f"./dev/{device}", "")
         call("mount", f"/dev/{device}", f"./dev/{device}", None, BIND, None)
@@ -226,7 +243,7 @@ def own_root(plan: Plan, user: int) -> None:
     os.chdir("/")
     call("umount2", "/old", DETACH)
     os.rmdir("/old")
-    for path in shown:
+    for path in (*shown, "/dev/null"):
         while path != "/":
             path = os.path.dirname(path)
             os.chmod(path, 0o555)  # the owner of these folders may be the program
@@ -275,6 +292,6 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except OSError as error:
+    except Exception as error:
         print(error, flush=True)
         os._exit(1)

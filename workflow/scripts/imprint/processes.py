@@ -6,6 +6,7 @@ long it outlives the run. Linux shows the environment that a process began with 
 
 from __future__ import annotations
 
+import getpass
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -23,6 +24,14 @@ def all_mine() -> Iterator[int]:
                 yield int(entry.name)
 
 
+def user() -> str:
+    """The name of this process's user, or the number where it has none, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
 def environment(pid: int) -> dict[str, str]:
     """The environment that a process began with; nothing where it has ended or may not be read."""
     try:
@@ -35,7 +44,7 @@ def environment(pid: int) -> dict[str, str]:
 def started(pid: int) -> int | None:
     """When a process began, in clock ticks since the machine did. None where it has ended."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in "ZX" else int(fields[19])

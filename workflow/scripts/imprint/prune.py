@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import os
 import re
 import shutil
 import sys
@@ -115,7 +114,7 @@ def foreign(path: Path) -> list[str]:
     if not path.is_dir():
         return [path.name] if path.parent == DATA else []
     if path.name.endswith(".work") and (lock := path / work.LOCK).is_file():
-        with lock.open() as file:
+        with lock.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -145,6 +144,18 @@ def _model_files(manifest: Path) -> list[str]:
     return list(told["files"]) if own else []
 
 
+def files_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """The files in a folder and its folders, linked ones too; no folder twice, for links may lead in circles."""
+    if (place := folder.resolve()) in seen:
+        return
+    seen.add(place)
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from files_below(path, seen)
+        elif path.is_file():
+            yield path
+
+
 def size(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
     return sum(file.lstat().st_size for file in [path, *path.rglob("*")] if not file.is_dir())
@@ -155,9 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m imprint.prune")
     parser.add_argument("--delete", action="store_true", help="delete instead of listing")
     options = parser.parse_args(arguments)
-    below = os.walk("config", followlinks=True)
-    paths = [Path(folder, name) for folder, _, names in below for name in names]
-    files = sorted(path for path in paths if path.suffix.lower() in CONFIGS)
+    files = sorted(path for path in files_below(Path("config"), set()) if path.suffix.lower() in CONFIGS)
     try:
         experiments = [Experiment(configs.load([file])) for file in files]
     except ImprintError as error:
@@ -174,7 +183,8 @@ def main(arguments: list[str] | None = None) -> None:
     for path in unneeded(experiments):
         name = shown(path).replace("\n", r"\n")  # a line an entry, whatever it is called
         if held := foreign(path):
-            print(shown(f"left as it is: {name} (the pipeline did not put {', '.join(held[:3])!r} there)"))
+            others = shown(", ".join(held[:3])).replace("\n", r"\n")
+            print(f"left as it is: {name} (the pipeline did not put {others} there)")
             continue
         count += 1
         print(f"{size(path) / 2**20:8.1f} MiB  {name}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import getpass
 import os
 import re
 import shutil
@@ -73,7 +72,7 @@ def end_processes(runs: list[Run], lock: Path) -> None:
                     told.add(pid)
                     start, command = processes.started(pid), processes.command(pid)
                     if processes.send(pid, number, lambda pid: any(run.owns(pid, lock) for run in runs)):
-                        print(f"imprint.resume: ending {pid}: {command[:120]}", flush=True)
+                        print(f"imprint.resume: ending {pid}: {shown(command[:120])}", flush=True)
                         began[pid] = start
             time.sleep(0.1)
     if pids:
@@ -105,7 +104,7 @@ def cancel_slurm_jobs(runs: list[Run]) -> None:
         for number in left.keys() - told:
             print(f"imprint.resume: cancelling Slurm job {number} ({left[number]})", flush=True)
             # By name: an id could be another job's by now.
-            subprocess.run(["scancel", f"--user={getpass.getuser()}", f"--jobname={left[number]}"], check=False)
+            subprocess.run(["scancel", f"--user={processes.user()}", f"--jobname={left[number]}"], check=False)
             told.add(number)
         if time.monotonic() > end:
             raise ImprintError(f"Slurm still lists {', '.join(left)} after {SLURM_WAIT:.0f} s; see `squeue --me`")

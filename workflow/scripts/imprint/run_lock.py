@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import atexit
 import fcntl
-import getpass
 import os
 import re
 import secrets
@@ -159,7 +158,7 @@ def hold(results: str) -> None:
         pid=os.getpid(),
         started=processes.started(os.getpid()),
         host=socket.gethostname(),
-        user=getpass.getuser(),
+        user=processes.user(),
         folder=here(),
         since=time.strftime("%F %T"),
     )

@@ -8,10 +8,15 @@ time a verdict may take; it is bounded's LIMIT where the score names none.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from imprint import bounded, isolation, plugins
 from imprint.scores import Option, Verdict
+
+MOST = 1000  # verdicts on one response: an IFEval prompt has a dozen
+LARGEST = 1e300  # a value; 0 or 1 is usual
+LONGEST_LABEL = 200  # characters
 
 
 def verdicts(
@@ -29,17 +34,24 @@ def verdicts(
         warm=f"imprint.scores.{score}",
         jailed=jailed(score),
     )
-    try:
-        found = [Verdict(*verdict) for verdict in said]
-    except TypeError:
-        found = []
-    for verdict in found:
-        number = isinstance(verdict.value, int | float) and math.isfinite(verdict.value)
-        if verdict.metric not in module.METRICS or not (number or verdict.value is None):
-            raise bounded.Failure(f"{score} gave {verdict!r:.200}, which is no finite value of its metrics")
-    if not found:
-        raise bounded.Failure(f"{score} gave {said!r:.200}, which holds no verdict")
-    return found
+    if not isinstance(said, list) or not 0 < len(said) <= MOST or not all(_sound(one, module.METRICS) for one in said):
+        raise bounded.Stumble(f"{score} gave {said!r:.200}, which are no verdicts with finite values of its metrics")
+    return [Verdict(*one) for one in said]
+
+
+def _sound(said: Any, metrics: Mapping[str, int]) -> bool:
+    """Whether a verdict from a worker has the form of one: what a response runs there may say anything."""
+    if not isinstance(said, list) or len(said) != len(Verdict._fields):
+        return False
+    metric, value, item, label, unparsed = said
+    return (
+        isinstance(metric, str)
+        and metric in metrics
+        and (value is None or (isinstance(value, int | float) and abs(value) < math.inf and abs(value) <= LARGEST))
+        and (item is None or (isinstance(item, int) and 0 <= item < MOST))
+        and (label is None or (isinstance(label, str) and label.isprintable() and len(label) <= LONGEST_LABEL))
+        and isinstance(unparsed, bool)
+    )
 
 
 def jailed(score: str) -> bool:

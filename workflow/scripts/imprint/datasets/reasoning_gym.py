@@ -16,7 +16,11 @@ from pydantic import Field
 from imprint.errors import ImprintError
 from imprint.plugins import Strict
 
-LEFT_OUT = {"game_of_life_halting": "its verifier takes any text for right"}
+LEFT_OUT = {
+    "coin_flip": "its verifier takes 0 for right, whatever the question",
+    "game_of_life_halting": "its verifier takes any text for right",
+    "puzzle24": "its verifier takes any sum that comes to 24, whatever numbers were given",
+}
 """Tasks that no question is made of, with the reason. `tests/attacks/test_nonsense.py` tries the verifiers of all."""
 
 DEMAND = "Give the final answer between <answer> and </answer>."
