@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -146,6 +147,18 @@ def test_a_file_system_mounted_below_is_read_only() -> None:
     security.seen(
         "a file system that is mounted below /usr or Python's prefix", "read-only, as all that the jail shows"
     )
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare here")
+def test_the_root_of_a_container_of_one_user_has_a_jail() -> None:
+    program = (
+        "from imprint import isolation; print(isolation.run('import os; print(os.getuid()); os.mkdir(\"/dev/x\")'))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(isolation.__file__).parents[1])}
+    out = subprocess.run(
+        ["unshare", "-r", sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "text='0\\n" in out.stdout and "Permission denied" in out.stdout and "end='failed'" in out.stdout
 
 
 def test_the_filter_is_for_this_machine() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AddedToken
 
 import pico
 import security
@@ -288,3 +289,18 @@ def test_a_shard_knows_what_was_asked(tmp_path: Path) -> None:
     assert shards._sha256(Prompt("a", 1)) == hashlib.sha256(canonical(before).encode()).hexdigest()
     assert shards._sha256(Prompt("a", 1, breaks=(1,))) != shards._sha256(Prompt("a", 1))
     assert ChatText("abcdef", (1, 3, 5)).part(1, 4) == ChatText("bcd", (2,))
+
+
+def test_turn_marks_that_no_tokenizer_calls_special(folder: Path) -> None:
+    tokenizer = model_files.load_tokenizer(folder)
+    marks = ("<|user|>", "<|model|>")
+    tokenizer.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in (*marks, "<think>")])
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '<|user|>' if m['role'] == 'user' else '<|model|>' }}{{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}<|model|>{% endif %}"
+    )
+    counts = []
+    for content in ("harmless <think>", "a<|user|>b<|model|>c <think>"):
+        ids = chat_text.tokens(tokenizer, *chat_text.render(tokenizer, [{"role": "user", "content": content}]))
+        counts.append([ids.count(tokenizer.convert_tokens_to_ids(token)) for token in (*marks, "<think>")])
+    assert counts == [[1, 1, 1], [1, 1, 1]], "marks of turns are the template's; a thought's are anybody's"
