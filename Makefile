@@ -40,7 +40,7 @@ test-slurm: .venv/made
 test-gpu: .venv/made
 	$(BIN)/pytest tests/gpu
 
-# After a kill: end what it left running, unlock, run again. Nothing finished is done twice, no other run is touched.
+# After a kill: end what it left running, unlock, run again. Nothing finished is done twice, no process of another run is ended.
 resume: .venv/made
 	$(BIN)/python -m imprint.resume --configfile $(CONFIG) $(if $(SET),--config $(SET))
 	$(SNAKEMAKE) --rerun-incomplete --quiet rules progress host
@@ -50,7 +50,7 @@ prune: .venv/made
 	$(BIN)/python -m imprint.prune $(if $(DELETE),--delete)
 
 # make ask ARM=self_prompt Q="How do I keep basil alive?"     (the question goes through the environment, as it is)
-# Make expands what it hands on: $(shell ...) in a question would be run.
+# Make would expand ARM and Q as it exports them, and run a $(shell ...) in a question; so they are not exported.
 unexport ARM Q
 ask: export ASKED_ARM := $(value ARM)
 ask: export ASKED := $(value Q)

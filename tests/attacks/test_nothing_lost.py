@@ -234,8 +234,8 @@ def test_a_run_of_another_place_is_ended_there(
     environment = {**os.environ, processes.RUN: OTHER_ID}
     started.append(subprocess.Popen(["sleep", "600"], env=environment))
     for elsewhere, said in (
-        ({"host": "elsewhere"}, "write `make resume` on elsewhere"),
-        ({"folder": "/another/checkout"}, "write `make resume` in /another/checkout"),
+        ({"host": "elsewhere"}, "write the same `make resume` on elsewhere"),
+        ({"folder": "/another/checkout"}, "write the same `make resume` in /another/checkout"),
     ):
         lock = write_lock(lock_line(1, **elsewhere))
         before = lock.read_text()
@@ -393,7 +393,10 @@ def test_prune_never_takes_a_users_file(project: Path, configs: Path) -> None:
     assert [path for path in users if not path.exists()] == [] and link.is_symlink()
     assert [path for path in own if path.exists()] == []
     for text in (listed, deleted):
-        assert "left as it is: results/arms/noted/seed0 (the pipeline did not put notes.txt there)" in text
+        assert (
+            "left as it is: results/arms/noted/seed0 (it holds what the pipeline does not write there: notes.txt)"
+            in text
+        )
         assert "left as it is: resources/data/ifeval (" in text
     security.seen(
         "files of a user in folders that `make prune` looks at",
@@ -422,5 +425,8 @@ def test_prune_deletes_nothing_beside_a_run_whatever_its_config(
     started.append(subprocess.Popen(["sleep", "600"], cwd=project, env=environment))
     mini.wait(lambda: processes.RUN in processes.environment(started[0].pid), "its start", 10)
     text = run_prune(project, "--delete", check=False)
-    assert "nothing was deleted: a run is going on in this folder" in text and f"(process {started[0].pid})" in text
+    assert (
+        "nothing was deleted: a run is going on in this folder" in text
+        and f"has left process {started[0].pid};" in text
+    )
     assert gone.exists()

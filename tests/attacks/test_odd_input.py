@@ -96,16 +96,16 @@ ROW: dict[str, Any] = {
     [
         ({"example_id": None}, "the column 'example_id' is empty in 1 rows"),
         ({"messages": None}, "the column 'messages' is empty"),
-        ({"messages": "Hello"}, "the column 'messages' of a 'datasets' table holds list"),
+        ({"messages": "Hello"}, "the column 'messages' is not list"),
         ({"messages": [None]}, "the row '0-0' has a message without a role or a content"),
         ({"messages": [{"role": "user", "content": None}]}, "the row '0-0' has a message without"),
         ({"messages": [{"role": "user", "text": "Hello"}]}, "the row '0-0' has a message without"),
-        ({"example_id": b"\xff\xfe"}, "the column 'example_id' of a 'datasets' table holds string"),
+        ({"example_id": b"\xff\xfe"}, "the column 'example_id' is not string"),
         ({"reference": None}, "the column 'reference' is empty"),
         ({"reference": "{"}, "the column 'reference' of the row '0-0' is not JSON"),
         ({"fields": "[" * 100_000}, "the column 'fields' of the row '0-0' is not JSON"),
         ({"strata": "9" * 5000}, "the column 'strata' of the row '0-0' is not JSON"),
-        ({"strata": {"kind": 1}}, "the column 'strata' of a 'datasets' table holds string"),
+        ({"strata": {"kind": 1}}, "the column 'strata' is not string"),
     ],
 )
 def test_a_parquet_file_with_other_values(change: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_list_is_read_and_never_run(task: str, tmp_path: Path, monkeypatch: py
     assert not out.exists()
     security.seen(
         "a response that a verifier of reasoning_gym would run as a list, in an evaluation or as a reward",
-        "it is no literal list, so the verifier never sees it: 0",
+        "it is no literal list, so the verifier never gets it: 0",
     )
 
 
@@ -95,8 +95,9 @@ def test_what_gets_past_the_reading_still_meets_the_jail(monkeypatch: pytest.Mon
     said = bounded.call("imprint.verification:judge", asked, warm="imprint.scores.numeric", jailed=True)
     assert said[0][:2] == ["accuracy", 0.0], "what an earlier call changed in its process is gone"
     security.seen(
-        "code that runs in the process of a verdict, for all that",
-        "no environment, files, network, processes or signals; a wrong answer after it is still worth 0",
+        "code that gets to run in the process of a verdict nevertheless",
+        "it finds no environment, network, process or signal, and of files only Python's and the libraries', "
+        "read-only; a wrong answer after it is still worth 0",
     )
 
 
@@ -127,7 +128,9 @@ def test_a_forged_reply_is_one_reply(tmp_path: Path) -> None:
         with pytest.raises(bounded.Failure):
             bounded.call("builtins:exec", [write], warm="math", jailed=True)
         assert bounded.call("math:sqrt", [9], warm="math", jailed=True) == 3
-    security.seen("a reply that is forged, endless or not JSON", "no verdict, and none for the responses after it")
+    security.seen(
+        "a reply that is forged, endless or not JSON", "it counts as no verdict, and no later response is given it"
+    )
 
 
 def test_a_row_runs_nothing(tmp_path: Path) -> None:

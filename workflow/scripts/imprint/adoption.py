@@ -1,6 +1,6 @@
-"""Results that snakemake would take as they are, though it cannot know what they were made from. It has no record of
-them, since `.snakemake/metadata` was lost or they come from another checkout; or its record is of an earlier content,
-since another checkout has worked on them; or an input was replaced by an older file of another content.
+"""Some results snakemake would keep without knowing what they were made from. There are three cases: it has no record
+of them (`.snakemake/metadata` was lost, or they come from another checkout); its record is of an earlier content
+(another checkout has worked on them); an input was replaced by an older file of another content.
 
 What stands beside each of them (`origin.py`) becomes snakemake's record, so that it compares settings, code and inputs
 as ever: what fits is kept, what differs is made again, in a dry run as in a run.
@@ -35,7 +35,7 @@ def adopt(workflow: Any, outputs: Iterable[str], results: str) -> None:
     from snakemake.persistence.file import FilePersistence
 
     store, contents = FilePersistence(nolock=True), _Contents()
-    kept, anew = 0, []
+    kept, to_remake = 0, []
     for name in outputs:
         output = Path(name)
         if not output.is_file():
@@ -44,7 +44,7 @@ def adopt(workflow: Any, outputs: Iterable[str], results: str) -> None:
         if record is not None and record.endtime == modified and record.params != [OTHER_INPUTS]:
             if changed := contents.changed(record.input_checksums, modified):
                 store._write_record(name, record.model_copy(update={"params": [OTHER_INPUTS]}))
-                anew.append(f"{name}: {changed} is not what it was made from")
+                to_remake.append(f"{name}: {changed} is not what it was made from")
             continue
         made = origin.read(output, results)
         if made is None and (record is not None or not name.startswith(f"{results}/")):
@@ -66,23 +66,23 @@ def adopt(workflow: Any, outputs: Iterable[str], results: str) -> None:
         if not changed and record is not None and (record.params, record.input) == (fresh.params, fresh.input):
             continue  # it was touched
         if made is None:
-            anew.append(f"{name}: nothing beside it says what it was made with, or it was changed since")
+            to_remake.append(f"{name}: nothing beside it says what it was made with, or it was changed since")
         elif changed:
-            anew.append(f"{name}: {changed} is not what it was made from")
+            to_remake.append(f"{name}: {changed} is not what it was made from")
         elif differences := list(_differences(made["params"], _planned(workflow, name))):
-            anew.append(f"{name}: {'; '.join(differences[:3])}")
+            to_remake.append(f"{name}: {'; '.join(differences[:3])}")
         elif record is None:
             kept += 1
     contents.save()
     if kept:
+        told = "files are kept that snakemake had no record of: they were made with the config's settings and code"
+        print(f"imprint: {kept} {told}", file=sys.stderr)
+    if to_remake:
+        print("imprint: to be made again, with all that is built on them:", file=sys.stderr)
+        more = [f"and {len(to_remake) - NAMED} more"] if len(to_remake) > NAMED else []
         print(
-            f"imprint: {kept} files without a record of snakemake's have the config's settings and code",
-            file=sys.stderr,
+            "".join(f"  {shown(line)}\n" for line in (*to_remake[:NAMED], *more)), end="", file=sys.stderr, flush=True
         )
-    if anew:
-        print("imprint: made again, with what is built on them:", file=sys.stderr)
-        more = [f"and {len(anew) - NAMED} more"] if len(anew) > NAMED else []
-        print("".join(f"  {shown(line)}\n" for line in (*anew[:NAMED], *more)), end="", file=sys.stderr, flush=True)
 
 
 class _Contents:
@@ -95,12 +95,13 @@ class _Contents:
             self.known = known if isinstance(known, dict) else {}
         self.seen: dict[str, list[Any]] = {}
 
-    def changed(self, sums: dict[str, str], made: float) -> str | None:
-        """The first of an output's inputs that is not later than the output, which was `made` then, but has another
-        content than its sum says. (What is later is compared by snakemake, which takes what is not for the same.)"""
+    def changed(self, sums: dict[str, str], output_time: float) -> str | None:
+        """The first of an output's inputs that is not newer than the output, but has another content than its sum says.
+        `output_time` is when the output was modified. (Snakemake compares the inputs that are newer than the output,
+        and takes older ones to be unchanged.)"""
         for path, content in sums.items():
             file = Path(path)
-            if file.is_file() and file.stat().st_mtime <= made and self._of(file) != content:
+            if file.is_file() and file.stat().st_mtime <= output_time and self._of(file) != content:
                 return path
         return None
 

@@ -2,8 +2,9 @@
 
 A check of a response can be sent into an endless simplification or a slow pattern by that response, and Python's signal
 handlers do not interrupt it. `call` hands the arguments to a worker as JSON, and the kernel kills what has computed for
-too long: it counts CPU time, so that no verdict depends on how busy the machine is. Memory is limited too. A worker has
-no environment, stays alive from call to call, and is replaced after it was killed.
+too long. It counts CPU time, so that no verdict depends on how busy the machine is; only after PATIENCE times the limit
+by the clock is a call given up. Memory is limited too. A worker has no environment, stays alive from call to call, and
+is replaced after it was killed.
 
     call("imprint.scores.ifeval:follows", ["punctuation:no_comma", {}, ["a, b"]])  ->  [False, False]
 
@@ -145,8 +146,8 @@ def call(function: str, arguments: list[Any], *, limit: float = LIMIT, warm: str
     """The value (plain JSON) of `MODULE:FUNCTION` for JSON arguments. Raises `Timeout` after `limit` CPU seconds,
     `Stumble` when the function raises, but ImprintError when that is what it raises, and `Failure` when its process
     dies. `warm` names the module whose `warm()` the worker runs before time counts, to import what is slow (empty: the
-    function's). Where the function's module has `ahead`, the worker gives it the arguments before time counts, outside
-    a jailed call's child."""
+    function's). Where the function's module has `ahead`, the worker itself calls that with the arguments first, and its
+    time does not count."""
     key = warm or function.partition(":")[0], jailed
     worker = _workers.get(key)
     if worker is None or worker.process.poll() is not None:
@@ -187,7 +188,7 @@ def serve(module: str, jailed: str) -> None:
         jail.filters(True)  # made once, for all children
         os.chmod("/tmp", 0o555)  # nothing that one child leaves behind can be found by the next
     gc.collect()
-    gc.freeze()  # or collecting garbage would copy every page that a child shares
+    gc.freeze()  # otherwise the garbage collector would write to, and so copy, every page shared with a child
     _write(replies, b'"ready"\n')
     for line in sys.stdin.buffer:
         function, arguments, limit = json.loads(line)

@@ -145,7 +145,7 @@ def tokens(tokenizer: Any, text: str, breaks: tuple[int, ...] = ()) -> list[int]
     if not breaks:
         ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
-    cannot = "a special token stands in a message as text, which this model's tokenizer cannot read as text"
+    cannot = "a special token stands in a message as text, which this model's tokenizer cannot read as characters"
     if not tokenizer.is_fast:
         raise ImprintError(f"{cannot} (it does not say where its tokens stand); leave it out")
     mark = _mark(text)

@@ -1,11 +1,12 @@
 """Running what cannot be trusted, such as code that a model wrote: in Linux namespaces of its own, without network,
 files, secrets or a way out.
 
-The program is one process in a jail (`imprint.jail`) that has
-- no network: a network namespace without any interface, and no socket of any family;
+The program is one process in a jail (`imprint.jail`), or a worker that forks a child for each call, and has
+- no network: a network namespace without any interface, and no socket but a pair within the program;
 - no files but Python's own, and the folders that it is given to read, all read-only: everything else, /etc and the home
   folder among it, is not there at all (a root of its own, the old one detached). The scratch folder is in memory;
-- no other process in sight, and none that it can start or signal; when it ends, so does everything in the jail;
+- no other process in sight, and none that it (or the worker's child) can start or signal; when it ends, so does
+  everything in the jail;
 - no environment, no capabilities, no new privileges, a user that owns nothing, and none of the system calls that reach
   past all this (keyrings, shared memory, namespaces, bpf, io_uring: a seccomp filter);
 - limits of memory, CPU time, threads, files, file size and output, and a time-out.

@@ -25,7 +25,7 @@ KEPT = {"nosuid": NOSUID, "nodev": NODEV, "noexec": NOEXEC, "noatime": 1024, "no
 DETACH = 2
 PDEATHSIG, SET_SECCOMP, CAPBSET_DROP, NO_NEW_PRIVS = 1, 22, 24, 38
 NOBODY = 65534
-SITE = "/sys"  # where the new root is built: it hides what is there, and nobody keeps Python or a project there
+BUILD_AT = "/sys"  # where the new root is built: it hides what is there, and nobody keeps Python or a project there
 THREADS = 16
 INODES = 4096  # files and folders of the scratch folder: the kernel's memory for them is outside every other limit
 FLAGS = ("-s", "-S", "-B", "-P")  # no site packages, no user folder, no bytecode files, no working folder
@@ -79,8 +79,9 @@ ALONE: Calls = {
     "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
 }  # fmt: skip
 CLONE, SOCKETPAIR, NEW_THREAD, LOCAL = (56, 220), (53, 199), 0x10000, 1
-LIMITS, FCNTL, IOCTL = (302, 261), (72, 25), (16, 29)  # prlimit64, of this process alone; and of the other two not:
-TO_OTHERS = {FCNTL: (8, 10, 15, 1024, 1026), IOCTL: (0x8901, 0x8902)}  # whom a file signals, and leases on it
+LIMITS, FCNTL, IOCTL = (302, 261), (72, 25), (16, 29)
+# prlimit64 is allowed for this process alone; fcntl and ioctl but for leases and for whom a file signals, and how.
+TO_OTHERS = {FCNTL: (8, 10, 15, 1024, 1026), IOCTL: (0x8901, 0x8902)}
 NEWER = 424  # of the calls from here on, only these are allowed: the rest is io_uring, new mounts, pidfd, memfd_secret
 NEWER_ALLOWED = {"close_range": 436, "openat2": 437, "faccessat2": 439, "epoll_pwait2": 441, "futex_waitv": 449}
 MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}  # audit's name for it, and the column above
@@ -164,8 +165,8 @@ def write(path: str, text: str) -> None:
 
 def own_namespaces() -> int:
     """Become root of new namespaces. Returns the user that the program shall be: a second one, nobody, where the
-    machine's root runs this. Only it may have two, and only it needs two: the limit of threads does not hold for it,
-    and files that belong to it are within reach."""
+    machine's root runs this. Only the machine's root can map a second user. It also needs one: no limit of threads
+    holds for root, and root's files would be within reach."""
     spaces = NEWUSER | NEWNS | NEWPID | NEWNET | NEWIPC | NEWUTS
     uid, gid, me = os.getuid(), os.getgid(), os.getpid()
     with open("/proc/self/uid_map", encoding="ascii") as users:
@@ -223,8 +224,8 @@ def show(path: str) -> None:
 def own_root(plan: Plan, user: int) -> None:
     """A root in memory that holds Python, the system's libraries and the folders to read, all read-only, and /tmp."""
     call("mount", "none", "/", None, REC | PRIVATE, None)
-    call("mount", "jail", SITE, "tmpfs", NOSUID | NODEV, f"size={plan.scratch},nr_inodes={INODES},mode=755")
-    os.chdir(SITE)
+    call("mount", "jail", BUILD_AT, "tmpfs", NOSUID | NODEV, f"size={plan.scratch},nr_inodes={INODES},mode=755")
+    os.chdir(BUILD_AT)
     shown: list[str] = []
     for path in ("/usr", "/lib", "/lib64", "/bin", sys.base_prefix, os.path.dirname(sys.executable), *plan.readable):
         if not any(os.path.commonpath([path, other]) == other for other in shown):

@@ -1,5 +1,5 @@
 """A trial of a model folder before it becomes a model: all that later jobs do with its tokenizer, template and config,
-once, in a process that may take so much time and memory and no more.
+once, in a process with limited time and memory.
 
 Its files are somebody else's, and some are programs: a chat template can loop, a tokenizer's regular expression need
 never end, a config can ask for ten million layers. No look at a file tells, so they are tried.
@@ -33,7 +33,10 @@ def passed(folder: Path) -> str:
     """The sha256 of the chat template of a model folder that passes the trial. Raises ImprintError saying why it does
     not."""
     command = [sys.executable, "-m", "imprint.model_trial", str(folder), str(CPU_SECONDS)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "HF_HUB_OFFLINE": "1"}
+    environment = {
+        name: os.environ[name] for name in ("HOME", "LD_LIBRARY_PATH", "PATH", "TMPDIR") if name in os.environ
+    }
+    environment |= {"PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONUTF8": "1", "HF_HUB_OFFLINE": "1"}
     try:
         done = subprocess.run(
             command,
@@ -49,10 +52,12 @@ def passed(folder: Path) -> str:
         ended = -signal.SIGKILL
     if ended < 0:
         raise ImprintError(
-            f"its tokenizer, chat template or config takes more than {CPU_SECONDS} s or {MEMORY / 2**30:.0f} GiB of "
-            "memory on one question; choose another model"
+            f"its tokenizer, chat template or config did not pass a trial: the process was ended by signal {-ended} "
+            f"(it may take {CPU_SECONDS} s of CPU time and {MEMORY / 2**30:.0f} GiB); choose another model"
         )
-    said = json.loads(done.stdout.splitlines()[-1]) if ended == 0 else {"error": done.stderr.strip().splitlines()[-1]}
+    said = (
+        json.loads(done.stdout.splitlines()[-1]) if ended == 0 else {"error": done.stderr.strip()[-500:] or "no word"}
+    )
     if "error" in said:
         raise ImprintError(said["error"])
     return str(said["template_sha256"])

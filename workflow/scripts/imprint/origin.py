@@ -51,8 +51,8 @@ def check_code() -> None:
     edited = [name for name, content in _job.items() if not Path(name).is_file() or beginning(Path(name)) != content]
     if edited:
         raise ImprintError(
-            f"{', '.join(edited)}: edited after this run was planned, so nothing made since is kept; run again, which "
-            "makes it with the code as it is then"
+            f"{', '.join(edited)}: edited after this run was planned, so this job's outputs are removed; run again to "
+            "make them with the code as it is then"
         )
 
 
@@ -73,8 +73,8 @@ def write(snakemake: Any) -> None:
 
 
 def read(output: Path, results: str) -> dict[str, Any] | None:
-    """What `write` has left of an output; None where that is missing, or of another content. If the results folder had
-    another name, its paths are given as if it had always been called `results`."""
+    """What `write` has left of an output; None where that is missing, or of another content. Paths in a
+    results folder that has been renamed are given under its present name, `results`."""
     within = str(output).removeprefix(f"{results}/")
     try:
         made: dict[str, Any] = json.loads(path_for(output).read_text(encoding="utf-8"))

@@ -109,16 +109,32 @@ def entries(folder: Path, shape: str) -> Iterator[Path]:
             yield path
 
 
-def foreign(path: Path) -> list[str]:
+def reason_to_stay(path: Path) -> str:
+    """Why an entry that no config needs is not deleted; empty where nothing speaks against it."""
+    if path.name.endswith(".work") and path.is_dir() and _working(path):
+        return "a job is working in it"
+    if others := _others(path):
+        return f"it holds what the pipeline does not write there: {', '.join(others[:3])}"
+    return ""
+
+
+def _working(folder: Path) -> bool:
+    lock = folder / work.LOCK
+    if not lock.is_file():
+        return False
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _others(path: Path) -> list[str]:
     """What an entry holds that the pipeline does not write there; all of it, where the entry is not the pipeline's."""
     if not path.is_dir():
         return [path.name] if path.parent == DATA else []
-    if path.name.endswith(".work") and (lock := path / work.LOCK).is_file():
-        with lock.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return ["a job that goes on"]
+    if path.name.endswith(".work") and (path / work.LOCK).is_file():
         return []
     names = {child.name for child in path.iterdir() if not LEFTOVER.fullmatch(child.name)}
     if path.parent == DATA:
@@ -182,16 +198,15 @@ def main(arguments: list[str] | None = None) -> None:
     count = 0
     for path in unneeded(experiments):
         name = shown(path).replace("\n", r"\n")  # a line an entry, whatever it is called
-        if held := foreign(path):
-            others = shown(", ".join(held[:3])).replace("\n", r"\n")
-            print(f"left as it is: {name} (the pipeline did not put {others} there)")
+        if reason := reason_to_stay(path):
+            print(f"left as it is: {name} ({shown(reason)})".replace("\n", r"\n"))
             continue
         count += 1
         print(f"{size(path) / 2**20:8.1f} MiB  {name}")
         if options.delete:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    what = "deleted" if options.delete else "no config needs these; `make prune DELETE=1` deletes them" if count else ""
-    print(f"{count} entries {what}".rstrip() + f" (looked at {shown(', '.join(map(str, files)))})")
+    what = "deleted" if options.delete else "that no config needs; `make prune DELETE=1` deletes them"
+    print(f"{count} entries {what} (looked at {shown(', '.join(map(str, files)))})")
 
 
 if __name__ == "__main__":

@@ -38,14 +38,14 @@ def check_place(results: str, runs: list[Run]) -> None:
     for run in runs:
         if run.host != socket.gethostname():
             raise ImprintError(
-                f"'{results}' was taken by {run}, and what that run started may go on there; write `make resume` on "
-                f"{run.host}. If that machine is gone for good, end the run's Slurm jobs yourself (their names in "
-                f"`squeue --me` begin with {run.id}), remove {lock}, and write `make resume` here"
+                f"'{results}' was taken by {run}, and what that run started may go on there; write the same `make "
+                f"resume` on {run.host}. If that machine is gone for good, end the run's Slurm jobs yourself (their "
+                f"names in `squeue --me` begin with {run.id}), remove {lock}, and write `make resume` here"
             )
         if run.folder != run_lock.here() and (left := belonging([run], lock)):
             raise ImprintError(
-                f"'{results}' was taken by {run}, and process {left[0]} of that run lives; write `make resume` in "
-                f"{run.folder}"
+                f"'{results}' was taken by {run}, and process {left[0]} of that run lives; write the same `make "
+                f"resume` in {run.folder}"
             )
 
 
@@ -135,10 +135,12 @@ def clean(results: str) -> None:
 
 
 def unlock(results: str) -> None:
-    """Remove snakemake's locks on the results folder, and those that are on no results at all: a run that only fetches
-    needs none. `snakemake --unlock` would take away those of other runs too."""
+    """Remove snakemake's locks on the results folder, and, where no other run is at work in this folder, those that are
+    on no results at all. `snakemake --unlock` would remove those of other runs too."""
+    alone = not run_lock.at_work()
     for lock in run_lock.LOCKS.glob("*.lock"):
-        if run_lock.names(lock, results) or all(path.startswith("resources/") for path in run_lock.locked(lock)):
+        shared = all(path.startswith("resources/") for path in run_lock.locked(lock))
+        if run_lock.names(lock, results) or (shared and alone):
             lock.unlink(missing_ok=True)
 
 

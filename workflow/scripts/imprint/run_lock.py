@@ -59,8 +59,8 @@ class Run(Strict):
         return f"{self.user} on {self.host}, process {self.pid}, in {self.folder}, since {self.since}"
 
     def owns(self, pid: int, lock: Path) -> bool:
-        """Whether a process of this machine and user is the run's driver, or was started by the run outside of Slurm,
-        which ends what is its own."""
+        """Whether a process of this machine and user is the run's driver, or was started by the run and not in a Slurm
+        job: Slurm ends its own processes."""
         variables = processes.environment(pid)
         if variables.get(processes.RUN) == self.id:
             return variables.get("SLURM_JOB_ID") == os.environ.get("SLURM_JOB_ID")
@@ -112,17 +112,20 @@ def resume(argv: list[str]) -> str:
     return shlex.join(["make", "resume", *(f"{name}={value}" for name, value in parts.items() if value)])
 
 
+def at_work() -> list[int]:
+    """Ids of the processes that a run in this folder has started, on whichever results."""
+    mine = processes.all_mine()
+    return [pid for pid in mine if processes.folder(pid) == Path.cwd() and processes.RUN in processes.environment(pid)]
+
+
 def refuse_while_running() -> None:
     """Raise ImprintError while snakemake works in this folder, on whichever results: all share resources/models."""
-    what = [str(path) for path in sorted(LOCKS.glob("*.lock"))]
-    # The end of one run takes away snakemake's locks of all runs in the folder.
-    for pid in processes.all_mine():
-        if processes.folder(pid) == Path.cwd() and processes.RUN in processes.environment(pid):
-            what.append(f"process {pid}")
-    if what:
+    # Locks alone do not tell: when one run ends, snakemake removes the locks of all runs in the folder.
+    signs = [*map(str, sorted(LOCKS.glob("*.lock"))), *(f"process {pid}" for pid in at_work())]
+    if signs:
         raise ImprintError(
-            f"a run is going on in this folder, or was killed and has left something behind ({what[0]}); wait until it "
-            "ends, or write `make resume`"
+            f"a run is going on in this folder, or was killed and has left {signs[0]}; wait until it ends, or write "
+            "`make resume` with the CONFIG, PROFILE and SET that it was started with"
         )
 
 

@@ -19,8 +19,8 @@ context looks for (`[Answer]`, say) was missing, so that the whole text was scor
 def run(*, generations: Path, dataset: Path, spec: dict[str, Any], out: Path, judgements: Path | None = None) -> None:
     """Write the scores of one generations file: `spec["score"]`, and those of `describe`. An example whose response
     errored gives one row a metric, with a null value and status "error"; so do, with status "unjudged", the metrics of
-    a judged score where there are no judgements, and with status "unverified" those of a check without a verdict: 0
-    where more is better, else null. Raises ImprintError where no response at all has a verdict."""
+    a judged score where there are no judgements. A check without a verdict gives its metrics status "unverified", with
+    0 where more is better, else null. Raises ImprintError where a score stumbles over all of several responses."""
     scores = [
         (ref["name"], plugins.load("scores", ref["name"]), plugins.settings("scores", ref["name"], ref["settings"]))
         for ref in (spec["score"], *spec.get("describe", ()))

@@ -255,7 +255,7 @@ def read(path: Path, name: str) -> pa.Table:
             columns[-1].validate(full=True)  # texts are UTF-8
         except (ValueError, pa.ArrowException) as error:
             raise _not_as_made(
-                path, f"the column '{field.name}' of a '{name}' table holds {field.type}: {error}"
+                path, f"the column '{field.name}' is not {field.type}, as in every '{name}' table ({error})"
             ) from error
         if field.name in KEYS and columns[-1].null_count:
             raise _not_as_made(path, f"the column '{field.name}' is empty in {columns[-1].null_count} rows")

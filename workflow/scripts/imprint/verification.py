@@ -68,7 +68,8 @@ def version(score: str) -> str:
 
 
 def ahead(score: str, settings: dict[str, Any], row: dict[str, Any], *given: Any) -> None:
-    """Let a score load what verdicts on a row need, before time counts, in a process that never sees the response."""
+    """Let a score load what verdicts on a row need, before time counts, in the worker, which does not read the response
+    where the score is jailed."""
     if prepare := getattr(plugins.load("scores", score), "ahead", None):
         prepare(row)
 
