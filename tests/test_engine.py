@@ -128,6 +128,13 @@ def test_sampling_depends_on_the_seed_and_not_on_the_batch(engine):
     assert all(a.text != b.text for a, b in zip(found, other, strict=True))
 
 
+def test_a_draw_does_not_depend_on_how_others_in_the_batch_are_drawn(engine):
+    """With a nucleus the tokens are sorted, so a number stands for another token."""
+    ways = ({"temperature": 1.0}, {"temperature": 1.0, "top_p": 0.9}, {})
+    asked = [dataclasses.replace(one, seed=i) for how in ways for i, one in enumerate(prompts(engine, 12, **how))]
+    same(engine.generate(asked), [engine.generate([one])[0] for one in asked])
+
+
 def test_the_coldest_temperature_is_the_likeliest_token(engine):
     found = engine.generate(prompts(engine, 10, temperature=1e-300))
     same(found, engine.generate(prompts(engine, 10)))

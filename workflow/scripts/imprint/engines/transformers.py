@@ -285,28 +285,32 @@ class Row:
 
 
 def _choose(logits: torch.Tensor, rows: list[Row]) -> torch.Tensor:
-    """The next token of each row: the likeliest, or a draw by the inverse of the distribution function with the row's
-    own uniform number, from the smallest set of tokens that holds `top_p` of the tempered distribution. Probabilities
-    are added up as integers, whose sums are the same in any order: on a GPU those of floats differ from run to run."""
-    import torch
-
+    """The next token of each row: the likeliest, or a draw. A row's token does not depend on the other rows."""
     chosen = logits.argmax(1)
-    which = [i for i, row in enumerate(rows) if row.prompt.temperature > 0 and row.reason is None]
-    if not which:
-        return chosen
+    drawn = [i for i, row in enumerate(rows) if row.prompt.temperature > 0 and row.reason is None]
+    for nucleus in (False, True):
+        if some := [i for i in drawn if (rows[i].prompt.top_p < 1) == nucleus]:
+            chosen[some] = _draw(logits[some], [rows[i] for i in some], nucleus)
+    return chosen
+
+
+def _draw(logits: torch.Tensor, rows: list[Row], nucleus: bool) -> torch.Tensor:
+    """A draw for each row by the inverse of the distribution function with the row's own uniform number, if `nucleus`
+    from the smallest set of tokens that holds `top_p` of the tempered distribution. The order of the tokens decides
+    which one a number stands for, so rows with and without a nucleus are drawn apart. Probabilities are added up as
+    integers, whose sums are the same in any order: on a GPU those of floats differ from run to run."""
+    import torch
 
     def column(values: Iterable[float]) -> torch.Tensor:
         return torch.tensor(list(values), dtype=torch.float64).to(logits.device)[:, None]
 
-    drawn = [rows[i] for i in which]
-    scaled = logits[which] / column(max(row.prompt.temperature, COLDEST) for row in drawn).float()
+    scaled = logits / column(max(row.prompt.temperature, COLDEST) for row in rows).float()
     shares = (scaled.softmax(1).double() * SHARES).round().long()
     order = None
-    if any(row.prompt.top_p < 1 for row in drawn):
+    if nucleus:
         shares, order = shares.sort(dim=1, descending=True, stable=True)
-        shares *= shares.cumsum(1) - shares < column(row.prompt.top_p for row in drawn) * SHARES
+        shares *= shares.cumsum(1) - shares < column(row.prompt.top_p for row in rows) * SHARES
     reached = shares.cumsum(1)
-    draw = column(row.draws[len(row.tokens)] for row in drawn) * reached[:, -1:]
+    draw = column(row.draws[len(row.tokens)] for row in rows) * reached[:, -1:]
     place = (reached <= draw).sum(1, keepdim=True)
-    chosen[which] = (place if order is None else order.gather(1, place))[:, 0]
-    return chosen
+    return (place if order is None else order.gather(1, place))[:, 0]
