@@ -128,7 +128,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Judge], li
         "eval": "e1",
         "judge": "j",
         "limit": None,
-        "engine": {},
+        "engine": {"dtype": "float32"},
         "questions": ev.questions(),
     }
 

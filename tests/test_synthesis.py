@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imprint import synthesis, tables
 from imprint.contexts import prior_prompt
 from imprint.engines import Response
 from imprint.errors import ImprintError
@@ -165,3 +167,25 @@ def test_outlines_are_well_formed_or_left_out(answer: str, sentences: int, words
     made = outlines.rows(settings, {"d": source}, None)
     assert all(well_formed(row["messages"][1]["content"], "plan") for row in made.rows)
     assert len(made.rows) == sum(attempt["kept"] for attempt in made.attempts)
+
+
+def test_the_source_of_a_set_is_what_it_was_made_from_and_not_the_code(tmp_path: Path) -> None:
+    source = tmp_path / "dialogues.parquet"
+    tables.write_dataset(source, "dialogues", dialogues(6), "0")
+    spec = {"dataset": "shuffled", "plugin": "shuffled_roles", "settings": {"from": "dialogues"}, "limit": None}
+    spec["engine"] = {"name": "transformers", "dtype": "auto", "batch_size": 1}
+    sums = []
+    for number, (text, settings) in enumerate((("a", {}), ("b", {}), ("b", {"seed": 7}))):
+        (tmp_path / "code.py").write_text(text, encoding="utf-8")
+        out = tmp_path / f"{number}.parquet"
+        synthesis.run(
+            spec={**spec, "settings": spec["settings"] | settings},
+            datasets=[source],
+            manifests=[],
+            code=[tmp_path / "code.py"],
+            out=out,
+            attempts=tmp_path / f"{number}.attempts.parquet",
+            device=lambda: "cpu",
+        )
+        sums.append(tables.read(out, "datasets")["source_sha256"][0].as_py())
+    assert sums[0] == sums[1] != sums[2]

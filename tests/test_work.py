@@ -94,3 +94,13 @@ def test_a_waiter_enters_when_the_holder_is_done(tmp_path):
         assert time.monotonic() - started > 0.2
         assert folder.is_dir() and not (folder / "shard").exists()
     child.wait()
+
+
+def test_files_of_one_name_are_told_apart(tmp_path):
+    for folder, text in (("a", "1"), ("b", "2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").write_text(text)
+    files = [tmp_path / folder / "__init__.py" for folder in "ab"]
+    before = work.sums(files)
+    files[0].write_text("3")
+    assert len(before) == 2 and work.sums(files) != before

@@ -87,7 +87,7 @@ def run(
         "spec": spec,
         "dataset": file_sha256(dataset),
         "weights": [read_manifest(path)["fingerprint"] for path in manifests],
-        "code": {str(path): file_sha256(path) for path in code},
+        "code": work.sums(code),
         "device": [device, models.dtype_of(spec["engine"]["dtype"], device)],
     }
     with work.folder(work_folder, fingerprint(identity)) as folder:

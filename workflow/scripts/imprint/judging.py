@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from imprint import generation, tables, work
+from imprint import generation, models, tables, work
 from imprint.contexts import Message, Request
 from imprint.identity import file_sha256, fingerprint, read_manifest
 
@@ -33,13 +33,14 @@ def run(
         "spec": spec,
         "data": [file_sha256(dataset), file_sha256(generations)],
         "judge": [read_manifest(path)["fingerprint"] for path in manifests],
-        "code": {path.name: file_sha256(path) for path in code},
+        "code": work.sums(code),
     }
     tasks = {row["example_id"]: row["messages"] for row in tables.read_dataset(dataset, spec["limit"])}
     found = tables.read(generations, "generations").to_pylist()
     responses = [row for row in found if row["final"] and row["error"] is None]
     rows = []
-    with work.folder(out.with_suffix(".work"), fingerprint({**identity, "device": device})) as scratch:
+    here = [device, models.dtype_of(spec["engine"]["dtype"], device)]
+    with work.folder(out.with_suffix(".work"), fingerprint({**identity, "device": here})) as scratch:
         ask = generation.asker(manifests, spec["engine"], scratch, device)
         for score, asked in spec["questions"].items():
             pairs = [(row, name) for row in responses for name in asked["questions"]]

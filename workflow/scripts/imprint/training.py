@@ -45,7 +45,7 @@ def run(
         "arms": vectors,
         "data": {name: file_sha256(path) for name, path in data.items()},
         "runs": [file_sha256(path) for path in runs],
-        "code": {path.name: file_sha256(path) for path in code},
+        "code": work.sums(code),
     }
     folder = out.parent
     dtype = models.dtype_of(spec["dtype"], device)

@@ -12,12 +12,13 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from imprint import origin
 from imprint.errors import ImprintError
+from imprint.identity import file_sha256
 
 LOCK = ".lock"
 FINGERPRINT = ".fingerprint"
@@ -67,6 +68,11 @@ def _wipe(path: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
+
+
+def sums(files: Iterable[Path]) -> dict[str, str]:
+    """File -> sha256, by its whole path: a package has many files of one name, such as `__init__.py`."""
+    return {str(file): file_sha256(file) for file in files}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imprint import generation, plugins, tables, work
+from imprint import generation, models, plugins, tables, work
 from imprint.identity import file_sha256, fingerprint, read_manifest
 
 
@@ -36,14 +36,15 @@ def run(
         "spec": spec,
         "data": [file_sha256(path) for path in datasets],
         "teacher": [read_manifest(path)["fingerprint"] for path in manifests],
-        "code": {path.name: file_sha256(path) for path in code},
     }
     rows = {name: tables.read_dataset(path, spec["limit"]) for name, path in zip(needs.datasets, datasets, strict=True)}
-    work_folder = out.with_suffix(".work")
-    here = device() if manifests else "nowhere"
-    with work.folder(work_folder, fingerprint({**identity, "device": here})) as scratch:
+    here = device() if manifests else ""
+    dtype = models.dtype_of(spec["engine"]["dtype"], here) if manifests else ""
+    whole = fingerprint({**identity, "code": work.sums(code), "device": [here, dtype]})
+    with work.folder(out.with_suffix(".work"), whole) as scratch:
         ask = generation.asker(manifests, spec["engine"], scratch, here) if manifests else None
         made = module.rows(settings, rows, ask)
         tables.write(attempts, "synthesis", [{"dataset": spec["dataset"], **attempt} for attempt in made.attempts])
+        # `source_sha256` names what the rows were made from, not the code that made them.
         tables.write_dataset(out, spec["dataset"], made.rows, fingerprint(identity))
         work.remove(scratch)
