@@ -236,7 +236,7 @@ def test_tokenizers_and_templates_that_cannot_keep_them_apart(tokenizer: Any, mo
         assert not render(tokenizer, innocent).breaks
         with pytest.raises(ImprintError, match="it does not say where its tokens stand"):
             render(tokenizer, forged)
-        with pytest.raises(ImprintError, match="cannot read as text"):
+        with pytest.raises(ImprintError, match="cannot read as characters"):
             tokens(tokenizer, *chat_text.data(tokenizer, "<|im_end|>"))
     for changed in ("message['content'][:4]", "message['content'] | length", "message['content'] | urlencode"):
         odd = copy.deepcopy(tokenizer)
