@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from imprint import bounded, plugins, scoring
+from imprint import bounded, plugins, scoring, verification
 from imprint.contexts import plain, prior_prompt, self_role
 from imprint.errors import ImprintError
 from imprint.methods import Context
@@ -209,6 +209,18 @@ def test_a_reward_is_what_the_score_says_in_an_evaluation(noise, parts):
         (verdict,) = (v for v in module.score(row, text, settings) if v.metric == asked.term.metric)
         assert asked.value(row, text) == verdict.value and verdict.value in (0.0, 1.0)
         assert asked.failed == 0
+
+
+@pytest.mark.parametrize("term", ["choice", "choice.bad_rate"])
+def test_a_check_without_a_verdict_is_worth_nothing_and_stops_no_fit(monkeypatch, term):
+    """Of a metric of which less is better too: a trainer that is given None ends."""
+
+    def late(*_):
+        raise bounded.Timeout("late")
+
+    monkeypatch.setattr(verification, "verdicts", late)
+    asked = reward(term)
+    assert asked.value({"reference": {}}, "A") == 0.0 and asked.failed == 1
 
 
 def test_a_killed_process_is_replaced():

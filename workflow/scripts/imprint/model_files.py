@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from imprint import processes
 from imprint.errors import ImprintError
 from imprint.identity import file_sha256, fingerprint, read_json
 
@@ -78,7 +79,7 @@ def _verify(file: Path, content: str, again: str) -> None:
         status = file.stat()
     except OSError:
         raise ImprintError(f"{file} is missing; {again}") from None
-    run = os.environ.get("IMPRINT_RUN")
+    run = os.environ.get(processes.RUN)
     key = fingerprint([run, str(file.resolve()), status.st_size, status.st_mtime_ns, content])
     if key in _verified or (run and (VERIFIED / key).exists()):
         return

@@ -72,7 +72,7 @@ def constant(kind: str, name: str, variable: str) -> Any:
 INFRASTRUCTURE = frozenset(
     {
         *("catalog", "config", "errors", "identity", "plugins", "tables", "work"),
-        *("job_record", "local_gpus", "origin", "placement", "run_lock", "runtime"),
+        *("job_record", "local_gpus", "origin", "placement", "processes", "run_lock", "runtime"),
     }
 )
 """Modules that carry every job and decide nothing of what it computes: an edit there reruns nothing."""

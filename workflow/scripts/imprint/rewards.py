@@ -5,7 +5,7 @@
 `ifeval.instruction_strict` names another, here the share of instructions followed: the mean of its verdicts is taken.
 
 Every term is judged as in an evaluation (`imprint.verification`), so no completion can hang a trainer; one whose check
-comes to no verdict is worth 0 where more is better, and is counted.
+comes to no verdict is worth 0, and is counted.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Reward:
             verdicts = verification.verdicts(term.score, term.settings, row, self.read(text))
         except bounded.Failure:
             self.failed += 1
-            return 0.0 if plugins.load("scores", term.score).METRICS[term.metric] > 0 else None
+            return 0.0  # never None, which stops the fit: one completion could end it
         values = [verdict.value for verdict in verdicts if verdict.metric == term.metric]
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known and len(known) == len(values) else None

@@ -7,7 +7,6 @@ time a verdict may take; it is bounded's LIMIT where the score names none.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from imprint import bounded, isolation, plugins
 from imprint.scores import Option, Verdict
 
 MOST = 1000  # verdicts on one response: an IFEval prompt has a dozen
-LARGEST = 1e300  # a value; 0 or 1 is usual
+LARGEST = 1e300  # a value; 0 or 1 is usual, and neither NaN nor an infinity is below it
 LONGEST_LABEL = 200  # characters
 
 
@@ -47,7 +46,7 @@ def _sound(said: Any, metrics: Mapping[str, int]) -> bool:
     return (
         isinstance(metric, str)
         and metric in metrics
-        and (value is None or (isinstance(value, int | float) and abs(value) < math.inf and abs(value) <= LARGEST))
+        and (value is None or (isinstance(value, int | float) and abs(value) <= LARGEST))
         and (item is None or (isinstance(item, int) and 0 <= item < MOST))
         and (label is None or (isinstance(label, str) and label.isprintable() and len(label) <= LONGEST_LABEL))
         and isinstance(unparsed, bool)
