@@ -8,7 +8,7 @@ CONFIG ?= config/config.yaml
 CORES ?= all
 export PYTHONPATH := workflow/scripts
 export OMP_WAIT_POLICY := PASSIVE
-# make resume PROFILE=slurm CONFIG=config/real.yaml SET=limit=32 goes on with the run that was started like that.
+# make resume PROFILE=slurm CONFIG=config/real.yaml SET=limit=32 goes on with the run that was started with these.
 SNAKEMAKE := $(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES)) --configfile $(CONFIG) $(if $(SET),--config $(SET))
 
 .venv/made: requirements.lock
@@ -26,21 +26,21 @@ lint: .venv/made
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
 
-# Two processes, a file to each: the workflow tests share one finished run.
+# Two processes; all tests of a file run in one of them, since the workflow tests share one finished run.
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/slurm --ignore tests/gpu
 
-# A Slurm of one node with stand-in GPUs is started, used and stopped; needs root and, the first time, Debian's mirror.
-# Two processes: while Slurm's jobs are waited for, the faults of one machine are put to another copy.
+# Starts, uses and stops a Slurm of one node with stand-in GPUs. It needs root and, the first time, Debian's mirror.
+# Two processes: while one waits for Slurm's jobs, the other puts another copy of the project to the faults of one machine.
 test-slurm: .venv/made
 	tests/slurm/cluster.sh install
 	$(BIN)/pytest -n 2 --dist loadfile --durations=12 tests/slurm
 
-# Where a GPU is, and a torch for it: the paths on it against the CPU.
+# Needs a GPU and a torch for it. Compares training, generation and composition on the GPU with the same on the CPU.
 test-gpu: .venv/made
 	$(BIN)/pytest tests/gpu
 
-# After a kill: end what it left running, unlock, run again. Nothing finished is done twice, no process of another run is ended.
+# After a kill: ends what the run left running, unlocks, and runs again. Finished work is kept; other runs go on.
 resume: .venv/made
 	$(BIN)/python -m imprint.resume --configfile $(CONFIG) $(if $(SET),--config $(SET))
 	$(SNAKEMAKE) --rerun-incomplete --quiet rules progress host
@@ -49,15 +49,16 @@ resume: .venv/made
 prune: .venv/made
 	$(BIN)/python -m imprint.prune $(if $(DELETE),--delete)
 
-# make ask ARM=self_prompt Q="How do I keep basil alive?"     (the question goes through the environment, as it is)
-# Make would expand ARM and Q as it exports them, and run a $(shell ...) in a question; so they are not exported.
+# make ask ARM=self_prompt Q="How do I keep basil alive?"
+# An exported variable is expanded by make, which would run a $(shell ...) in a question. So ARM and Q are not exported;
+# their text goes through the environment as it is.
 unexport ARM Q
 ask: export ASKED_ARM := $(value ARM)
 ask: export ASKED := $(value Q)
 ask: .venv/made
 	@$(BIN)/python -m imprint.ask --config $(CONFIG) -- "$$ASKED_ARM" "$$ASKED"
 
-# Pins anew from pyproject.toml (torch's own GPU packages stay unpinned: they differ from build to build).
+# Writes new pins from pyproject.toml. Torch's own GPU packages stay unpinned, since they differ from build to build.
 lock:
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip

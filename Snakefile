@@ -1,35 +1,27 @@
-# Imprint. One YAML file says which models, datasets, arms and evals; this makes the tables and the report.
+# Imprint. One YAML file names models, datasets, arms and evals; this workflow makes the tables and the report.
 #
-# resources/models/{model}/manifest.json                   fetched, pinned      ({model} = name-fingerprint)
-# resources/data/{entry}/{file}                            fetched, pinned
-# results/datasets/{dataset}.parquet                       read, generated or synthesised
-# results/arms/{arm}/seed{seed}/manifest.json              weights and curves beside it
-# results/generations/{arm}/seed{seed}/{eval}.parquet      prompts/... has the rendered prompts
-# results/judgements/{arm}/seed{seed}/{eval}.parquet       a judge arm's answers, of evals that name one
-# results/scores/{arm}/seed{seed}/{eval}.parquet
-# results/tables/{summary,comparisons,costs,curves,coefficients,contamination,synthesis}.parquet     results/imprint.duckdb
-# results/analyses/{analysis}.parquet                     of arms' weights
-# results/charts/{chart}.svg                               results/report.html
+# The table in workflow/scripts/imprint/runtime/stages.py has what each rule makes, and where. The classes in
+# workflow/scripts/imprint/dag/jobs say which jobs there are, what each job reads, its spec and its code.
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow/scripts")))
 
-from imprint import adoption, placement, report_facts
-from imprint.experiment import Experiment, Run
-from imprint.start import load_config
+from imprint.dag import adoption, placement
+from imprint.dag.experiment import Experiment
+from imprint.dag.jobs import all_jobs
+from imprint.dag.start import load_config
 
 experiment = Experiment(load_config(workflow))
-RESULTS = experiment.results
+stage = all_jobs(experiment)
 
 
 rule all:
     default_target: True
     input:
-        f"{RESULTS}/report.html",
-        f"{RESULTS}/imprint.duckdb",
-        # A report that is there would hide that one of them is not.
-        **experiment.tables(),
+        # The tables are named too, since an existing report would hide that one of them is missing.
+        [file for name in ("report", "database") for file in stage[name].files()],
+        [file for files in stage["database"].inputs(()).values() for file in files],
 
 
 include: "rules/common.smk"
@@ -41,7 +33,7 @@ include: "rules/analysis.smk"
 include: "rules/report.smk"
 
 
-placement.place(workflow, {name: arm.resources for name, arm in experiment.config.arms.items()}, experiment.arm_of)
+placement.place(workflow, experiment.config, stage)
 
 if workflow.is_main_process:
-    adoption.adopt(workflow, experiment.outputs(), RESULTS)
+    adoption.adopt(workflow, [file for jobs in stage.values() for file in jobs.files()], experiment.results)

@@ -5,7 +5,7 @@
 The vectors are the model's weights plus small random differences, written to a temporary folder. All that is compared
 takes turns in one process, so that a busy machine slows all alike, and is counted in CPU seconds of one thread; a
 figure is the median over rounds of the ratio within a round. All sides compute in the number format that `dtype: auto`
-stands for here (`models.dtype_of`), over fp32 weights and with the loss over all tokens. Memory is the peak of RssAnon
+stands for here (`chains.dtype_of`), over fp32 weights and with the loss over all tokens. Memory is the peak of RssAnon
 over a step of a process that does nothing else, the largest of three. It needs 8 GiB of memory and as much disk, and
 about ten minutes. The last line is one JSON object with the figures, the limits and `holds`.
 """
@@ -32,14 +32,14 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFF
 import torch
 from torch.func import functional_call
 
-from imprint import models
-from imprint.composition import Composition
-from imprint.errors import ImprintError
-from imprint.identity import atomic, file_sha256, write_json
-from imprint.model_files import load_tokenizer, template_sha256
-from imprint.tensor_files import TensorFolder, write
-from imprint.token_loss import cross_entropy
-from imprint.vectors import Pool, generator
+from imprint.composition.composing import Composition
+from imprint.composition.vectors import Pool, generator
+from imprint.models import chains
+from imprint.models.model_files import WEIGHTS, load_tokenizer, template_sha256
+from imprint.models.tensor_files import TensorFolder, write
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import atomic, file_sha256, write_json
+from imprint.training.token_loss import cross_entropy
 
 COUNTS = (2, 5, 8)
 BATCH, SMALL = (8, 256), (1, 64)
@@ -80,7 +80,7 @@ def make_arms(folder: Path, template: str, dtype: torch.dtype, size: float, devi
             return (tensor + size * draw(device, tensor.shape, arm, name)).to(dtype)
 
         (folder / f"arm{i}" / "weights").mkdir(parents=True)
-        write(folder / f"arm{i}" / "weights" / models.WEIGHTS, shapes, read)
+        write(folder / f"arm{i}" / "weights" / WEIGHTS, shapes, read)
         manifest = {"kind": "full", "fingerprint": f"arm{i}", "template_sha256": template}
         manifest |= {"weights": sums(folder / f"arm{i}" / "weights")}
         write_json(folder / f"arm{i}" / "manifest.json", manifest)
@@ -102,7 +102,7 @@ def batch(model: Any, shape: tuple[int, int]) -> torch.Tensor:
 
 
 def autocast() -> Any:
-    return torch.autocast("cpu", torch.bfloat16, enabled=models.dtype_of("auto", "cpu") == "bfloat16")
+    return torch.autocast("cpu", torch.bfloat16, enabled=chains.dtype_of("auto", "cpu") == "bfloat16")
 
 
 def backward(model: Any, ids: torch.Tensor) -> None:
@@ -112,7 +112,7 @@ def backward(model: Any, ids: torch.Tensor) -> None:
 
 
 def stepper(model: Any, pool: Pool, ids: torch.Tensor) -> Callable[[], None]:
-    """One step as `imprint.learning` makes it."""
+    """One step as `imprint.composition.learning` makes it."""
 
     def step() -> None:
         made = Composition(model, pool, start=0.01)
@@ -186,7 +186,7 @@ def anonymous() -> int:
 def memory(folder: Path, count: int) -> int:
     """The peak over a step with so many vectors, run in a process of its own."""
     chain, arms = found(folder, count)
-    model, _ = models.load(chain, "float32", "cpu")
+    model, _ = chains.load(chain, "float32", "cpu")
     step, peak, done = stepper(model, Pool(chain, arms), batch(model, BATCH)), 0, False
 
     def watch() -> None:
@@ -238,11 +238,12 @@ def measure(
     work = {"plain": forward_backward, **{f"step_{n}": stepper(model, pool, ids) for n, pool in pools.items()}}
     times = take_turns(work, rounds, clock)
     figures: dict[str, Any] = {f"step_over_plain_{n}": ratio(times, f"step_{n}", "plain") for n in COUNTS}
-    everything, composed = Composition(model, largest, start=0.01), folder / "composed" / models.WEIGHTS
+    everything, composed = Composition(model, largest, start=0.01), folder / "composed"
     everything.detach()
     everything.save(composed)
-    read = [folder / "root" / models.WEIGHTS, *(folder / arm / "weights" / models.WEIGHTS for arm in arms)]
-    copying = file_copy(read, folder / "copied", composed.stat().st_size)
+    size = (composed / "weights" / WEIGHTS).stat().st_size
+    read = [folder / "root" / WEIGHTS, *(folder / arm / "weights" / WEIGHTS for arm in arms)]
+    copying = file_copy(read, folder / "copied", size)
     times |= take_turns({"compose": lambda: everything.save(composed), "copy": copying}, 3 * rounds, clock)
     figures["compose_over_copy"] = ratio(times, "compose", "copy")
     small = batch(model, SMALL)
@@ -279,9 +280,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(options.model, folder)
-        model, _ = models.load(found(folder, 0)[0], "float32", "cpu")
+        model, _ = chains.load(found(folder, 0)[0], "float32", "cpu")
         figures = measure(folder, model, options.rounds)
-        figures["computed_in"] = models.dtype_of("auto", "cpu")
+        figures["computed_in"] = chains.dtype_of("auto", "cpu")
         del model
         peaks: dict[int, int] = {}
         for n in PROCESSES * (min(COUNTS), max(COUNTS)):

@@ -21,13 +21,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "workflow/scripts"), str(ROOT / "tests")]
 
-from imprint import models, runtime  # noqa: E402
+from imprint.models import chains  # noqa: E402
+from imprint.runtime import frame  # noqa: E402
 
 LIMIT = 0.75  # our share of TRL's CPU time
 STEPS = 1
@@ -35,33 +37,25 @@ STEPS = 1
 
 def job(manifest: Path, folder: Path, dtype: str, tokens: int, steps: int, checkpointing: bool) -> Any:
     """4 prompts of IFEval's format x 4 completions, trained fully."""
-    from imprint import tables
-    from imprint.contexts import plain
+    import fitting
     from imprint.datasets import ifeval_format
-    from imprint.methods import Context, Fit, grpo
 
     rows = list(ifeval_format.rows(ifeval_format.Settings(n=4 * (STEPS + 1), instructions="train", per_prompt=3), {}))
-    ids = tables.example_ids(row["messages"] for row in rows)
-    return Fit(
+    fit = fitting.job(
+        "grpo",
+        [manifest],
+        folder,
         arm="benchmark",
-        seed=0,
-        settings=grpo.Settings(
-            data="d",
-            reward="ifeval.instruction_strict",
-            steps=steps,
-            prompts_per_step=4,
-            group_size=4,
-            completion_tokens=tokens,
-            gradient_checkpointing=checkpointing,
-        ),
-        context=Context(plain, plain.Settings()),
-        manifests=[manifest],
-        folder=folder,
-        out=folder,
-        threads=1,
-        dtype=dtype,
-        datasets={"d": [{**row, "example_id": name} for row, name in zip(rows, ids, strict=True)]},
+        datasets={"d": fitting.named(rows)},
+        data="d",
+        reward="ifeval.instruction_strict",
+        steps=steps,
+        prompts_per_step=4,
+        group_size=4,
+        completion_tokens=tokens,
+        gradient_checkpointing=checkpointing,
     )
+    return replace(fit, dtype=dtype)
 
 
 def trainer(side: str, fit: Any) -> Any:
@@ -69,16 +63,16 @@ def trainer(side: str, fit: Any) -> Any:
     import datasets
 
     import grpo_peer
-    from imprint import fits
-    from imprint.grpo_trainer import Sampler, Trainer
     from imprint.methods import grpo
-    from imprint.rewards import Reward
+    from imprint.training import fits
+    from imprint.training.grpo_trainer import Sampler, Trainer
+    from imprint.training.rewards import Reward
 
     fits.begin(fit)
-    model, tokenizer = models.load(fit.manifests, "float32", "cpu")
-    sampler = Sampler(model, tokenizer, fit.dtype)
-    rewards = [Reward(term, fit.context) for term in fit.settings.reward]
-    rows, stop, _ = grpo.prompts(fit, sampler.engine, rewards)
+    model, tokenizer = chains.load(fit.manifests, "float32", "cpu")
+    sampler = Sampler(fit, model, tokenizer)
+    rewards = [Reward(term, fit.contexts) for term in fit.settings.reward]
+    rows, stop, _ = grpo.prompts(fit, sampler.policy, rewards)
     if side == "trl":
         del sampler, model
         made = grpo_peer.peer(fit, rows)
@@ -119,7 +113,7 @@ def watched(made: Any) -> list[dict[str, float]]:
 
 def measure(side: str, manifest: Path, checkpointing: bool) -> None:
     """Print the seconds of each step after the first, the lengths drawn, and the number format."""
-    dtype = models.dtype_of("auto", "cpu")
+    dtype = chains.dtype_of("auto", "cpu")
     with tempfile.TemporaryDirectory() as folder:
         made = trainer(side, job(manifest, Path(folder), dtype, 96, STEPS + 1, checkpointing))
         seconds = watched(made)[1:]
@@ -180,7 +174,7 @@ def main() -> None:
     parser.add_argument("--side", choices=("ours", "trl"), help=argparse.SUPPRESS)
     parser.add_argument("--compare", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    runtime.prepare(1)
+    frame.prepare(1)
     if options.side:
         return measure(options.side, options.manifest, options.checkpointing)
     if options.compare:

@@ -83,80 +83,40 @@ def config(arms: int, evals: int, seeds: int) -> dict:
 def bare(folder: Path, settings: dict) -> None:
     """Write the bare Snakefile and its plan: every job of the experiment with its data files, by rule."""
     sys.path.insert(0, str(ROOT / "workflow/scripts"))
-    from imprint import config as configs
-    from imprint.experiment import Experiment
+    from imprint.config import loading
+    from imprint.dag.experiment import Experiment
+    from imprint.dag.jobs import all_jobs
 
     os.chdir(ROOT)
-    experiment = Experiment(configs.parse(settings))
-    runs = experiment.runs
-    jobs: dict[str, dict[str, dict[str, list[str]]]] = {
-        "fetch_model": {key: {} for key in experiment.models},
-        "prepare": {name: {"files": experiment.dataset_files(name)} for name in experiment.config.datasets},
-        "train": {
-            f"{arm}/{seed}": {k: experiment.fit_inputs(arm, seed)[k] for k in ("manifests", "datasets")}
-            for method in experiment.methods
-            for arm in experiment.fitted(method)
-            for seed in experiment.config.seeds
-        },
-        "generate": {
-            "/".join(map(str, run)): {
-                "manifests": experiment.chain(run.arm, run.seed),
-                "dataset": [experiment.dataset(experiment.config.evals[run.eval].dataset)],
-            }
-            for run in runs
-        },
-        "score": {
-            "/".join(map(str, run)): {
-                "generations": [experiment.generations(run)],
-                "dataset": [experiment.dataset(experiment.config.evals[run.eval].dataset)],
-            }
-            for run in runs
-        },
-        "check_leakage": {"": {"datasets": experiment.leakage_inputs()}},
-        "summarize": {"": {"scores": [experiment.scores(run) for run in runs]}},
-        "collect": {
-            "": {
-                "manifests": experiment.fitted_manifests(),
-                "generations": [experiment.generations(run) for run in runs],
-            }
-        },
-        "plot": {chart: {"tables": experiment.chart_inputs(chart)} for chart in experiment.config.charts},
-        "report": {
-            "": {
-                **{name: [files] if isinstance(files, str) else files for name, files in experiment.tables().items()},
-                "charts": [f"{experiment.results}/charts/{chart}.svg" for chart in experiment.config.charts],
-            }
-        },
-        "database": {"": {n: [files] if isinstance(files, str) else files for n, files in experiment.tables().items()}},
+    experiment = Experiment(loading.parse(settings))
+    stages = all_jobs(experiment)
+    jobs = {
+        name: {"/".join(map(str, job)): _listed(stage.inputs(job)) for job in stage.jobs()}
+        for name, stage in stages.items()
     }
-    run = "{arm}/seed{seed}/{eval}.parquet"
-    results = experiment.results
-    outputs = {
-        "fetch_model": ["resources/models/{model}/manifest.json"],
-        "prepare": [f"{results}/datasets/{{dataset}}.parquet"],
-        "train": [f"{results}/arms/{{arm}}/seed{{seed}}/manifest.json"],
-        "generate": [f"{results}/generations/{run}", f"{results}/prompts/{run}"],
-        "score": [f"{results}/scores/{run}"],
-        "check_leakage": [experiment.table("contamination")],
-        "summarize": [experiment.table("summary"), experiment.table("comparisons")],
-        "collect": [experiment.table(name) for name in ("costs", "curves", "coefficients", "synthesis")],
-        "plot": [f"{results}/charts/{{chart}}.svg"],
-        "report": [f"{results}/report.html"],
-        "database": [f"{results}/imprint.duckdb"],
-    }
+    jobs = {name: of_stage for name, of_stage in jobs.items() if of_stage}
     tables = [path for files in jobs["database"][""].values() for path in files]
     plan = {
-        "all": [f"{results}/report.html", f"{results}/imprint.duckdb", *tables],
+        "all": [*stages["report"].files(), *stages["database"].files(), *tables],
         "jobs": jobs,
         "arms": list(settings["arms"]),
+        "evals": list(settings["evals"]),
     }
-    plan["evals"] = list(settings["evals"])
     (folder / "plan.json").write_text(json.dumps(plan))
     rules = [
-        RULE.format(name=name, keys=sorted(next(iter(found.values()))), outputs=", ".join(map(repr, outputs[name])))
-        for name, found in jobs.items()
+        RULE.format(
+            name=name,
+            keys=sorted(next(iter(of_stage.values()))),
+            outputs=", ".join(map(repr, stages[name].outputs.values())),
+        )
+        for name, of_stage in jobs.items()
     ]
     (folder / "Snakefile.bare").write_text("\n".join([BARE, *rules]))
+
+
+def _listed(inputs: dict) -> dict[str, list[str]]:
+    """The inputs of a job, each as a list of files."""
+    return {name: [files] if isinstance(files, str) else files for name, files in inputs.items()}
 
 
 def dry_run(folder: Path, *arguments: str) -> tuple[float, float, float, int]:
@@ -186,9 +146,9 @@ def main() -> None:
         folder.mkdir()
         for part in PARTS:
             source = ROOT / part
-            skip = shutil.ignore_patterns("__pycache__", "models", "data", "cache", "local")
+            fetched = ("models", "data", "cache", "local") if part == "resources" else ()
             if source.is_dir():
-                shutil.copytree(source, folder / part, ignore=skip)
+                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", *fetched))
             else:
                 shutil.copy2(source, folder / part)
         (folder / "scale.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))

@@ -69,9 +69,28 @@
     return status === "unparsed" ? `${shown} (no answer found in the response)` : shown;
   }
 
+  function ending(r) {
+    if (r.error) return ` (error: ${r.error})`;
+    if (r.composed) return " (made of the responses above)";
+    return r.finish_reason ? ` (ended by: ${r.finish_reason})` : "";
+  }
+
+  // The responses of a dialogue that are not scored. A prompt stands once where the next one is the same.
+  function others(example, side) {
+    const made = element("details"), all = example.others.length + (example.left_out ?? 0);
+    made.append(element("summary", `${side}: ${all} other response${all > 1 ? "s" : ""} of this dialogue`));
+    example.others.forEach((r, i) => {
+      if (r.prompt !== example.others[i - 1]?.prompt) made.append(block(`${side}: prompt of response ${i + 1}`, text(r.prompt)));
+      made.append(block(`${side}: response ${i + 1}${ending(r)}`, text(r.text)));
+    });
+    if (example.left_out) made.append(element("p", `${example.left_out} more; the tables hold all of them`, "soft"));
+    return made;
+  }
+
   function response(example, test, side) {
     if (!example) return element("p", "no response in the tables", "soft");
     const made = document.createDocumentFragment();
+    if (example.others) made.append(others(example, side));
     if (test.asks === "loglikelihood") {
       const best = Math.max(...example.responses.map((r) => r.logprob ?? -Infinity));
       const many = example.responses.length > 1;
@@ -80,11 +99,9 @@
       made.append(block(`${side}: ${many ? "options" : "text"} with log-likelihood in nats${many ? ", ▸ the highest" : ""}`,
         lines.join("\n")));
     } else {
-      for (const r of example.responses) {
-        const end = r.error ? `error: ${r.error}` : r.finish_reason ? `ended by: ${r.finish_reason}` : "";
-        made.append(block(`${side}: response${end ? ` (${end})` : ""}`, text(r.text)));
-      }
+      for (const r of example.responses) made.append(block(`${side}: response${ending(r)}`, text(r.text)));
     }
+    if (example.state !== undefined) made.append(block(`${side}: how the dialogue ended`, text(example.state)));
     const list = element("ul", undefined, "values");
     for (const [metric, label, value, status] of example.values) {
       list.append(element("li", `${metric}${label ? ` · ${label}` : ""}: ${mark(value, status, test.binary.includes(metric))}`));

@@ -1,66 +1,70 @@
-# Leakage is judged by content, so it needs the rows; it is started before the expensive jobs; without it there is no report.
+# The priority starts this rule before the expensive jobs. There is no report without it.
 rule check_leakage:
     input:
-        datasets=experiment.leakage_inputs(),
+        unpack(stage["check_leakage"].inputs),
     output:
-        f"{RESULTS}/tables/contamination.parquet",
+        **stage["check_leakage"].outputs,
+    log:
+        stage["check_leakage"].log,
     priority: 100
     params:
-        code=experiment.code("check_leakage"),
-        spec=experiment.leakage_params(),
+        code=stage["check_leakage"].code,
+        spec=stage["check_leakage"].params,
     script:
         "../workflow/scripts/check_leakage.py"
 
 
 rule summarize:
     input:
-        scores=[experiment.scores(run) for run in experiment.runs],
+        unpack(stage["summarize"].inputs),
     output:
-        summary=f"{RESULTS}/tables/summary.parquet",
-        comparisons=f"{RESULTS}/tables/comparisons.parquet",
+        **stage["summarize"].outputs,
+    log:
+        stage["summarize"].log,
     params:
-        code=experiment.code("summarize"),
-        spec=experiment.summary_params(),
+        code=stage["summarize"].code,
+        spec=stage["summarize"].params,
     script:
         "../workflow/scripts/summarize.py"
 
 
 rule collect:
     input:
-        manifests=experiment.fitted_manifests(),
-        attempts=[experiment.attempts(name) for name in experiment.datasets(synthesised=True)],
-        generations=[experiment.generations(run) for run in experiment.runs],
-        judgements=[experiment.judgements(run) for run in experiment.judged],
+        unpack(stage["collect"].inputs),
     output:
-        costs=f"{RESULTS}/tables/costs.parquet",
-        curves=f"{RESULTS}/tables/curves.parquet",
-        coefficients=f"{RESULTS}/tables/coefficients.parquet",
-        synthesis=f"{RESULTS}/tables/synthesis.parquet",
+        **stage["collect"].outputs,
+    log:
+        stage["collect"].log,
     params:
-        code=experiment.code("collect"),
-        spec=experiment.collect_params(),
+        code=stage["collect"].code,
+        spec=stage["collect"].params,
     script:
         "../workflow/scripts/collect.py"
 
 
 rule analyze:
     input:
-        manifests=lambda w: experiment.analysis_inputs(w.analysis),
+        unpack(stage["analyze"].inputs),
     output:
-        f"{RESULTS}/analyses/{{analysis}}.parquet",
+        **stage["analyze"].outputs,
+    log:
+        stage["analyze"].log,
     params:
-        code=lambda w: experiment.analysis_code(w.analysis),
-        spec=lambda w: experiment.analysis_params(w.analysis),
+        code=stage["analyze"].code,
+        spec=stage["analyze"].params,
     script:
         "../workflow/scripts/analyze.py"
 
 
 rule database:
     input:
-        **experiment.tables(),
+        unpack(stage["database"].inputs),
     output:
-        f"{RESULTS}/imprint.duckdb",
+        **stage["database"].outputs,
+    log:
+        stage["database"].log,
     params:
-        code=experiment.code("database"),
+        code=stage["database"].code,
+        spec=stage["database"].params,
     script:
         "../workflow/scripts/database.py"

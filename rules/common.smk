@@ -1,13 +1,11 @@
-from imprint.identity import canonical
-
-
 def one_of(names):
-    """A wildcard constraint: just the configured names (and nothing, when there are none)."""
+    """A wildcard constraint that fits the given names only; without names it fits nothing."""
     return "|".join(sorted(names)) or "(?!)"
 
 
-def run_of(wildcards):
-    return Run(wildcards.arm, int(wildcards.seed), wildcards.eval)
+def of(name, wildcard):
+    """A wildcard constraint that fits the values of a wildcard in a stage's jobs."""
+    return one_of({str(getattr(job, wildcard)) for job in stage[name].jobs()})
 
 
 wildcard_constraints:
@@ -21,6 +19,6 @@ wildcard_constraints:
 
 
 onsuccess:
-    from imprint import verdicts
+    from imprint.report import verdicts
 
-    print(verdicts.text(RESULTS))
+    print(verdicts.text(experiment.results))

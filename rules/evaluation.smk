@@ -1,52 +1,53 @@
-# Generate (the model) and score (no model) are two rules, so that a scorer's fix never generates again.
+# `generate` runs the model and `score` does not, so that a fix of a score never generates again.
 rule generate:
     input:
-        manifests=lambda w: experiment.chain(w.arm, int(w.seed)),
-        dataset=lambda w: experiment.dataset(experiment.config.evals[w.eval].dataset),
+        unpack(stage["generate"].inputs),
     output:
-        generations=f"{RESULTS}/generations/{{arm}}/seed{{seed}}/{{eval}}.parquet",
-        prompts=f"{RESULTS}/prompts/{{arm}}/seed{{seed}}/{{eval}}.parquet",
+        **stage["generate"].outputs,
+    log:
+        stage["generate"].log,
     benchmark:
-        f"{RESULTS}/benchmarks/generate/{{arm}}.seed{{seed}}.{{eval}}.tsv"
+        stage["generate"].benchmark
     resources:
         device=experiment.config.engine.device,
     params:
-        code=lambda w: experiment.generate_code(run_of(w)),
-        spec=lambda w: experiment.generate_params(run_of(w)),
+        code=stage["generate"].code,
+        spec=stage["generate"].params,
     script:
         "../workflow/scripts/generate.py"
 
 
-# The judge is an arm like any other; what it is asked is params, so that reading its answers anew asks it nothing.
+# A judge is an arm like any other. Its questions are in the params, and the scores' code is not: when a score reads the
+# answers in a new way, no question is asked again.
 rule judge:
     input:
-        manifests=lambda w: experiment.judge_chain(w.eval),
-        generations=f"{RESULTS}/generations/{{arm}}/seed{{seed}}/{{eval}}.parquet",
-        dataset=lambda w: experiment.dataset(experiment.config.evals[w.eval].dataset),
+        unpack(stage["judge"].inputs),
     output:
-        f"{RESULTS}/judgements/{{arm}}/seed{{seed}}/{{eval}}.parquet",
+        **stage["judge"].outputs,
+    log:
+        stage["judge"].log,
     benchmark:
-        f"{RESULTS}/benchmarks/judge/{{arm}}.seed{{seed}}.{{eval}}.tsv"
+        stage["judge"].benchmark
     wildcard_constraints:
-        eval=one_of(name for name, ev in experiment.config.evals.items() if ev.judge),
+        eval=of("judge", "eval"),
     resources:
         device=experiment.config.engine.device,
     params:
-        code=experiment.judge_code(),
-        spec=lambda w: experiment.judge_params(run_of(w)),
+        code=stage["judge"].code,
+        spec=stage["judge"].params,
     script:
         "../workflow/scripts/judge.py"
 
 
 rule score:
     input:
-        judgements=lambda w: [experiment.judgements(run_of(w))] if experiment.config.evals[w.eval].judge else [],
-        generations=f"{RESULTS}/generations/{{arm}}/seed{{seed}}/{{eval}}.parquet",
-        dataset=lambda w: experiment.dataset(experiment.config.evals[w.eval].dataset),
+        unpack(stage["score"].inputs),
     output:
-        f"{RESULTS}/scores/{{arm}}/seed{{seed}}/{{eval}}.parquet",
+        **stage["score"].outputs,
+    log:
+        stage["score"].log,
     params:
-        code=lambda w: experiment.score_code(run_of(w)),
-        spec=lambda w: experiment.score_params(run_of(w)),
+        code=stage["score"].code,
+        spec=stage["score"].params,
     script:
         "../workflow/scripts/score.py"

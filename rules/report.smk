@@ -1,28 +1,26 @@
 rule plot:
     input:
-        tables=lambda w: experiment.chart_inputs(w.chart),
-        caption="resources/captions/{chart}.md",
+        unpack(stage["plot"].inputs),
     output:
-        svg=f"{RESULTS}/charts/{{chart}}.svg",
-        caption=f"{RESULTS}/charts/{{chart}}.md",
+        **stage["plot"].outputs,
+    log:
+        stage["plot"].log,
     params:
-        code=lambda w: experiment.code("plot", ("charts", w.chart)),
-        spec=lambda w: report_facts.chart_params(experiment, w.chart),
+        code=stage["plot"].code,
+        spec=stage["plot"].params,
     script:
         "../workflow/scripts/plot.py"
 
 
 rule report:
     input:
-        **experiment.tables(),
-        charts=[f"{RESULTS}/charts/{chart}.svg" for chart in experiment.config.charts],
-        captions=[f"{RESULTS}/charts/{chart}.md" for chart in experiment.config.charts],
-        template="resources/report.html.jinja",
-        assets=["resources/report.css", "resources/report.js"],
+        unpack(stage["report"].inputs),
     output:
-        f"{RESULTS}/report.html",
+        **stage["report"].outputs,
+    log:
+        stage["report"].log,
     params:
-        code=experiment.code("report"),
-        spec=report_facts.report_params(experiment),
+        code=stage["report"].code,
+        spec=stage["report"].params,
     script:
         "../workflow/scripts/report.py"

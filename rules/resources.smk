@@ -1,4 +1,4 @@
-# Fetching: the only rules that use the network, so they run where the workflow runs.
+# Only these two rules use the network, so they run on the machine that runs the workflow.
 localrules:
     fetch_model,
     fetch_data,
@@ -6,36 +6,42 @@ localrules:
 
 rule fetch_model:
     input:
-        files=lambda w: experiment.model_files(experiment.models[w.model]),
+        unpack(stage["fetch_model"].inputs),
     output:
-        "resources/models/{model}/manifest.json",
+        **stage["fetch_model"].outputs,
+    log:
+        stage["fetch_model"].log,
     params:
-        code=experiment.code("fetch_model"),
-        spec=lambda w: canonical(experiment.model_spec(experiment.models[w.model])),
+        code=stage["fetch_model"].code,
+        spec=stage["fetch_model"].params,
     script:
         "../workflow/scripts/fetch_model.py"
 
 
 rule fetch_data:
     output:
-        "resources/data/{entry}/{file}",
+        **stage["fetch_data"].outputs,
+    log:
+        stage["fetch_data"].log,
     resources:
         mirror=str(experiment.config.mirror_folder() or ""),
     params:
-        spec=lambda w: experiment.catalog_params(w.entry, w.file),
+        spec=stage["fetch_data"].params,
     script:
         "../workflow/scripts/fetch_data.py"
 
 
 rule prepare:
     input:
-        files=lambda w: experiment.dataset_files(w.dataset),
+        unpack(stage["prepare"].inputs),
     output:
-        f"{RESULTS}/datasets/{{dataset}}.parquet",
+        **stage["prepare"].outputs,
+    log:
+        stage["prepare"].log,
     wildcard_constraints:
-        dataset=one_of(experiment.datasets(synthesised=False)),
+        dataset=of("prepare", "dataset"),
     params:
-        code=lambda w: experiment.dataset_code(w.dataset),
-        spec=lambda w: experiment.dataset_params(w.dataset),
+        code=stage["prepare"].code,
+        spec=stage["prepare"].params,
     script:
         "../workflow/scripts/prepare.py"

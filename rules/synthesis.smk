@@ -1,23 +1,35 @@
-# Datasets made from other datasets: with a teacher's help (`synthesize`, which runs a model), or without (`rearrange`).
-for rule_name, asks in (("synthesize", True), ("rearrange", False)):
+# Datasets that are made from others: `synthesize` asks a teacher and so runs a model, `rearrange` does not.
+rule synthesize:
+    input:
+        unpack(stage["synthesize"].inputs),
+    output:
+        **stage["synthesize"].outputs,
+    log:
+        stage["synthesize"].log,
+    benchmark:
+        stage["synthesize"].benchmark
+    wildcard_constraints:
+        dataset=of("synthesize", "dataset"),
+    resources:
+        device=experiment.config.engine.device,
+    params:
+        code=stage["synthesize"].code,
+        spec=stage["synthesize"].params,
+    script:
+        "../workflow/scripts/synthesize.py"
 
-    rule:
-        name:
-            rule_name
-        input:
-            datasets=lambda w: experiment.synth_inputs(w.dataset)["datasets"],
-            manifests=lambda w: experiment.synth_inputs(w.dataset)["manifests"],
-        output:
-            dataset=f"{RESULTS}/datasets/{{dataset}}.parquet",
-            attempts=f"{RESULTS}/datasets/{{dataset}}.attempts.parquet",
-        benchmark:
-            f"{RESULTS}/benchmarks/synthesize/{{dataset}}.tsv"
-        wildcard_constraints:
-            dataset=one_of(name for name in experiment.datasets(synthesised=True) if experiment.asks(name) == asks),
-        resources:
-            device=experiment.config.engine.device if asks else "cpu",
-        params:
-            code=lambda w: experiment.dataset_code(w.dataset),
-            spec=lambda w: experiment.dataset_params(w.dataset),
-        script:
-            "../workflow/scripts/synthesize.py"
+
+rule rearrange:
+    input:
+        unpack(stage["rearrange"].inputs),
+    output:
+        **stage["rearrange"].outputs,
+    log:
+        stage["rearrange"].log,
+    wildcard_constraints:
+        dataset=of("rearrange", "dataset"),
+    params:
+        code=stage["rearrange"].code,
+        spec=stage["rearrange"].params,
+    script:
+        "../workflow/scripts/rearrange.py"

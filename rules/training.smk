@@ -1,25 +1,24 @@
-# One rule a method in use, so that a profile can address it: `set-resources: {train_sft: {gpu: 1}}`.
-for method in experiment.methods:
+# Each method in use has its own rule, so that a profile can address it: `set-resources: {train_sft: {gpu: 1}}`.
+for method, arms in stage["train"].methods().items():
 
     rule:
         name:
             f"train_{method}"
         input:
-            manifests=lambda w: experiment.fit_inputs(w.arm, int(w.seed))["manifests"],
-            datasets=lambda w: experiment.fit_inputs(w.arm, int(w.seed))["datasets"],
-            arms=lambda w: experiment.fit_inputs(w.arm, int(w.seed))["arms"],
-            runs=lambda w: experiment.fit_inputs(w.arm, int(w.seed))["runs"],
+            unpack(stage["train"].inputs),
         output:
-            f"{RESULTS}/arms/{{arm}}/seed{{seed}}/manifest.json",
+            **stage["train"].outputs,
+        log:
+            stage["train"].log,
         benchmark:
-            f"{RESULTS}/benchmarks/train/{{arm}}.seed{{seed}}.tsv"
+            stage["train"].benchmark
         wildcard_constraints:
-            arm=one_of(experiment.fitted(method)),
+            arm=one_of(arms),
         priority: 10
         resources:
             device=experiment.config.engine.device,
         params:
-            code=lambda w: experiment.fit_code(w.arm),
-            spec=lambda w: experiment.fit_params(w.arm, int(w.seed)),
+            code=stage["train"].code,
+            spec=stage["train"].params,
         script:
             "../workflow/scripts/train.py"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from imprint.runtime import plugins
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("Snakefile", "rules", "workflow", "config", "resources", "profiles", "slurm")
@@ -36,6 +40,30 @@ def make_project(folder: Path) -> Path:
 def project(tmp_path: Path) -> Path:
     """A fresh copy of the project."""
     return make_project(tmp_path / "project")
+
+
+@pytest.fixture
+def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, str], None]]:
+    """`plug_in(kind, name, text)`: a plug-in of the test's own, beside the shipped ones; its code cannot be hashed."""
+    shipped, own = plugins.names, dict[str, list[str]]()
+    monkeypatch.setattr(plugins, "names", lambda kind: tuple(sorted({*shipped(kind), *own.get(kind, [])})))
+
+    def add(kind: str, name: str, text: str) -> None:
+        folder = tmp_path / "plugins" / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.py").write_text(text)
+        package = importlib.import_module(f"imprint.{kind}")
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+        own.setdefault(kind, []).append(name)
+        importlib.invalidate_caches()
+
+    yield add
+    for cached in (plugins.load, plugins.path):
+        cached.cache_clear()
+    for kind, added in own.items():
+        for name in added:
+            if sys.modules.pop(f"imprint.{kind}.{name}", None):
+                delattr(sys.modules[f"imprint.{kind}"], name)
 
 
 def one_fit() -> dict[str, Any]:

@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from imprint import aggregate
 from imprint.charts import Distribution
-from imprint.tables import SCHEMAS
+from imprint.report.facts import Made, Spec
+from imprint.runtime.schemas import SCHEMAS
+from imprint.statistics import aggregate
 
 ARMS = ["base", "role_play", "instruct", "self_prompt", "self_prompt_shuffled"]
 EVALS = dict.fromkeys(("ifeval_format", "household", "sums", "plain_text"), Distribution())
@@ -224,9 +225,9 @@ def tables(n: int = 48) -> dict[str, pl.DataFrame]:
     }
 
 
-def settings(limit: int | None = None) -> dict[str, Any]:
-    """The report's settings for these tables."""
-    return {
+def facts(**more: Any) -> Spec:
+    """What the report says of these tables beside them."""
+    whole: dict[str, Any] = {
         "title": "Imprint: does a self-written role help?",
         "arms": [{"name": arm, "what": f"{arm} <i>in words</i>", "control": CONTROLS.get(arm, [])} for arm in ARMS],
         "evals": [
@@ -251,7 +252,9 @@ def settings(limit: int | None = None) -> dict[str, Any]:
             {"name": "dialogues", "source": "bundled", "licence": "MIT", "sha256": "0123456789ab" * 5, "rows": 120}
         ],
         "seeds": [0],
-        "limit": limit,
-        "versions": {"python": "3.11.2", "torch": "2.13.0"},
-        "commit": None,
+        "limit": None,
     }
+    return Spec.model_validate({**whole, **more})
+
+
+MADE = Made(versions={"python": "3.11.2", "torch": "2.13.0"})

@@ -15,10 +15,11 @@ import datasets
 import torch
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from imprint import fits, models
-from imprint.generation import seed_of
+from imprint.draws import seed_of
 from imprint.methods import Fit, grpo
-from imprint.rewards import Reward
+from imprint.models import chains
+from imprint.training import fits
+from imprint.training.rewards import Reward
 
 
 class Peer(GRPOTrainer):
@@ -33,8 +34,8 @@ class Peer(GRPOTrainer):
 
 def peer(job: Fit, rows: list[dict[str, Any]], **changed: Any) -> Peer:
     """TRL's trainer with the settings of a fit, on rows in training order."""
-    model, tokenizer = models.load(job.manifests, "float32", job.device)
-    rewards = [Reward(term, job.context) for term in job.settings.reward]
+    model, tokenizer = chains.load(job.manifests, "float32", job.device)
+    rewards = [Reward(term, job.contexts) for term in job.settings.reward]
     args = grpo.arguments(job, len(rewards))
     for name, value in changed.items():
         setattr(args, name, value)

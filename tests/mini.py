@@ -44,5 +44,5 @@ def wait(
 
 def checkpoints(project: Path) -> list[Path]:
     """The finished checkpoints of the fit, earliest first."""
-    found = (project / "results/arms/instruct/seed0/work").glob("checkpoint-*/complete.json")
+    found = (project / "results/arms/instruct/seed0/work").glob("*/checkpoint-*/complete.json")
     return sorted((path.parent for path in found), key=lambda path: int(path.name.split("-")[1]))

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pico
-from imprint import model_files, tensor_files
-from imprint.identity import read_json, write_json
+from imprint.models import model_files, tensor_files
+from imprint.runtime.identity import read_json, write_json
 
 Change = Callable[[str, torch.Tensor], torch.Tensor | None]
 

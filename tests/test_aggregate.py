@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fake_results as fake
-from imprint import aggregate, database, stats, tables
-from imprint.errors import ImprintError
+from imprint.runtime import parquet
+from imprint.runtime.errors import ImprintError
+from imprint.statistics import aggregate, stats
+from imprint.tables import database
 
 SCORES = fake.scores(24)
 ARMS = {"base": ["quiz"], "tuned": ["quiz"]}
@@ -225,7 +227,7 @@ def test_duckdb_joins_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     made = fake.tables(12)
     for name, table in made.items():
-        tables.write(Path(f"{name}.parquet"), name, table.to_arrow())
+        parquet.write(Path(f"{name}.parquet"), name, table.to_arrow())
     files: dict[str, Path | list[Path]] = {name: Path(f"{name}.parquet") for name in made}
     files |= {"scores": [Path("scores.parquet")], "datasets": []}
     path = tmp_path / "results" / "it's.duckdb"
@@ -256,6 +258,7 @@ def test_duckdb_refuses_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_statistics_and_report_need_no_torch() -> None:
-    code = "import sys, imprint.aggregate, imprint.database, imprint.report; assert 'torch' not in sys.modules"
+    code = "import sys, imprint.statistics.aggregate, imprint.tables.database, imprint.report.page\n"
+    code += "assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     assert done.returncode == 0

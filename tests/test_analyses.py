@@ -8,9 +8,13 @@ import pytest
 import torch
 
 import pico_arms
-from imprint import analyses, config, tables
-from imprint.errors import ImprintError
-from imprint.vectors import Pool
+from imprint.analyses import Analysis, _job, vector_similarity
+from imprint.composition.vectors import Pool
+from imprint.config import loading
+from imprint.runtime import parquet
+from imprint.runtime.errors import ImprintError
+from imprint.tables import dataset_rows
+from imprint.tables.inputs import Named
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +24,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def similarity(tmp_path: Path, *seeds: dict[str, list[Path]]) -> list[dict]:
     """The rows of `vector_similarity` over arms, as the job writes them."""
-    spec = {
-        "analysis": "parents",
-        "plugin": "vector_similarity",
-        "settings": {"vectors": list(seeds[0])},
-        "arms": [[i, {name: [str(p) for p in chain] for name, chain in arms.items()}] for i, arms in enumerate(seeds)],
-    }
-    analyses.run(spec, tmp_path / "parents.parquet")
-    return tables.read(tmp_path / "parents.parquet", "analyses").to_pylist()
+    inputs = [
+        (seed, Named(arms={name: [str(path) for path in chain] for name, chain in arms.items()}))
+        for seed, arms in enumerate(seeds)
+    ]
+    settings = {"vectors": list(seeds[0])}
+    spec = _job.Spec(analysis="parents", plugin="vector_similarity", settings=settings, inputs=inputs, limit=None)
+    _job.run(spec, [], [], tmp_path / "parents.parquet")
+    return parquet.read(tmp_path / "parents.parquet", "analyses").to_pylist()
 
 
 def values(rows: list[dict], quantity: str) -> dict[tuple, float]:
@@ -38,7 +42,7 @@ def values(rows: list[dict], quantity: str) -> dict[tuple, float]:
 def test_similarities_are_those_of_the_multiplied_out_vectors(
     root: Path, tmp_path: Path, made: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imprint.vectors.CHUNK", 100)
+    monkeypatch.setattr("imprint.composition.vectors.CHUNK", 100)
     kinds = made.split(" and ")
     arms = {f"arm_{i}": getattr(pico_arms, kind)(root, tmp_path / str(i), i) for i, kind in enumerate(kinds)}
     rows = similarity(tmp_path, arms)
@@ -83,9 +87,32 @@ def test_an_arm_that_was_not_fitted_is_refused(root: Path, tmp_path: Path) -> No
         similarity(tmp_path, {"a": pico_arms.full(root, tmp_path / "a"), "base": [root]})
 
 
+def test_each_seed_gets_its_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of all seeds come in one list; datasets are the same at each seed."""
+    seen: list[Analysis] = []
+    monkeypatch.setattr(vector_similarity, "rows", lambda job: seen.append(job) or iter(()))
+    path = tmp_path / "d.parquet"
+    dataset_rows.write(path, "d", [{"messages": [{"role": "user", "content": "?"}]}], "0")
+    named = Named(datasets=["d"], runs=[("a", "general"), ("b", "general")])
+    spec = _job.Spec(
+        analysis="both",
+        plugin="vector_similarity",
+        settings={"vectors": ["a", "b"]},
+        inputs=[(3, named), (4, named)],
+        limit=None,
+    )
+    _job.run(spec, [path], [Path("a3"), Path("b3"), Path("a4"), Path("b4")], tmp_path / "out.parquet")
+    assert [(job.seed, list(job.inputs.runs.values())) for job in seen] == [
+        (3, [Path("a3"), Path("b3")]),
+        (4, [Path("a4"), Path("b4")]),
+    ]
+    assert all(job.inputs.runs.keys() == set(named.runs) and len(job.inputs.datasets["d"]) == 1 for job in seen)
+    assert parquet.read(tmp_path / "out.parquet", "analyses").num_rows == 0
+
+
 def test_unknown_arms_and_modules_are_named() -> None:
     raw = {"models": {"m1": {"wheel": "x==1", "sha256": "0" * 64}}, "arms": {"base": {"model": "m1"}}}
     with pytest.raises(ImprintError, match=r"analyses\.parents: no arm named 'bse'; did you mean 'base'"):
-        config.parse({**raw, "analyses": {"parents": {"vector_similarity": ["base", "bse"]}}})
+        loading.parse({**raw, "analyses": {"parents": {"vector_similarity": ["base", "bse"]}}})
     with pytest.raises(ImprintError, match="no analyses plug-in named 'similarity'"):
-        config.parse({**raw, "analyses": {"parents": "similarity"}})
+        loading.parse({**raw, "analyses": {"parents": "similarity"}})

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +11,20 @@ import torch
 from pydantic import ValidationError
 from torch.func import functional_call
 
+import fitting
 import pico
 import pico_arms
-from imprint import composition, models, tables
-from imprint.composition import Composition, groups, partition, place
-from imprint.contexts import plain
-from imprint.errors import ImprintError
-from imprint.identity import file_sha256, read_json, write_json
-from imprint.methods import Context, Fit, atlas, atlas_random
-from imprint.token_loss import cross_entropy
-from imprint.vectors import Pool
-from test_sft import rows
+from fitting import dialogues, table, weights
+from imprint.composition.composing import Composition, groups, place
+from imprint.composition.sharing import partition
+from imprint.composition.vectors import CHUNK, Pool
+from imprint.methods import Fit, atlas, atlas_random
+from imprint.models import chains
+from imprint.runtime import plugins
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import read_json, write_json
+from imprint.training.examples import examples
+from imprint.training.token_loss import collate, cross_entropy
 
 IDS = torch.randint(3, 250, (3, 40), generator=torch.Generator().manual_seed(0))
 KINDS = ["tied", "untied", "lora", "mixed", "lora on full", "bfloat16 root"]
@@ -42,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[Path]
     both = pico_arms.lora(root, folder / "both", 5, a)
     other = pico_arms.root(folder / "untied", tied=False)
     half = pico_arms.root(folder / "half")
-    small = models._from_folder(half.parent, half.parent).to(torch.bfloat16)
+    small = chains._from_folder(half.parent, half.parent).to(torch.bfloat16)
     small.save_pretrained(half.parent)
     pico.sums(half)
     return {
@@ -56,7 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[Path]
 
 
 def composed(chain: list[Path], arms: dict[str, list[Path]], **settings: Any) -> tuple[Any, Composition]:
-    model, _ = models.load(chain, "float32", "cpu")
+    model, _ = chains.load(chain, "float32", "cpu")
     return model, Composition(model, Pool(chain, arms), **settings)
 
 
@@ -71,7 +69,7 @@ def loss_of(model: Any, logits: torch.Tensor) -> torch.Tensor:
 
 def by_autograd(chain: list[Path], made: Composition) -> tuple[float, torch.Tensor]:
     """The loss and the gradient of the coefficients through `functional_call`, with every vector multiplied out."""
-    model, _ = models.load(chain, "float32", "cpu")
+    model, _ = chains.load(chain, "float32", "cpu")
     values = made.values.detach().clone().requires_grad_()
     start, merged = dict(model.named_parameters()), {}
     for name, tensor in start.items():
@@ -93,8 +91,7 @@ def by_autograd(chain: list[Path], made: Composition) -> tuple[float, torch.Tens
 @pytest.mark.parametrize("parts", [1, 5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_autograds(made: Any, kind: str, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imprint.vectors.CHUNK", 1000)  # several pieces a block
-    monkeypatch.setattr("imprint.composition.CHUNK", 1000)
+    monkeypatch.setattr("imprint.composition.vectors.CHUNK", 1000)  # several pieces a block
     model, ours = composed(*made[kind], parts=parts, seed=7)
     fill(ours)
     ours.merge()
@@ -167,7 +164,7 @@ def test_coarser_granularity_is_the_sum_of_its_blocks(made: Any, granularity: st
 @pytest.mark.parametrize("kind", KINDS)
 def test_zero_coefficients_are_the_start_bit_for_bit(made: Any, tmp_path: Path, kind: str, parts: int) -> None:
     chain, arms = made[kind]
-    start = {name: p.clone() for name, p in models.load(chain, "float32", "cpu")[0].named_parameters()}
+    start = {name: p.clone() for name, p in chains.load(chain, "float32", "cpu")[0].named_parameters()}
     model, ours = composed(chain, arms, parts=parts)
     fill(ours)
     ours.merge()  # away, and back
@@ -186,7 +183,7 @@ def test_unit_coefficients_are_the_arms(made: Any, kind: str, parts: int) -> Non
         with torch.no_grad():
             ours.values[i] = 1.0
         ours.merge()
-        arm = dict(models.load(arms[name], "float32", "cpu")[0].named_parameters())
+        arm = dict(chains.load(arms[name], "float32", "cpu")[0].named_parameters())
         for block, parameter in model.named_parameters():
             torch.testing.assert_close(parameter, arm[block], rtol=1e-6, atol=2e-7)
 
@@ -219,7 +216,7 @@ def test_equal_parts_are_the_whole(made: Any) -> None:
 
 def test_parts_are_drawn_by_name_and_alike() -> None:
     drawn = partition(0, "a", 0, 600_000, 7)
-    assert torch.equal(drawn[composition.CHUNK :], partition(0, "a", composition.CHUNK, 600_000 - composition.CHUNK, 7))
+    assert torch.equal(drawn[CHUNK:], partition(0, "a", CHUNK, 600_000 - CHUNK, 7))
     assert not torch.equal(drawn, partition(0, "b", 0, 600_000, 7)) and not torch.equal(
         drawn, partition(1, "a", 0, 600_000, 7)
     )
@@ -242,8 +239,8 @@ def test_saved_weights_are_the_merged_ones(made: Any, tmp_path: Path, kind: str)
     model, ours = composed(*made[kind])
     fill(ours)
     ours.merge()
-    ours.save(tmp_path / "weights" / "model.safetensors")
-    again = models._from_folder(tmp_path / "weights", made[kind][0][0].parent)
+    ours.save(tmp_path)
+    again = chains._from_folder(tmp_path / "weights", made[kind][0][0].parent)
     for (name, a), (_, b) in zip(model.named_parameters(), again.named_parameters(), strict=True):
         assert torch.equal(a, b), name
 
@@ -251,7 +248,7 @@ def test_saved_weights_are_the_merged_ones(made: Any, tmp_path: Path, kind: str)
 # The fit
 
 
-def job(arms: Any, out: Path, module: Any = atlas, dataset: Any = None, seed: int = 0, **settings: Any) -> Fit:
+def job(arms: Any, out: Path, method: str = "atlas", dataset: Any = None, seed: int = 0, **settings: Any) -> Fit:
     chain, vectors = arms
     defaults = {
         "vectors": list(vectors),
@@ -261,77 +258,58 @@ def job(arms: Any, out: Path, module: Any = atlas, dataset: Any = None, seed: in
         "epochs": 3.0,
         "rows_at_once": 2,
     }
-    (out / "work").mkdir(parents=True, exist_ok=True)
-    return Fit(
-        arm="composed",
-        seed=seed,
-        settings=module.Settings(**{**defaults, **settings}),
-        context=Context(plain, plain.Settings()),
-        manifests=chain,
-        folder=out / "work",
-        out=out,
-        threads=1,
-        dtype="float32",
-        datasets={"d": rows() if dataset is None else dataset, "other": rows(7)[3:]},
-        arms=vectors,
-    )
-
-
-def weights(fit: Fit) -> str:
-    return file_sha256(fit.out / "weights" / "model.safetensors")
+    datasets = {"d": dialogues() if dataset is None else dataset, "other": dialogues(7)[3:]}
+    given = {**defaults, **settings}
+    return fitting.job(method, chain, out, arm="composed", seed=seed, datasets=datasets, arms=vectors, **given)
 
 
 def test_a_fit_learns_and_its_weights_load(made: Any, tmp_path: Path) -> None:
     fit = job(made["tied"], tmp_path / "a")
-    found = atlas.fit(fit)
-    metrics = found["metrics"]
-    assert found["kind"] == "full" and metrics["final_loss"] < metrics["first_loss"]
+    metrics = atlas.fit(fit)
+    assert plugins.load("methods", "atlas").makes(fit.settings) == "full"
+    assert metrics["final_loss"] < metrics["first_loss"]
     assert metrics["steps"] == 8 and metrics["rows"] == 10 and metrics["coefficients"] == 2 * 20
     template = read_json(fit.manifests[0])["template_sha256"]
     write_json(fit.out / "manifest.json", {"kind": "full", "fingerprint": "1", "template_sha256": template})
     pico.sums(fit.out / "manifest.json")
-    model, _ = models.load([*fit.manifests, fit.out / "manifest.json"], "float32", "cpu")
-    table = tables.read(fit.out / "coefficients.parquet", "coefficients").to_pylist()
-    assert len(table) == 40 and {row["vector"] for row in table} == {"a", "b"}
+    model, _ = chains.load([*fit.manifests, fit.out / "manifest.json"], "float32", "cpu")
+    rows = table(fit, "coefficients")
+    assert len(rows) == 40 and {row["vector"] for row in rows} == {"a", "b"}
     # The weights are the table's sum.
     _, ours = composed(*made["tied"])
     with torch.no_grad():
-        for row in table:
+        for row in rows:
             ours.values[["a", "b"].index(row["vector"]), ours.group[row["block"]], row["part"]] = row["value"]
     for name, parameter in model.named_parameters():
         assert torch.equal(ours.sum(name, torch.empty(parameter.shape)), parameter)
-    curves = tables.read(fit.out / "curves.parquet", "curves").to_pylist()
-    assert {row["quantity"] for row in curves} == {"loss", "learning_rate", "grad_norm", "tokens"}
+    assert {row["quantity"] for row in table(fit, "curves")} == {"loss", "learning_rate", "grad_norm", "tokens"}
     again = job(made["tied"], tmp_path / "b")
-    assert atlas.fit(again) == found and weights(again) == weights(fit)
+    assert atlas.fit(again) == metrics and weights(again) == weights(fit)
 
 
 def test_the_first_loss_is_the_starts_mean_cross_entropy(made: Any, tmp_path: Path) -> None:
-    from imprint.methods import sft
-    from imprint.token_loss import collate
-
     chain, _ = made["mixed"]
     fit = job(made["mixed"], tmp_path, batch_size=10)
-    model, tokenizer = models.load(chain, "float32", "cpu")
-    batch = collate([row._asdict() for row in sft.examples(fit, tokenizer, "d")])
+    model, tokenizer = chains.load(chain, "float32", "cpu")
+    batch = collate([row._asdict() for row in examples(fit, tokenizer, "d")])
     with torch.no_grad():
         total = cross_entropy(model, model.get_output_embeddings(), batch["input_ids"], batch["labels"])
     expected = float(total / (batch["labels"][:, 1:] != -100).sum())
-    assert atlas.fit(fit)["metrics"]["first_loss"] == pytest.approx(expected, rel=1e-5)
+    assert atlas.fit(fit)["first_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_rows_at_once_change_nothing(made: Any, tmp_path: Path) -> None:
-    one, four = (atlas.fit(job(made["tied"], tmp_path / str(n), rows_at_once=n))["metrics"] for n in (1, 4))
+    one, four = (atlas.fit(job(made["tied"], tmp_path / str(n), rows_at_once=n)) for n in (1, 4))
     assert one["final_loss"] == pytest.approx(four["final_loss"], rel=1e-4)
 
 
 def test_several_datasets_are_summed(made: Any, tmp_path: Path) -> None:
-    both = atlas.fit(job(made["tied"], tmp_path / "both", data=["d", "other"], epochs=1.0))
+    summed = job(made["tied"], tmp_path / "both", data=["d", "other"], epochs=1.0)
+    both = atlas.fit(summed)
     one = atlas.fit(job(made["tied"], tmp_path / "one", epochs=1.0))
     two = atlas.fit(job(made["tied"], tmp_path / "two", data="other", epochs=1.0))
-    assert both["metrics"]["first_loss"] == pytest.approx(one["metrics"]["first_loss"] + two["metrics"]["first_loss"])
-    curves = tables.read(tmp_path / "both" / "curves.parquet", "curves").to_pylist()
-    assert {"d", "other"} <= {row["quantity"] for row in curves}
+    assert both["first_loss"] == pytest.approx(one["first_loss"] + two["first_loss"])
+    assert {"d", "other"} <= {row["quantity"] for row in table(summed, "curves")}
     assert atlas.inputs(atlas.Settings(vectors=["a"], data=["d", "other"])).datasets == ("d", "other")
 
 
@@ -340,10 +318,10 @@ def test_a_budget_keeps_so_many(made: Any, tmp_path: Path, select: str) -> None:
     chain, arms = made["mixed"]
     fit = job((chain, arms), tmp_path, budget=1, select=select, epochs=1.0)
     atlas.fit(fit)
-    table = tables.read(fit.out / "coefficients.parquet", "coefficients").to_pylist()
-    used = {row["vector"] for row in table if row["value"] != 0}
+    rows = table(fit, "coefficients")
+    used = {row["vector"] for row in rows if row["value"] != 0}
     by_block: dict[str, set[str]] = {}
-    for row in table:
+    for row in rows:
         if row["value"] != 0:
             by_block.setdefault(row["block"], set()).add(row["vector"])
     assert max(map(len, by_block.values())) == 1
@@ -355,13 +333,9 @@ def test_a_budget_keeps_so_many(made: Any, tmp_path: Path, select: str) -> None:
 
 def test_partitions_and_random_vectors_fit(made: Any, tmp_path: Path) -> None:
     found = atlas.fit(job(made["tied"], tmp_path / "parts", partitions=3, granularity="kind"))
-    assert (
-        found["metrics"]["coefficients"] == 2 * 11 * 3
-        and found["metrics"]["final_loss"] < found["metrics"]["first_loss"]
-    )
-    control = atlas_random.fit(job(made["tied"], tmp_path / "random", atlas_random))
-    plain_loss = atlas.fit(job(made["tied"], tmp_path / "plain"))["metrics"]["final_loss"]
-    assert control["metrics"]["final_loss"] != plain_loss
+    assert found["coefficients"] == 2 * 11 * 3 and found["final_loss"] < found["first_loss"]
+    control = atlas_random.fit(job(made["tied"], tmp_path / "random", "atlas_random"))
+    assert control["final_loss"] != atlas.fit(job(made["tied"], tmp_path / "plain"))["final_loss"]
 
 
 def test_a_lost_loss_is_named(made: Any, tmp_path: Path) -> None:
@@ -385,42 +359,15 @@ def test_settings_that_mean_nothing(settings: dict[str, Any], message: str) -> N
         atlas.Settings(data="d", **settings)
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-sys.path[:0] = [{tests!r}, {package!r}]
-import test_atlas
-from imprint.methods import atlas
-chain, arms = {arms!r}
-arms = {{name: [Path(p) for p in paths] for name, paths in arms.items()}}
-atlas.fit(test_atlas.job(([Path(p) for p in chain], arms), Path({out!r}), epochs=30.0, checkpoint_steps=3))
-"""
-
-
 def test_a_killed_fit_goes_on_to_the_same_bits(made: Any, tmp_path: Path) -> None:
-    chain, arms = made["tied"]
-    whole = job((chain, arms), tmp_path / "whole", epochs=30.0, checkpoint_steps=3)
+    settings = {"epochs": 6.0, "checkpoint_steps": 3}
+    whole, killed = (job(made["tied"], tmp_path / name, **settings) for name in ("whole", "killed"))
     expected = atlas.fit(whole)
-    plain_arms = [str(p) for p in chain], {name: [str(p) for p in paths] for name, paths in arms.items()}
-    here = Path(__file__).parent
-    script = SCRIPT.format(
-        tests=str(here), package=str(here.parent / "workflow/scripts"), arms=plain_arms, out=str(tmp_path / "killed")
-    )
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
-    seals = tmp_path / "killed" / "work"
-    deadline = time.monotonic() + 120
-    while not list(seals.glob("checkpoint-*/complete.json")) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "killed" / "weights").exists(), "the fit ended before it was killed"
-    killed = job((chain, arms), tmp_path / "killed", epochs=30.0, checkpoint_steps=3)
+    fitting.kill("atlas", killed, ("imprint.composition.learning", "backward"), 6)
     assert atlas.fit(killed) == expected
     assert weights(killed) == weights(whole)
     for name in ("curves", "coefficients"):
-        ours, theirs = (tables.read(fit.out / f"{name}.parquet", name) for fit in (whole, killed))
-        assert ours.equals(theirs)
+        assert table(whole, name) == table(killed, name)
 
 
 def test_other_roots_stop_the_fit(made: Any, tmp_path: Path) -> None:

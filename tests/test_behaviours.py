@@ -9,11 +9,13 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from imprint import charts, config, plugins, tables
+from imprint.charts import Distribution, _drawing
 from imprint.charts import behaviours as chart
+from imprint.config import schema
+from imprint.runtime import plugins, schemas
 from imprint.scores import behaviours, judged_behaviours
 
-EVALS = {"e": charts.Distribution()}
+EVALS = {"e": Distribution()}
 CAPTION = Path(__file__).parents[1] / "resources/captions/behaviours.md"
 
 # Text, and the behaviours that a reader sees in it.
@@ -113,7 +115,7 @@ def test_an_eval_takes_descriptions_that_judge_nothing(monkeypatch):
     found = plugins.load
     monkeypatch.setattr(plugins, "load", lambda kind, name: found(kind, "behaviours" if name == "copy" else name))
     raw = {"dataset": "d", "score": "ifeval"}
-    assert config.Eval.model_validate({**raw, "describe": ["behaviours"]}).describe[0].name == "behaviours"
+    assert schema.Eval.model_validate({**raw, "describe": ["behaviours"]}).describe[0].name == "behaviours"
     for wrong, said in (
         ({"describe": ["numeric"]}, "says what is better"),
         ({"describe": ["behaviours", "behaviours"]}, "stands twice"),
@@ -121,11 +123,11 @@ def test_an_eval_takes_descriptions_that_judge_nothing(monkeypatch):
         ({"describe": ["behaviours"], "score": "options"}, "needs written responses"),
     ):
         with pytest.raises(ValidationError, match=said):
-            config.Eval.model_validate({**raw, **wrong})
+            schema.Eval.model_validate({**raw, **wrong})
 
 
 def test_the_heat_map_tells_rules_and_judge_apart():
-    blank = dict.fromkeys(tables.SCHEMAS["summary"].names)
+    blank = dict.fromkeys(schemas.SCHEMAS["summary"].names)
     shown = {
         "mean": 0.25,
         "ci_low": 0.1,
@@ -143,18 +145,18 @@ def test_the_heat_map_tells_rules_and_judge_apart():
         for metric in (*behaviours.METRICS, *judged_behaviours.METRICS, "prompt_strict")
     ]
     table = pl.DataFrame(rows, infer_schema_length=None)
-    text = charts.svg(chart.chart({"summary": table}, ["base", "ppe"], EVALS))
+    text = _drawing.svg(chart.chart({"summary": table}, ["base", "ppe"], EVALS))
     assert text.count(">0.10 to 0.50<") == 27 and text.count(">0.75<") == 9 and text.count(">none scored<") == 9
     assert text.count(", by rules<") == text.count(", by judge<") == 9
     assert ">backward chaining, by rules<" in text and "prompt_strict" not in text
     facts = {"arms": 2, "fewest": 8, "asked": 144, "unparsed": 63, "failed": 9, "unjudged": False}
     assert chart.facts({"summary": table}) == facts
-    assert "144 questions, of which 63" in charts.caption(CAPTION, facts)
+    assert "144 questions, of which 63" in _drawing.caption(CAPTION, facts)
     none = table.with_columns(n_attempted=pl.when(pl.col("metric").str.starts_with("judged")).then(0).otherwise(8))
     assert chart.facts({"summary": none})["unjudged"]
-    assert ">not judged<" in charts.svg(chart.chart({"summary": none}, ["base", "ppe"], EVALS))
+    assert ">not judged<" in _drawing.svg(chart.chart({"summary": none}, ["base", "ppe"], EVALS))
     only = table.filter(~pl.col("metric").str.starts_with("judged"))
-    assert "by judge" not in charts.svg(chart.chart({"summary": only}, ["base", "ppe"], EVALS))
-    assert "judge" not in charts.caption(CAPTION, chart.facts({"summary": only}))
+    assert "by judge" not in _drawing.svg(chart.chart({"summary": only}, ["base", "ppe"], EVALS))
+    assert "judge" not in _drawing.caption(CAPTION, chart.facts({"summary": only}))
     assert chart.chart({"summary": table.head(0)}, ["base"], EVALS) is None
     assert chart.ROWS.keys() == {*behaviours.METRICS, *judged_behaviours.METRICS}

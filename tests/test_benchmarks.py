@@ -42,6 +42,24 @@ def test_atlas_step_prints_its_figures_and_limits(
     assert found["memory_mib"].keys() == {"2", "8"} and found["computed_in"] in ("float32", "bfloat16")
 
 
+def test_grpo_step_compares_equal_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = pico_arms.root(tmp_path / "pico")
+    compared = script("grpo_step.py", monkeypatch).compare(manifest, checkpointing=False)
+    assert compared["completions_equal"] == compared["completions"] == 16 and compared["rewards_equal"]
+    assert compared["loss_difference"] < 1e-5
+
+
+@pytest.mark.workflow
+def test_scale_dry_runs_as_many_jobs_on_both_sides(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(BENCHMARKS)
+    script("scale.py", monkeypatch, "4", "2", "1", "--repeats", "1").main()
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["jobs"] == figures["bare_jobs"] > 4 * 2 * 2
+    assert figures["limits"].keys() <= figures.keys() and isinstance(figures["holds"], bool)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_the_gpu_benchmark_says_that_it_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
     module = script("gpu/atlas_step.py", monkeypatch)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from imprint import catalog
-from imprint.errors import ImprintError
+from imprint.config import catalog
+from imprint.runtime.errors import ImprintError
 
 DATA = b'{"question": "1 + 1?", "answer": "#### 2"}\n'
 
@@ -163,7 +163,7 @@ def test_every_entry_has_a_source() -> None:
 
 
 def test_every_entry_has_a_reader() -> None:
-    from imprint import plugins
+    from imprint.runtime import plugins
 
     for name, item in catalog.load().items():
         assert item.reader in plugins.names("datasets"), name

@@ -10,8 +10,10 @@ import polars as pl
 import pytest
 
 import fake_results as fake
-from imprint import charts, plugins
-from imprint.errors import ImprintError
+from imprint.charts import Distribution, _drawing, _job
+from imprint.runtime import parquet, plugins
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import canonical
 
 NAMES = ["scores", "differences", "instruction_types", "loss_curves", "coefficients", "vector_similarity"]
 CAPTIONS = Path(__file__).parents[1] / "resources" / "captions"
@@ -20,7 +22,7 @@ TABLES = fake.tables(20)
 
 @pytest.fixture(scope="module")
 def pictures() -> dict[str, str]:
-    return {name: charts.svg(plugins.load("charts", name).chart(TABLES, fake.ARMS, fake.EVALS)) for name in NAMES}
+    return {name: _drawing.svg(plugins.load("charts", name).chart(TABLES, fake.ARMS, fake.EVALS)) for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -29,19 +31,19 @@ def test_svg_stands_alone(pictures: dict[str, str], name: str) -> None:
     root = ElementTree.fromstring(text)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert root.get("class") == "imprint-chart" and root.get("viewBox")
-    assert "currentColor" in text and charts.INK not in text and "prefers-color-scheme:dark" in text
+    assert "currentColor" in text and _drawing.INK not in text and "prefers-color-scheme:dark" in text
     addresses = set(re.findall(r"https?://[^\"' <]+", text))
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     assert not re.search(r"<script|<image|Gradient|href=", text)
     inks = set(re.findall(r'(?:fill|stroke)="(#[0-9a-fA-F]{3,6}|black|white)"', text))
-    assert inks <= {*charts.COLOURS, "#111111", "#FFFFFF"}  # no other ink that one of the two themes would swallow
+    assert inks <= {*_drawing.COLOURS, "#111111", "#FFFFFF"}  # no other ink that one of the two themes would swallow
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_svg_is_deterministic(pictures: dict[str, str], name: str) -> None:
     module = plugins.load("charts", name)
     only = {table: TABLES[table] for table in module.TABLES}
-    assert charts.svg(module.chart(only, fake.ARMS, fake.EVALS)) == pictures[name]
+    assert _drawing.svg(module.chart(only, fake.ARMS, fake.EVALS)) == pictures[name]
 
 
 def test_ids_do_not_collide_in_one_page(pictures: dict[str, str]) -> None:
@@ -63,13 +65,13 @@ def test_empty_tables_give_no_chart(name: str) -> None:
     module = plugins.load("charts", name)
     empty = {table: TABLES[table].clear() for table in module.TABLES}
     assert module.chart(empty, fake.ARMS, fake.EVALS) is None
-    assert charts.caption(CAPTIONS / f"{name}.md", module.facts(empty))
+    assert _drawing.caption(CAPTIONS / f"{name}.md", module.facts(empty))
 
 
 def test_arms_without_values_keep_their_row() -> None:
     failed = pl.col("arm") == "instruct"
     columns = [pl.when(failed).then(None).otherwise(pl.col(c)).alias(c) for c in ("mean", "ci_low", "ci_high")]
-    picture = charts.svg(
+    picture = _drawing.svg(
         plugins.load("charts", "scores").chart(
             {"summary": TABLES["summary"].with_columns(columns)}, fake.ARMS, fake.EVALS
         )
@@ -81,38 +83,56 @@ def test_a_diverged_run_and_several_seeds_are_drawn() -> None:
     more = TABLES["curves"].with_columns(seed=pl.lit(1, pl.Int64), value=pl.col("value") + 0.1)
     broken = more.with_columns(value=pl.when(pl.col("step") > 20).then(float("nan")).otherwise(pl.col("value")))
     table = {"curves": pl.concat([TABLES["curves"], broken])}
-    assert "seed" in charts.svg(plugins.load("charts", "loss_curves").chart(table, fake.ARMS, fake.EVALS))
+    assert "seed" in _drawing.svg(plugins.load("charts", "loss_curves").chart(table, fake.ARMS, fake.EVALS))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_captions_state_n_interval_and_test(name: str) -> None:
     module = plugins.load("charts", name)
-    text = charts.caption(CAPTIONS / f"{name}.md", module.facts(TABLES))
+    text = _drawing.caption(CAPTIONS / f"{name}.md", module.facts(TABLES))
     assert text.startswith("<p>") and "{{" not in text
     assert re.search(r"\d", text) and "interval" in text and "test" in text
 
 
 def test_every_figure_tells_held_out_types_apart() -> None:
-    told = {**fake.EVALS, "ifeval_format": charts.Distribution("held-out instruction types", fake.TYPES)}
+    told = {**fake.EVALS, "ifeval_format": Distribution("held-out instruction types", tuple(fake.TYPES))}
     for name in ("scores", "differences", "instruction_types"):
-        text = charts.svg(plugins.load("charts", name).chart(TABLES, fake.ARMS, told))
+        text = _drawing.svg(plugins.load("charts", name).chart(TABLES, fake.ARMS, told))
         assert text.count(">ifeval_format: held-out instruction types<") == 1, name
-        assert ": held-out" not in charts.svg(plugins.load("charts", name).chart(TABLES, fake.ARMS, fake.EVALS))
-    some = {**fake.EVALS, "ifeval_format": charts.Distribution("2 of 6 instruction types held out", fake.TYPES[:2])}
-    text = charts.svg(plugins.load("charts", "instruction_types").chart(TABLES, fake.ARMS, some))
+        assert ": held-out" not in _drawing.svg(plugins.load("charts", name).chart(TABLES, fake.ARMS, fake.EVALS))
+    some = {**fake.EVALS, "ifeval_format": Distribution("2 of 6 instruction types held out", tuple(fake.TYPES[:2]))}
+    text = _drawing.svg(plugins.load("charts", "instruction_types").chart(TABLES, fake.ARMS, some))
     labels = re.findall(r">(\w+:\w+) \((held out, )?n=\d+\)<", text)
     assert labels == [(kind, "") for kind in fake.TYPES[2:]] + [(kind, "held out, ") for kind in fake.TYPES[:2]]
+
+
+def test_the_plot_job_reads_tables_and_writes_a_picture_and_a_caption(tmp_path: Path) -> None:
+    parquet.write(tmp_path / "a.parquet", "scores", TABLES["scores"].to_arrow())
+    told = Distribution("held-out instruction types", tuple(fake.TYPES))
+    spec = _job.Spec(
+        chart="instruction_types",
+        tables={"scores": [str(tmp_path / "a.parquet")]},
+        arms=fake.ARMS,
+        evals=[(name, told if name == "ifeval_format" else Distribution()) for name in fake.EVALS],
+    )
+    for form in (spec, _job.Spec.model_validate_json(canonical(spec.model_dump(mode="json")))):
+        _job.run(form, CAPTIONS / "instruction_types.md", tmp_path / "a.svg", tmp_path / "a.md")
+        assert ">ifeval_format: held-out instruction types<" in (tmp_path / "a.svg").read_text()
+        assert (tmp_path / "a.md").read_text().startswith("<p>")
+    parquet.write(tmp_path / "a.parquet", "scores", [])
+    _job.run(spec, CAPTIONS / "instruction_types.md", tmp_path / "a.svg", tmp_path / "a.md")
+    assert (tmp_path / "a.svg").read_text() == "", "nothing to show"
 
 
 def test_captions_escape_and_refuse_unknown_facts(tmp_path: Path) -> None:
     path = tmp_path / "caption.md"
     path.write_text("n = {{ n }}\n\nsecond")
-    assert charts.caption(path, {"n": "<b>"}) == "<p>n = &lt;b&gt;</p><p>second</p>"
+    assert _drawing.caption(path, {"n": "<b>"}) == "<p>n = &lt;b&gt;</p><p>second</p>"
     with pytest.raises(ImprintError, match="cannot be filled in"):
-        charts.caption(path, {})
+        _drawing.caption(path, {})
 
 
 def test_56_arms_look_different() -> None:
-    scales = charts.arm_colour([str(i) for i in range(56)])
+    scales = _drawing.arm_colour([str(i) for i in range(56)])
     pairs = set(zip(scales["color"].range, scales["shape"].range, strict=True))
     assert len(pairs) == 56

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from imprint import coat_tables, coat_wording, option_sets
-from imprint.datasets import coat
-from imprint.errors import ImprintError
+from imprint.datasets import _coat_tables, _coat_wording, coat
+from imprint.runtime.errors import ImprintError
+from imprint.scoring import option_sets
 
 ROOT = Path(__file__).parent.parent
 BUNDLED = {path.name: path for path in sorted((ROOT / "resources/bundled/coat").iterdir())}
@@ -53,25 +53,25 @@ def ask(paths: dict[str, Path], task: str, options: int, n: int = 60, **more: An
 
 
 def test_bundled_size() -> None:
-    tables = coat_tables.read(BUNDLED)
+    tables = _coat_tables.read(BUNDLED)
     assert len(tables.objects) >= 10
     assert len({name for names in tables.objects.values() for name in names}) >= 40
     assert min(Counter(utility for utility, _ in tables.oracle).values()) >= 2
     assert min(len(names) for names in tables.oracle.values()) >= 2
     assert sum(path.stat().st_size for path in BUNDLED.values()) < 400_000
-    assert all(utility in coat_wording.PHRASES for utility in tables.objects)
+    assert all(utility in _coat_wording.PHRASES for utility in tables.objects)
 
 
 def test_bundled_ideal_costs_nothing() -> None:
-    tables = coat_tables.read(BUNDLED)
+    tables = _coat_tables.read(BUNDLED)
     for pair, configs in tables.ideal.items():
-        assert all(coat_tables.penalty(tables, pair, config) == (0, 0) for config in configs)
+        assert all(_coat_tables.penalty(tables, pair, config) == (0, 0) for config in configs)
 
 
 def test_published_counts(published: dict[str, Path]) -> None:
-    tables = coat_tables.read(published)
+    tables = _coat_tables.read(published)
     tasks = json.loads(published["tasks.json"].read_text())
-    assert len(tables.objects) == 22 and set(tables.objects) <= set(coat_wording.PHRASES)
+    assert len(tables.objects) == 22 and set(tables.objects) <= set(_coat_wording.PHRASES)
     assert len({name for names in tables.objects.values() for name in names}) == 100
     assert sum(map(len, tables.objects.values())) == 166
     assert len({task for names in tasks.values() for task in names}) == 75 and len(tables.oracle) == 96
@@ -88,9 +88,9 @@ def test_published_exceptions_are_asserted(published: dict[str, Path], tmp_path:
     def without(broken: str) -> dict[str, Path]:
         value = json.loads(published["pouch_suboptimal.json"].read_text())
         if broken == "row":
-            del value["eating"][coat_tables.STEPS_TASK[1]]["moderate"][0]
-            value["eating"][coat_tables.STEPS_TASK[1]]["moderate"] = [
-                row for row in value["eating"][coat_tables.STEPS_TASK[1]]["moderate"] if row["object_name"] != "Egg"
+            del value["eating"][_coat_tables.STEPS_TASK[1]]["moderate"][0]
+            value["eating"][_coat_tables.STEPS_TASK[1]]["moderate"] = [
+                row for row in value["eating"][_coat_tables.STEPS_TASK[1]]["moderate"] if row["object_name"] != "Egg"
             ]
         else:
             row = next(r for r in value["breaking"]["crack eggs"]["moderate"] if r["object_name"] == "Fork")
@@ -100,13 +100,13 @@ def test_published_exceptions_are_asserted(published: dict[str, Path], tmp_path:
         return {**published, "pouch_suboptimal.json": path}
 
     with pytest.raises(ImprintError, match=r"eating.*rows that do not follow the schema.*56"):
-        coat_tables.read(without("row"))
+        _coat_tables.read(without("row"))
     with pytest.raises(ImprintError, match=r"breaking > crack eggs > moderate, row \d+: .* 200 for material"):
-        coat_tables.read(without("fork"))
+        _coat_tables.read(without("fork"))
 
 
 def test_totals(paths: dict[str, Path]) -> None:
-    tables = coat_tables.read(paths)
+    tables = _coat_tables.read(paths)
     moderate = [total for rows in tables.moderate.values() for total in rows.values()]
     bad = [total for rows in tables.bad.values() for total in rows.values()]
     assert min(moderate) >= 30 and max(moderate) <= 430
@@ -124,21 +124,21 @@ def test_totals(paths: dict[str, Path]) -> None:
     ],
 )
 def test_schema(state: tuple[str, str, str, str], expected: tuple[int, int]) -> None:
-    tables = coat_tables.read(BUNDLED)
+    tables = _coat_tables.read(BUNDLED)
     use, condition, temperature, material = state
-    config = coat_tables.Config("Mug", "light", material, temperature, use, condition)
-    assert coat_tables.penalty(tables, ("holding_liquid", "serve hot tea to a guest"), config) == expected
+    config = _coat_tables.Config("Mug", "light", material, temperature, use, condition)
+    assert _coat_tables.penalty(tables, ("holding_liquid", "serve hot tea to a guest"), config) == expected
 
 
 @pytest.mark.parametrize("task", ["u", "0", "1", "2"])
 @pytest.mark.parametrize("options", [2, 3, 4, 5])
 def test_items(paths: dict[str, Path], task: str, options: int) -> None:
     rows = ask(paths, task, options)
-    tables = coat_tables.read(paths)
+    tables = _coat_tables.read(paths)
     assert len(rows) == 60
     texts = [json.dumps([row["messages"], sorted(row["reference"]["options"])]) for row in rows]
     assert len(set(texts)) == 60
-    ideal = {coat_wording.config_text(c) for configs in tables.ideal.values() for c in configs}
+    ideal = {_coat_wording.config_text(c) for configs in tables.ideal.values() for c in configs}
     for row in rows:
         reference = row["reference"]
         answer, penalty = reference["answer"], reference["penalty"]
@@ -162,7 +162,7 @@ def test_items(paths: dict[str, Path], task: str, options: int) -> None:
 
 
 def test_task_2_has_no_ideal_configuration(paths: dict[str, Path]) -> None:
-    tables = coat_tables.read(paths)
+    tables = _coat_tables.read(paths)
     for group in coat.groups(tables, "2", 3):
         ideal = set(tables.ideal[group.pair])
         for index in {0, group.size // 2, group.size - 1}:
@@ -170,7 +170,7 @@ def test_task_2_has_no_ideal_configuration(paths: dict[str, Path]) -> None:
 
 
 def test_every_index_is_another_item() -> None:
-    tables = coat_tables.read(BUNDLED)
+    tables = _coat_tables.read(BUNDLED)
     small = [g for task in "u012" for g in coat.groups(tables, task, 2) if g.size <= 400]
     assert len(small) > 50
     for group in small[::5]:
@@ -223,14 +223,14 @@ def test_seed_and_wording() -> None:
     assert all(
         f"\n{letter}. {option}" in text for letter, option in zip("ABC", row["reference"]["options"], strict=True)
     )
-    assert coat_wording.HINT in text and '"answer"' in text and "\nD. " not in text
+    assert _coat_wording.HINT in text and '"answer"' in text and "\nD. " not in text
     plain = ask(BUNDLED, "2", 3, n=1)[0]["messages"][0]["content"]
-    assert coat_wording.HINT not in plain and "\n" not in plain
-    assert coat_wording.object_text("StoveBurner") == "stove burner" and coat_wording.object_text("CD") == "CD"
+    assert _coat_wording.HINT not in plain and "\n" not in plain
+    assert _coat_wording.object_text("StoveBurner") == "stove burner" and _coat_wording.object_text("CD") == "CD"
 
 
 def test_too_many_rows_says_how_many_there_are() -> None:
-    available = sum(group.size for group in coat.groups(coat_tables.read(BUNDLED), "0", 2))
+    available = sum(group.size for group in coat.groups(_coat_tables.read(BUNDLED), "0", 2))
     assert len(ask(BUNDLED, "0", 2, n=available)) == available
     with pytest.raises(ImprintError, match=f"write n: {available} or less"):
         ask(BUNDLED, "0", 2, n=available + 1)
@@ -297,13 +297,13 @@ BROKEN = {
 @pytest.mark.parametrize("message", list(BROKEN), ids=range(len(BROKEN)))
 def test_malformed_tables_name_file_and_row(message: str, tmp_path: Path) -> None:
     with pytest.raises(ImprintError, match=message):
-        coat_tables.read(BROKEN[message](tmp_path))
+        _coat_tables.read(BROKEN[message](tmp_path))
 
 
 def test_missing_and_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(ImprintError, match=r"lack oracle\.json"):
-        coat_tables.read({name: path for name, path in BUNDLED.items() if name != "oracle.json"})
+        _coat_tables.read({name: path for name, path in BUNDLED.items() if name != "oracle.json"})
     for text in ("{", "[" * 100_000):
         (tmp_path / "tasks.json").write_text(text)
         with pytest.raises(ImprintError, match=r"tasks\.json is not readable JSON"):
-            coat_tables.read({**BUNDLED, "tasks.json": tmp_path / "tasks.json"})
+            _coat_tables.read({**BUNDLED, "tasks.json": tmp_path / "tasks.json"})

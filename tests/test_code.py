@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imprint import isolation, scoring, tables, verification
+import scored
 from imprint.datasets import humaneval
-from imprint.errors import ImprintError
+from imprint.runtime.errors import ImprintError
 from imprint.scores import code
-from test_scoring import SPEC, generation
+from imprint.scoring import isolation, verification
 
 REFERENCE = {
     "task_id": "HumanEval/x",
@@ -104,15 +104,9 @@ def test_without_isolation_nothing_runs(monkeypatch, tmp_path):
 def test_the_isolation_is_in_the_scores(tmp_path):
     version = verification.version("code")
     assert version == f"code {code.VERSION}, isolated by {isolation.check()}"
-    text = json.dumps(REFERENCE)
-    row = {"example_id": "0-0", "messages": [{"role": "user", "content": "?"}], "reference": json.loads(text)}
-    tables.write_dataset(tmp_path / "d.parquet", "d", [row], "0")
-    tables.write(tmp_path / "g.parquet", "generations", [generation("0-0", GOOD)])
-    spec = {**SPEC, "score": {"name": "code", "settings": {}}}
-    scoring.run(
-        generations=tmp_path / "g.parquet", dataset=tmp_path / "d.parquet", spec=spec, out=tmp_path / "s.parquet"
+    rows = scored.scores(
+        tmp_path, [scored.example(0, REFERENCE)], [scored.generation("0-0", GOOD)], scored.spec("code")
     )
-    rows = tables.read(tmp_path / "s.parquet", "scores").to_pylist()
     assert {row["eval_version"] for row in rows} == {version}
     assert {row["metric"]: row["value"] for row in rows}["passed"] == 1.0
 

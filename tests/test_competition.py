@@ -10,11 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from imprint import aggregate, catalog, scoring, tables
+import scored
+from imprint.config import catalog
 from imprint.datasets import competition, humaneval
-from imprint.errors import ImprintError
+from imprint.runtime import parquet, schemas
+from imprint.runtime.errors import ImprintError
 from imprint.scores import code, math
-from test_scoring import SPEC, generation
+from imprint.scoring import score_run
+from imprint.statistics import aggregate
 
 MIRROR = os.environ.get("IMPRINT_DATA_MIRROR")
 mirrored = pytest.mark.skipif(not MIRROR, reason="IMPRINT_DATA_MIRROR is not set")
@@ -106,32 +109,24 @@ def test_reference_solutions_pass_and_stubs_do_not(tmp_path: Path) -> None:
 def test_k_samples_are_averaged_and_clustered_by_problem(tmp_path: Path) -> None:
     """avg@4: every sample is a row, the mean is over all, and the interval resamples problems, not samples."""
     problems = 12
-    rows = [
-        {"example_id": f"{i:02}-0", "messages": [{"role": "user", "content": f"{i}"}], "reference": {"answer": str(i)}}
-        for i in range(problems)
-    ]
-    tables.write_dataset(tmp_path / "d.parquet", "d", rows, "0")
+    rows = [scored.example(i, {"answer": str(i)}, example_id=f"{i:02}-0") for i in range(problems)]
     said = [
-        generation(f"{i:02}-0", f"\\boxed{{{i if i % 2 or sample == 0 else -1}}}", sample=sample)
+        scored.generation(f"{i:02}-0", f"\\boxed{{{i if i % 2 or sample == 0 else -1}}}", sample=sample)
         for i in range(problems)
         for sample in range(4)
     ]
-    tables.write(tmp_path / "g.parquet", "generations", said)
-    spec = {**SPEC, "score": {"name": "math", "settings": {}}}
-    scoring.run(
-        generations=tmp_path / "g.parquet", dataset=tmp_path / "d.parquet", spec=spec, out=tmp_path / "s.parquet"
-    )
+    scored.scores(tmp_path, rows, said, scored.spec("math"))
 
     def summary(table: pa.Table) -> dict[str, Any]:
-        metrics = {"e1": {"accuracy": (True, 1), **dict.fromkeys(scoring.OF_RESPONSES, (False, 0))}}
+        metrics = {"e1": {"accuracy": (True, 1), **dict.fromkeys(score_run.OF_RESPONSES, (False, 0))}}
         return aggregate.summarize(table, {"a1": ["e1"]}, metrics)[0]
 
-    table = tables.read(tmp_path / "s.parquet", "scores")
+    table = parquet.read(tmp_path / "s.parquet", "scores")
     found = summary(table)
     assert (found["n_examples"], found["n_attempted"]) == (12, 48) and found["mean"] == pytest.approx((6 + 6 / 4) / 12)
     assert found["interval"] == "bootstrap"
     alone = [
         {**row, "example_id": f"{row['example_id'][:2]}{row['sample']}-0", "sample": 0} for row in table.to_pylist()
     ]
-    independent = summary(pa.Table.from_pylist(alone, schema=tables.SCHEMAS["scores"]))
+    independent = summary(pa.Table.from_pylist(alone, schema=schemas.SCHEMAS["scores"]))
     assert found["se"] > 1.3 * independent["se"], "samples of one problem are no independent ones"

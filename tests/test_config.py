@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from imprint import config, leakage, manual, start, strict_yaml
-from imprint.errors import ImprintError
+from imprint import manual
+from imprint.config import loading, schema, strict_yaml
+from imprint.dag import leakage, start
+from imprint.runtime.errors import ImprintError
 
 ROOT = Path(__file__).parent.parent
 GOOD = """
@@ -180,7 +182,7 @@ def in_project(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _check(overrides: dict) -> None:
-    leakage.check(config.parse(config.merge(yaml.safe_load(GOOD), overrides)))
+    leakage.check(loading.parse(loading.merge(yaml.safe_load(GOOD), overrides)))
 
 
 def test_the_good_one_is_good() -> None:
@@ -210,10 +212,10 @@ def test_a_link_that_leaves_the_project(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "project/runs").symlink_to(tmp_path)
     monkeypatch.chdir(tmp_path / "project")
     with pytest.raises(ImprintError, match=r"'runs/real' is a link to .* and leaves the project"):
-        config.parse({"results": "runs/real"})
+        loading.parse({"results": "runs/real"})
     (tmp_path / "project/results").symlink_to(tmp_path)
     with pytest.raises(ImprintError) as caught:
-        config.parse({"results": "results/real"})
+        loading.parse({"results": "results/real"})
     assert "results:" not in str(caught.value)
 
 
@@ -242,7 +244,7 @@ def test_numbers_as_people_write_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda path: path.name)
 def test_shipped_configs_are_valid(file: Path) -> None:
-    leakage.check(config.load([file]))
+    leakage.check(loading.load([file]))
 
 
 def test_the_manual_is_in_step() -> None:
@@ -254,9 +256,9 @@ def test_the_manual_is_in_step() -> None:
 def test_every_field_is_described() -> None:
     from pydantic import BaseModel
 
-    from imprint import plugins
+    from imprint.runtime import plugins
 
-    models = [value for value in vars(config).values() if isinstance(value, type) and issubclass(value, BaseModel)]
+    models = [value for value in vars(schema).values() if isinstance(value, type) and issubclass(value, BaseModel)]
     models += [plugins.load(kind, name).Settings for kind, _ in manual.PLUGINS for name in plugins.names(kind)]
     bare = [f"{m.__module__}.{n}" for m in models for n, field in m.model_fields.items() if not field.description]
     assert bare == []
@@ -264,8 +266,9 @@ def test_every_field_is_described() -> None:
 
 def test_loading_a_config_does_not_import_torch() -> None:
     code = (
-        "import sys; from pathlib import Path; from imprint import config, leakage, experiment; "
-        "c = config.load([Path('config/config.yaml')]); leakage.check(c); "
+        "import sys; from pathlib import Path; from imprint.config import loading; "
+        "from imprint.dag import experiment, leakage; "
+        "c = loading.load([Path('config/config.yaml')]); leakage.check(c); "
         "experiment.Experiment(c).runs; "
         "print([m for m in ('torch', 'transformers', 'lm_eval', 'polars') if m in sys.modules])"
     )

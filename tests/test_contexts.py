@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import pytest
 
+from asking import drive
 from imprint.contexts import plain, role_play, self_role
-from imprint.errors import ImprintError
+from imprint.policies import answers
+from imprint.policies.dialogue import Request
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Plug
+from imprint.tables.inputs import Read
 
 QUESTION = [{"role": "user", "content": "Why is the sky blue?"}]
+OPTIONS = ("dust", "light")
 
 
-def drive(steps, *responses):
-    """The requests that a context makes when it is sent `responses`."""
-    requests = [next(steps)]
-    for response in responses:
-        requests.append(steps.send(response))
-    with pytest.raises(StopIteration):
-        steps.send("")
-    return requests
+def turns(module, messages, settings=None, **how):
+    """A context at work on messages."""
+    return module.turns(Request(messages, **how), {}, settings or module.Settings(), Read())
 
 
 def test_plain_asks_what_the_example_asks():
-    (request,) = drive(plain.turns(QUESTION, plain.Settings()))
-    assert request.messages == QUESTION and request.final and request.prefill == ""
+    for options in ((), OPTIONS):
+        (request,) = drive(turns(plain, QUESTION, options=options))
+        assert request == Request(QUESTION, options=options) and request.prefill == ""
 
 
 def test_role_play_puts_two_rounds_before_the_question_and_after_a_system_turn():
     settings = role_play.Settings(role="You are a physicist.", feedback="I am.")
     system = {"role": "system", "content": "Be brief."}
-    (request,) = drive(role_play.turns([system, *QUESTION], settings))
+    (request,) = drive(turns(role_play, [system, *QUESTION], settings))
     assert [m["role"] for m in request.messages] == ["system", "user", "assistant", "user"]
     assert [m["content"] for m in request.messages] == [
         "Be brief.",
@@ -36,27 +38,28 @@ def test_role_play_puts_two_rounds_before_the_question_and_after_a_system_turn()
         "I am.",
         "Why is the sky blue?",
     ]
-    (request,) = drive(role_play.turns(QUESTION, role_play.Settings()))
-    assert [m["role"] for m in request.messages] == ["user", "assistant", "user"]
+    (request,) = drive(turns(role_play, QUESTION, options=OPTIONS))
+    assert [m["role"] for m in request.messages] == ["user", "assistant", "user"] and request.options == OPTIONS
 
 
 @pytest.mark.parametrize("module", [plain, role_play, self_role])
-@pytest.mark.parametrize("ask", ["generate", "loglikelihood"])
-def test_plain_text_has_no_context(module, ask):
-    (request,) = drive(module.turns([], module.Settings(), ask=ask))
-    assert request.messages == [] and request.prefill == "" and request.final
+@pytest.mark.parametrize("options", [(), OPTIONS])
+def test_plain_text_has_no_context(module, options):
+    (request,) = drive(turns(module, [], options=options))
+    assert request.messages == [] and request.prefill == "" and request.options == options
 
 
 def test_self_role_generates_in_one_pass():
-    (request,) = drive(self_role.turns(QUESTION, self_role.Settings()))
-    assert request.messages == QUESTION and request.final and request.prefill == ""
+    (request,) = drive(turns(self_role, QUESTION))
+    assert request == Request(QUESTION) and request.prefill == ""
 
 
 def test_self_role_writes_the_role_before_options_are_scored():
-    steps = self_role.turns(QUESTION, self_role.Settings(role_tokens=7), ask="loglikelihood")
+    steps = turns(self_role, QUESTION, self_role.Settings(role_tokens=7), options=OPTIONS)
     first, last = drive(steps, " You are a physicist.\n")
-    assert (first.final, first.prefill, first.stop, first.max_new_tokens) == (False, "[Role]", ("[Answer]",), 7)
-    assert last.final and last.prefill == "[Role] You are a physicist.\n[Answer] "
+    assert (first.options, first.prefill, first.stop, first.max_new_tokens) == ((), "[Role]", ("[Answer]",), 7)
+    assert (first.temperature, first.top_p) == (0.0, 1.0), "greedy"
+    assert last.options == OPTIONS and last.prefill == "[Role] You are a physicist.\n[Answer] "
 
 
 @pytest.mark.parametrize(
@@ -108,3 +111,32 @@ def test_self_role_target_refuses_rows_by_name(row, said):
 def test_role_play_target_keeps_the_role_in_the_context():
     messages = role_play.target(dialogue(), role_play.Settings())
     assert [m["role"] for m in messages] == ["user", "assistant"] * 3
+
+
+SELF, PLAN, PLAIN = Plug(name="self_role"), Plug(name="prior_prompt", settings={"style": "plan"}), Plug(name="plain")
+
+
+@pytest.mark.parametrize(
+    ("contexts", "response", "expected", "rewarded"),
+    [
+        ([], "Salt.", ("Salt.", True), "Salt."),
+        ([PLAIN, SELF], "[Role] A.\n[Answer] Salt.", ("Salt.", True), "Salt."),
+        # The last context is the nearest to the model, so it reads the response first.
+        ([PLAN, SELF], "[Role] A.\n[Answer] <plan>B.</plan>\n<answer>5</answer>", ("5", True), "5"),
+        ([SELF, PLAN], "<plan>B.</plan>\n<answer>[Role] A.\n[Answer] 5</answer>", ("5", True), "5"),
+        ([PLAN, SELF], "<plan>B.</plan>\n<answer>5</answer>", ("5", False), "5"),
+        ([PLAN, SELF], "[Role] A.\n[Answer] <answer>5", ("5", False), ""),
+        ([SELF, PLAN], "[Role] A.\n[Answer] 5", ("5", False), ""),
+    ],
+)
+def test_the_answer_under_a_chain_of_contexts(contexts, response, expected, rewarded):
+    assert answers.answer(contexts, response) == expected
+    assert answers.rewarded(contexts, response) == rewarded
+
+
+def test_the_form_that_a_chain_of_contexts_asks_for():
+    think = Plug(name="prior_prompt", settings={"style": "think"})
+    none = Plug(name="prior_prompt", settings={"style": "none"})
+    assert answers.form([]) is None and answers.form([PLAIN, SELF]) is None
+    assert answers.form([PLAN, PLAIN]) == answers.form([PLAN, none]) == "plan"
+    assert answers.form([PLAN, think]) == "think"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from imprint import costs, job_record, tables
+from imprint.report import costs
+from imprint.runtime import job_record, parquet, schemas
 
 SACCT = (
     """7|100|03:20.500|||
@@ -61,20 +62,30 @@ def test_a_job_without_a_record_has_its_benchmark() -> None:
 
 
 def test_a_row_for_each_job_that_ran_a_model(tmp_path: Path) -> None:
-    spec = {
-        "results": str(tmp_path),
-        "teachers": {"roles": "base"},
-        "teacher_seed": 3,
-        "generate": [["base", 0, "general"]],
-        "judge": [],
-    }
+    dataset = str(tmp_path / "datasets/roles.parquet")
+    generations = tmp_path / "generations/base/seed0/general.parquet"
+    of_run = str(generations), "base.seed0.general"
+    jobs = [("synthesize", 3, None, dataset, "roles"), ("generate", 0, "general", *of_run)]
+    spec = costs.Spec(
+        jobs=[
+            costs.Costed(
+                stage=stage,
+                arm="base",
+                seed=seed,
+                eval=ev,
+                output=output,
+                benchmark=str(tmp_path / f"benchmarks/{stage}/{name}.tsv"),
+                table="generations" if ev else None,
+            )
+            for stage, seed, ev, output, name in jobs
+        ]
+    )
     attempts = [tmp_path / f"datasets/{name}.attempts.parquet" for name in ("roles", "shuffled")]
     for path in attempts:
-        tables.write(path, "synthesis", [])
-    generations = tmp_path / "generations/base/seed0/general.parquet"
-    blank = dict.fromkeys(tables.SCHEMAS["generations"].names)
+        parquet.write(path, "synthesis", [])
+    blank = dict.fromkeys(schemas.SCHEMAS["generations"].names)
     blank |= {"arm": "base", "seed": 0, "eval": "general", "example_id": "0-0", "sample": 0}
-    tables.write(generations, "generations", [{**blank, "response_tokens": 5}, {**blank, "response_tokens": 6}])
+    parquet.write(generations, "generations", [{**blank, "response_tokens": 5}, {**blank, "response_tokens": 6}])
     with job_record.kept(tmp_path / "datasets/roles.job.json", gpus=2, threads=1):
         pass
     for name in ("synthesize/roles", "generate/base.seed0.general"):
@@ -82,8 +93,8 @@ def test_a_row_for_each_job_that_ran_a_model(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True)
         path.write_text("s\tmax_rss\tcpu_time\n2.0\t1.0\t4.0\n")
     out = {name: tmp_path / f"tables/{name}.parquet" for name in ("costs", "curves", "coefficients", "synthesis")}
-    costs.run(spec=spec, manifests=[], attempts=attempts, out=out)
-    teacher, run = tables.read(out["costs"], "costs").to_pylist()
+    costs.run(spec=spec, manifests=[], synthesis=attempts, out=out)
+    teacher, run = parquet.read(out["costs"], "costs").to_pylist()
     assert (teacher["arm"], teacher["seed"], teacher["stage"], teacher["device"]) == ("base", 3, "synthesize", "cpu")
     assert teacher["gpu_seconds"] >= 0 and teacher["seconds"] == 2.0 and teacher["peak_memory_bytes"] == 2**20
     assert (run["stage"], run["eval"], run["tokens"], run["tokens_per_second"]) == ("generate", "general", 11, 5.5)

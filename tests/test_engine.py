@@ -9,11 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import pico
-from imprint import grouped_attention
-from imprint.engines import Candidates, Prompt
+from imprint.engines import Candidates, Prompt, _grouped_attention
 from imprint.engines.transformers import Engine
-from imprint.errors import ImprintError
-from imprint.model_files import load_tokenizer
+from imprint.models.model_files import load_tokenizer
+from imprint.runtime.errors import ImprintError
 
 TEXTS = ["Hello", "What is the sum of two and two?", "x", "Write a poem of the sea and you are in it" * 5, "You are"]
 
@@ -65,7 +64,7 @@ def test_greedy_equals_transformers_own_generate(engine, plain_model):
 
 
 def test_grouped_attention_is_attention(engine, plain_model):
-    assert engine.model.config._attn_implementation == grouped_attention.NAME
+    assert engine.model.config._attn_implementation == _grouped_attention.NAME
     assert plain_model.config._attn_implementation == "sdpa"
     ids = torch.randint(3, 250, (3, 50), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
@@ -76,8 +75,8 @@ def test_grouped_attention_is_attention(engine, plain_model):
 
 
 def test_models_with_another_attention_keep_it(plain_model, monkeypatch):
-    monkeypatch.setattr(grouped_attention, "MODELS", frozenset())
-    grouped_attention.install(plain_model)
+    monkeypatch.setattr(_grouped_attention, "MODELS", frozenset())
+    _grouped_attention.install(plain_model)
     assert plain_model.config._attn_implementation == "sdpa"
 
 

@@ -8,86 +8,37 @@ import signal
 import subprocess
 import sys
 import time
-import types
-from pathlib import Path
 
 import pytest
 import torch
 
-import pico
-from imprint import generation, shards, sources, tables, work
-from imprint.contexts import Request
-from imprint.engines import Prompt
-from imprint.identity import read_json
-
-ENGINE = {"name": "transformers", "dtype": "float32", "batch_size": 4}
-QUESTIONS = ["Hello", "What is it?", "x", "Write a poem of the sea", "You are", "y" * 90, "Name the user", "Why", "q"]
+import asking
+from asking import QUESTIONS, generate, generation_job, policy_spec, tables
+from imprint.engines import Prompt, Response
+from imprint.policies import conversation, generation, shards, teacher
+from imprint.policies.dialogue import Request
+from imprint.runtime import work
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import read_json, write_json
+from imprint.runtime.plugins import Plug
+from imprint.tables import dataset_rows
+from imprint.tables.inputs import Named, Read
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
     torch.set_num_threads(1)
-    project = tmp_path_factory.mktemp("project")
-    pico.make(project / "pico")
-    sources.fetch({"path": "pico"}, project / "models" / "pico", project)
-    return project / "models" / "pico" / "manifest.json"
+    return asking.model(tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture
 def dataset(tmp_path):
-    path = tmp_path / "data.parquet"
-    rows = [
-        {"messages": [{"role": "user", "content": q}], "reference": {"options": [f"yes {q}", "no", "perhaps the sea"]}}
-        for q in QUESTIONS
-    ]
-    tables.write_dataset(path, "questions", rows, "0" * 64)
-    return path
-
-
-def spec(**changes):
-    return {
-        "arm": "base", "seed": 0, "eval": "questions", "ask": "generate", "limit": None,
-        "context": {"name": "plain", "settings": {}}, "engine": ENGINE,
-        "max_new_tokens": 8, "samples": 1, "temperature": 0.0, "top_p": 1.0, **changes,
-    }  # fmt: skip
-
-
-def job(manifest, dataset, folder, wanted=None, **changes):
-    """Arguments of a generate job that writes into `folder`."""
-    return {
-        "manifests": [manifest], "dataset": dataset, "spec": wanted or spec(**changes), "out": folder / "out.parquet",
-        "prompts": folder / "prompts.parquet", "work_folder": folder / "work", "code": [Path(generation.__file__)],
-        "threads": 1, "device": "cpu",
-    }  # fmt: skip
-
-
-def result(arguments):
-    """Generations (without seconds) and prompts."""
-    rows = tables.read(arguments["out"], "generations").drop_columns(["seconds"])
-    return rows.to_pylist(), tables.read(arguments["prompts"], "prompts").to_pylist()
-
-
-def run(*args, **changes):
-    arguments = job(*args, **changes)
-    generation.run(**arguments)
-    assert not arguments["work_folder"].exists()
-    return result(arguments)
-
-
-def context(monkeypatch, turns):
-    """Let the context plug-in be these turns."""
-    import imprint.contexts.plain as plain
-
-    module = types.SimpleNamespace(turns=turns, Settings=plain.Settings)
-    load = generation.plugins.load
-    monkeypatch.setattr(
-        generation.plugins, "load", lambda kind, name: module if kind == "contexts" else load(kind, name)
-    )
+    return asking.questions(tmp_path / "data.parquet")
 
 
 def test_rows_come_in_the_order_of_the_dataset(manifest, dataset, tmp_path):
-    rows, prompts = run(manifest, dataset, tmp_path, samples=2, temperature=1.0, limit=7)
-    examples = [row["example_id"] for row in tables.read_dataset(dataset, 7)]
+    rows, prompts = generate(manifest, dataset, tmp_path, samples=2, temperature=1.0, limit=7)
+    examples = [row["example_id"] for row in dataset_rows.read(dataset, 7)]
     assert [(r["example_id"], r["sample"], r["turn"]) for r in rows] == [(e, s, 0) for e in examples for s in (0, 1)]
     assert all(r["final"] and r["error"] is None and r["prompt_tokens"] > 0 and r["logprob_sum"] < 0 for r in rows)
     assert all(r["engine"].startswith("transformers ") and r["engine"].endswith(" float32 cpu") for r in rows)
@@ -98,22 +49,22 @@ def test_rows_come_in_the_order_of_the_dataset(manifest, dataset, tmp_path):
 
 
 def test_a_response_cut_at_the_limit_is_counted(manifest, dataset, tmp_path):
-    rows, _ = run(manifest, dataset, tmp_path, max_new_tokens=3)
+    rows, _ = generate(manifest, dataset, tmp_path, max_new_tokens=3)
     assert [(r["finish_reason"], r["response_tokens"]) for r in rows] == [("length", 3)] * len(QUESTIONS)
 
 
 def test_samples_follow_the_seed_and_not_the_rows_beside_them(manifest, dataset, tmp_path):
     how = {"samples": 2, "temperature": 1.0, "top_p": 0.95}
-    whole, _ = run(manifest, dataset, tmp_path, **how)
-    part, _ = run(manifest, dataset, tmp_path, **how, limit=3)
+    whole, _ = generate(manifest, dataset, tmp_path, **how)
+    part, _ = generate(manifest, dataset, tmp_path, **how, limit=3)
     by_id = {(r["example_id"], r["sample"]): r["response"] for r in whole}
     assert all(by_id[r["example_id"], r["sample"]] == r["response"] for r in part)
-    other, _ = run(manifest, dataset, tmp_path, **how, seed=1)
+    other, _ = generate(manifest, dataset, tmp_path, **how, seed=1)
     assert all(a["response"] != b["response"] for a, b in zip(whole, other, strict=True))
 
 
 def test_likelihood_gives_one_row_per_option(manifest, dataset, tmp_path):
-    rows, prompts = run(manifest, dataset, tmp_path, ask="loglikelihood", max_new_tokens=0)
+    rows, prompts = generate(manifest, dataset, tmp_path, ask="loglikelihood", max_new_tokens=0)
     assert [(r["sample"], r["response"]) for r in rows[:3]] == [(0, "yes Hello"), (1, "no"), (2, "perhaps the sea")]
     assert len(rows) == 3 * len(QUESTIONS) and len(prompts) == len(QUESTIONS)
     assert all(r["final"] and r["finish_reason"] is None and r["logprob_sum"] < 0 for r in rows)
@@ -121,8 +72,8 @@ def test_likelihood_gives_one_row_per_option(manifest, dataset, tmp_path):
 
 def test_a_role_is_written_before_options_are_scored(manifest, dataset, tmp_path):
     how = {"ask": "loglikelihood", "max_new_tokens": 0}
-    role = {"name": "self_role", "settings": {"role_tokens": 6}}
-    rows, prompts = run(manifest, dataset, tmp_path, **how, context=role)
+    role = Plug(name="self_role", settings={"role_tokens": 6})
+    rows, prompts = generate(manifest, dataset, tmp_path, **how, contexts=[role])
     assert [(r["sample"], r["turn"], r["final"]) for r in rows[:4]] == [
         (0, 0, False), (0, 1, True), (1, 1, True), (2, 1, True)
     ]  # fmt: skip
@@ -134,50 +85,62 @@ def test_a_role_is_written_before_options_are_scored(manifest, dataset, tmp_path
 
 
 def test_contexts_of_many_turns_run_in_lockstep(manifest, dataset, tmp_path, monkeypatch):
-    def turns(messages, settings, ask="generate"):
+    def turns(request, row, settings, inputs):
         said = []
-        for _ in range(len(messages[0]["content"]) % 3):
-            said.append((yield Request(messages, final=False, max_new_tokens=2)))
-        yield Request([{"role": "user", "content": "|".join(said) + "end"}])
+        for _ in range(len(request.messages[0]["content"]) % 3):
+            (response,) = yield [Request(request.messages, max_new_tokens=2, temperature=0.0)]
+            said.append(response.text)
+        yield [Request([{"role": "user", "content": "|".join(said) + "end"}])]
 
-    context(monkeypatch, turns)
-    rows, _ = run(manifest, dataset, tmp_path)
+    lockstep = asking.plugin(monkeypatch, "contexts", "lockstep", turns=turns)
+    rows, _ = generate(manifest, dataset, tmp_path, contexts=[lockstep])
     counts = [len(q) % 3 for q in QUESTIONS]
     assert [r["turn"] for r in rows] == [turn for count in counts for turn in range(count + 1)]
     assert [r["final"] for r in rows] == [turn == count for count in counts for turn in range(count + 1)]
 
 
-def test_one_examples_fault_is_a_row_and_costs_nobody_else(manifest, dataset, tmp_path, monkeypatch):
-    plain, _ = run(manifest, dataset, tmp_path)
+def test_one_examples_fault_is_a_row_and_costs_nobody_else(manifest, dataset, tmp_path, monkeypatch, capsys):
+    plain, _ = generate(manifest, dataset, tmp_path)
 
-    def turns(messages, settings, ask="generate"):
+    def turns(request, row, settings, inputs):
+        messages = request.messages
         text = messages[0]["content"]
         if text == "x":
             raise KeyError("no such field")
         if text == "Why":
-            yield Request(messages, final=False, max_new_tokens=2)
+            yield [Request(messages, max_new_tokens=2, temperature=0.0)]
             raise ValueError("I do not like that answer")
         if text == "q":
             return
         if text == "Hello":
             messages = [{"role": "user", "content": "long " * 1000}]
-        yield Request(messages)
+        yield [Request(messages)]
 
-    context(monkeypatch, turns)
-    rows, _ = run(manifest, dataset, tmp_path)
+    faulty = asking.plugin(monkeypatch, "contexts", "faulty", turns=turns)
+    rows, _ = generate(manifest, dataset, tmp_path, contexts=[faulty])
     errors = {r["example_id"]: r for r in rows if r["error"] is not None}
-    ids = dict(zip(QUESTIONS, [row["example_id"] for row in tables.read_dataset(dataset)], strict=True))
+    ids = dict(zip(QUESTIONS, [row["example_id"] for row in dataset_rows.read(dataset)], strict=True))
     assert errors.keys() == {ids[q] for q in ("x", "Why", "q", "Hello")}
     assert errors[ids["x"]]["error"] == "KeyError: 'no such field'" and errors[ids["x"]]["prompt_sha256"] is None
     assert errors[ids["Why"]]["error"] == "ValueError: I do not like that answer" and errors[ids["Why"]]["turn"] == 1
-    assert "without a final request" in errors[ids["q"]]["error"]
+    assert "without a request" in errors[ids["q"]]["error"]
     assert "2048 positions" in errors[ids["Hello"]]["error"] and errors[ids["Hello"]]["prompt_tokens"] > 2048
     assert all(r["response"] is None and r["final"] for r in errors.values())
+    assert "base/questions: 4 of 9 responses failed, the first because of: the prompt has" in capsys.readouterr().err
     # Other batches: the text is the same, the last bits of a log-probability need not be.
     left, right = ([r for r in found if r["example_id"] not in errors] for found in (rows, plain))
     for a, b in zip(left, right, strict=True):
         assert a.pop("logprob_sum") == pytest.approx(b.pop("logprob_sum"), abs=1e-4)
         assert a == b
+
+
+def test_a_row_without_options_is_an_error_of_its_own(manifest, tmp_path):
+    reference = {"options": ["yes", "no"]}
+    rows = [{"messages": [{"role": "user", "content": q}], "reference": reference if q == "x" else None} for q in "xy"]
+    dataset_rows.write(tmp_path / "d.parquet", "d", rows, "0" * 64)
+    rows, _ = generate(manifest, tmp_path / "d.parquet", tmp_path, ask="loglikelihood", max_new_tokens=0)
+    assert [row["response"] for row in rows] == ["yes", "no", None] and [row["final"] for row in rows] == [True] * 3
+    assert rows[2]["error"].startswith("TypeError: ") and not any(row["error"] for row in rows[:2])
 
 
 class Broken(Exception):
@@ -202,8 +165,8 @@ def break_after(monkeypatch, count):
 
 def test_a_broken_job_goes_on_where_it_stopped(manifest, dataset, tmp_path, monkeypatch):
     how = {"samples": 2, "temperature": 0.7, "top_p": 0.9}
-    unbroken = run(manifest, dataset, tmp_path / "unbroken", **how)
-    arguments = job(manifest, dataset, tmp_path / "broken", **how)
+    unbroken = generate(manifest, dataset, tmp_path / "unbroken", **how)
+    arguments = generation_job(manifest, dataset, tmp_path / "broken", **how)
     with monkeypatch.context() as patch:
         break_after(patch, 2)
         with pytest.raises(Broken):
@@ -212,22 +175,22 @@ def test_a_broken_job_goes_on_where_it_stopped(manifest, dataset, tmp_path, monk
     sizes = break_after(monkeypatch, 99)
     generation.run(**arguments)
     assert sizes == [4, 4, 2], "18 prompts, of which 8 were there"
-    assert result(arguments) == unbroken
+    assert tables(arguments) == unbroken
 
 
 def test_a_corrupted_shard_is_named_and_made_again(manifest, dataset, tmp_path, monkeypatch, capsys):
-    unbroken = run(manifest, dataset, tmp_path / "unbroken")
-    arguments = job(manifest, dataset, tmp_path / "broken")
+    unbroken = generate(manifest, dataset, tmp_path / "unbroken")
+    arguments = generation_job(manifest, dataset, tmp_path / "broken")
     with monkeypatch.context() as patch:
         break_after(patch, 2)
         with pytest.raises(Broken):
             generation.run(**arguments)
-    shard = arguments["work_folder"] / "turn0-prompt" / "00001.parquet"
+    shard = arguments["out"].with_suffix(".work") / "turn0-prompt" / "00001.parquet"
     shard.write_bytes(shard.read_bytes()[:200])
     sizes = break_after(monkeypatch, 99)
     generation.run(**arguments)
     assert sizes == [4, 1] and f"{shard} cannot be used" in capsys.readouterr().err
-    assert result(arguments) == unbroken
+    assert tables(arguments) == unbroken
 
 
 def test_a_shard_that_answers_something_else_is_not_used(tmp_path, capsys):
@@ -238,7 +201,7 @@ def test_a_shard_that_answers_something_else_is_not_used(tmp_path, capsys):
             return list(text)
 
         def generate(self, prompts):
-            return [generation.Response(p.text.upper(), "stop", 1, 1, 0.0, 0.0) for p in prompts]
+            return [Response(p.text.upper(), "stop", 1, 1, 0.0, 0.0) for p in prompts]
 
     texts = ["a", "ccc", "bb"]
     first = shards.answer(Echo(), [Prompt(t, 1) for t in texts], tmp_path)
@@ -249,26 +212,29 @@ def test_a_shard_that_answers_something_else_is_not_used(tmp_path, capsys):
     assert [r.text for (r,) in again] == ["A", "CCC", "BB"] and "answers other prompts" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("change", ["spec", "dataset", "weights", "code"])
+@pytest.mark.parametrize("change", ["spec", "dataset", "weights", "code", "read dataset", "read arm"])
 def test_other_work_starts_afresh(manifest, dataset, tmp_path, monkeypatch, change):
-    code = tmp_path / "code.py"
-    code.write_text("1")
-    arguments = {**job(manifest, dataset, tmp_path), "code": [code]}
+    read_arm = asking.paper(tmp_path)
+    read_dataset = asking.questions(tmp_path / "more.parquet", ["More?"])
+    named = Named(datasets=["more"], arms={"tuned": [str(read_arm)]})
+    arguments = {**generation_job(manifest, dataset, tmp_path, inputs=named), "datasets": [read_dataset]}
     with monkeypatch.context() as patch:
         break_after(patch, 2)
         with pytest.raises(Broken):
             generation.run(**arguments)
     if change == "spec":
-        arguments["spec"] = spec(max_new_tokens=9)
+        arguments["spec"] = asking.generation_spec(max_new_tokens=9, inputs=named)
     elif change == "dataset":
-        rows = tables.read_dataset(dataset)
-        tables.write_dataset(dataset, "questions", rows, "1" * 64)
+        rows = dataset_rows.read(dataset)
+        dataset_rows.write(dataset, "questions", rows, "1" * 64)
     elif change == "weights":
-        pico.make(tmp_path / "pico", seed=1)
-        sources.fetch({"path": "pico"}, tmp_path / "models" / "other", tmp_path)
-        arguments["manifests"] = [tmp_path / "models" / "other" / "manifest.json"]
+        arguments["manifests"] = [asking.model(tmp_path, seed=1)]
+    elif change == "read dataset":
+        asking.questions(read_dataset, ["Less?"])
+    elif change == "read arm":
+        write_json(read_arm, {**read_json(read_arm), "fingerprint": "another fit"})
     else:
-        code.write_text("2")
+        arguments["code"] = '{"policies/generation.py":"other"}'
     sizes = break_after(monkeypatch, 99)
     generation.run(**arguments)
     assert sum(sizes) == len(QUESTIONS)
@@ -277,8 +243,8 @@ def test_other_work_starts_afresh(manifest, dataset, tmp_path, monkeypatch, chan
 KILLED = """
 import json, sys, time
 from pathlib import Path
-from imprint import generation
 from imprint.engines.transformers import Engine
+from imprint.policies import generation
 generate, calls = Engine.generate, []
 def slow(self, prompts):
     calls.append(1)
@@ -288,17 +254,17 @@ def slow(self, prompts):
     return generate(self, prompts)
 Engine.generate = slow
 job = json.loads(sys.argv[1])
-paths = {key: Path(job[key]) for key in ("dataset", "out", "prompts", "work_folder")}
-lists = {key: [Path(p) for p in job[key]] for key in ("manifests", "code")}
-generation.run(**{**job, **paths, **lists})
+paths = {key: Path(job[key]) for key in ("dataset", "out", "prompts")}
+spec = generation.Spec.model_validate_json(json.dumps(job["spec"]))
+generation.run(**{**job, **paths, "manifests": [Path(path) for path in job["manifests"]], "spec": spec})
 """
 
 
 def test_a_killed_process_leaves_what_the_next_one_uses(manifest, dataset, tmp_path, monkeypatch):
-    unbroken = run(manifest, dataset, tmp_path / "unbroken")
-    arguments = job(manifest, dataset, tmp_path / "killed")
+    unbroken = generate(manifest, dataset, tmp_path / "unbroken")
+    arguments = generation_job(manifest, dataset, tmp_path / "killed")
     child = subprocess.Popen(
-        [sys.executable, "-c", KILLED, json.dumps(arguments, default=str)],
+        [sys.executable, "-c", KILLED, json.dumps({**arguments, "spec": arguments["spec"].model_dump()}, default=str)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -306,28 +272,26 @@ def test_a_killed_process_leaves_what_the_next_one_uses(manifest, dataset, tmp_p
     )
     assert child.stdout is not None and child.stdout.readline() == "third\n"
     monkeypatch.setattr(work.folder.__wrapped__, "__defaults__", (0.1,))
-    with pytest.raises(work.ImprintError, match=f"process {child.pid} "):
+    with pytest.raises(ImprintError, match=f"process {child.pid} "):
         generation.run(**arguments)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    (arguments["work_folder"] / "turn0-prompt" / ".00002.parquet.abc.part").write_bytes(b"half a shard")
+    (arguments["out"].with_suffix(".work") / "turn0-prompt" / ".00002.parquet.abc.part").write_bytes(b"half a shard")
     before = time.time()
     sizes = break_after(monkeypatch, 99)
     generation.run(**arguments)
     assert sizes == [1], "nine prompts in batches of four, of which two were done"
-    assert result(arguments) == unbroken and before < arguments["out"].stat().st_mtime + 1
+    assert tables(arguments) == unbroken and before < arguments["out"].stat().st_mtime + 1
 
 
 def test_a_teacher_is_asked_once(manifest, tmp_path, monkeypatch):
-    requests = [
-        Request([{"role": "user", "content": q}], prefill="You are", final=False, max_new_tokens=5) for q in QUESTIONS
-    ]
-    ask = generation.asker([manifest], ENGINE, tmp_path, "cpu")
+    requests = [Request([{"role": "user", "content": q}], prefill="You are", max_new_tokens=5) for q in QUESTIONS]
+    ask = teacher.asker(policy_spec(), [manifest], tmp_path, "cpu")
     greedy = ask(requests, "first")
     assert [r.response_tokens for r in greedy] == [5] * len(QUESTIONS)
     with monkeypatch.context() as patch:
         sizes = break_after(patch, 0)
-        again = generation.asker([manifest], ENGINE, tmp_path, "cpu")(requests, "first")
+        again = teacher.asker(policy_spec(), [manifest], tmp_path, "cpu")(requests, "first")
         assert again == greedy and sizes == []
     drawn = ask(requests, "second", temperature=1.0, seed=1)
     alone = ask(requests[3:4], "third", temperature=1.0, seed=1)
@@ -335,8 +299,7 @@ def test_a_teacher_is_asked_once(manifest, tmp_path, monkeypatch):
 
 
 def test_converse_gives_every_turn(manifest):
-    from imprint.config import ContextRef
-
     messages = [{"role": "user", "content": "Hello"}]
-    responses = generation.converse([manifest], ENGINE, ContextRef.model_validate("role_play"), messages, 6, "cpu")
+    played = policy_spec(contexts=[Plug(name="role_play")])
+    responses = conversation.hold(played, [manifest], Read(), messages, 6, "cpu")
     assert len(responses) == 1 and responses[0].response_tokens == 6

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +9,20 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-import pico
-from imprint import bounded, checkpoints, model_files, models, plugins, tables
-from imprint.contexts import plain, prior_prompt
-from imprint.errors import ImprintError
-from imprint.identity import file_sha256, write_json
-from imprint.methods import Context, Fit, grpo
-from imprint.rewards import Reward
+import fitting
+import pico_arms
+from fitting import curve, table, weights
+from imprint.contexts import plain, prior_prompt, role_play
+from imprint.draws import order
+from imprint.methods import Fit, grpo
+from imprint.models import chains
+from imprint.policies import policy
+from imprint.runtime import plugins
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Plug
+from imprint.scoring import bounded
+from imprint.training import checkpoints
+from imprint.training.rewards import Reward
 
 WORDS = ["the", "sea", "two red birds", "a house by the river", "rain", "my old friend", "bread"]
 
@@ -42,20 +44,16 @@ def rows(n: int = 6) -> list[dict[str, Any]]:
                 "strata": {},
             }
         )
-    names = tables.example_ids(row["messages"] for row in made)
-    return [{**row, "example_id": name} for row, name in zip(made, names, strict=True)]
+    return fitting.named(made)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifest of a pico model."""
-    folder = pico.make(tmp_path_factory.mktemp("models") / "pico")
-    template = model_files.template_sha256(model_files.load_tokenizer(folder))
-    write_json(folder / "manifest.json", {"kind": "model", "fingerprint": "0", "template_sha256": template})
-    return pico.sums(folder / "manifest.json")
+    return pico_arms.root(tmp_path_factory.mktemp("models") / "pico")
 
 
-def job(root: Path, out: Path, context: Any = None, dataset: Any = None, seed: int = 0, **settings: Any) -> Fit:
+def job(root: Path, out: Path, context: Plug | None = None, dataset: Any = None, seed: int = 0, **settings: Any) -> Fit:
     defaults = {
         "data": "d",
         "reward": "ifeval.instruction_strict",
@@ -65,36 +63,16 @@ def job(root: Path, out: Path, context: Any = None, dataset: Any = None, seed: i
         "completion_tokens": 24,
         "learning_rate": 1e-2,
     }
-    (out / "work").mkdir(parents=True, exist_ok=True)
-    return Fit(
-        arm="tuned",
-        seed=seed,
-        settings=grpo.Settings(**{**defaults, **settings}),
-        context=context or Context(plain, plain.Settings()),
-        manifests=[root],
-        folder=out / "work",
-        out=out,
-        threads=1,
-        dtype="float32",
-        datasets={"d": rows() if dataset is None else dataset},
-    )
-
-
-def weights(fit: Fit) -> str:
-    (file,) = (fit.out / "weights").glob("*.safetensors")
-    return file_sha256(file)
-
-
-def curve(fit: Fit, quantity: str) -> list[float]:
-    table = tables.read(fit.out / "curves.parquet", "curves").to_pylist()
-    return [row["value"] for row in table if row["quantity"] == quantity]
+    datasets = {"d": rows() if dataset is None else dataset}
+    contexts = [context or Plug(name="plain")]
+    return fitting.job("grpo", [root], out, seed=seed, contexts=contexts, datasets=datasets, **{**defaults, **settings})
 
 
 def test_a_fit_learns_and_keeps_what_it_drew(root: Path, tmp_path: Path) -> None:
     fit = job(root, tmp_path, steps=6)
     made = grpo.fit(fit)
-    assert made["kind"] == "full" and made["metrics"]["completions"] == 48
-    drawn = tables.read(tmp_path / "rollouts.parquet", "rollouts").to_pylist()
+    assert grpo.makes(fit.settings) == "full" and made["completions"] == 48
+    drawn = table(fit, "rollouts")
     assert len(drawn) == 48 and [row["step"] for row in drawn] == [1 + i // 8 for i in range(48)]
     for start in range(0, 48, 4):
         group = drawn[start : start + 4]
@@ -112,7 +90,7 @@ def test_a_fit_learns_and_keeps_what_it_drew(root: Path, tmp_path: Path) -> None
     assert {row["finish_reason"] for row in drawn} <= {"stop", "length"}
     # The kept rewards are what the score says of the kept responses.
     reference = {row["example_id"]: row for row in rows()}
-    (reward,) = (Reward(term) for term in fit.settings.reward)
+    (reward,) = (Reward(term, fit.contexts) for term in fit.settings.reward)
     for row in drawn[:8]:
         assert dict(row["rewards"])["ifeval.instruction_strict"] == reward.value(
             reference[row["example_id"]], row["response"]
@@ -132,15 +110,14 @@ def test_a_fit_learns_and_keeps_what_it_drew(root: Path, tmp_path: Path) -> None
 def test_it_is_trls_trainer(root: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     """The same draws, rewards, losses and weights as TRL's own trainer, step by step."""
     import grpo_peer
-    from imprint import fits
-    from imprint.engines.transformers import Engine
 
     fit = job(root, tmp_path, steps=3, learning_rate=1e-3, completion_tokens=16, **settings)
     grpo.fit(fit)
-    drawn = tables.read(tmp_path / "rollouts.parquet", "rollouts").to_pylist()
-    model, tokenizer = models.load([root], "float32", "cpu")
-    made, _, _ = grpo.prompts(fit, Engine(model, tokenizer), [Reward(fit.settings.reward[0])])
-    ordered = [made[i] for i in fits.order(len(made), 6 / len(made), fit.seed)]
+    drawn = table(fit, "rollouts")
+    model, tokenizer = chains.load([root], "float32", "cpu")
+    asking = policy.over(model, tokenizer, 4, fit.contexts)
+    made, _, _ = grpo.prompts(fit, asking, [Reward(fit.settings.reward[0], fit.contexts)])
+    ordered = [made[i] for i in order(len(made), 6 / len(made), fit.seed)]
     peer = grpo_peer.peer(fit, ordered, beta=fit.settings.beta)
     texts: list[str] = []
     calculate = peer._calculate_rewards
@@ -156,10 +133,11 @@ def test_it_is_trls_trainer(root: Path, tmp_path: Path, settings: dict[str, Any]
     if fit.settings.beta:
         assert curve(fit, "kl") == pytest.approx([entry["kl"] for entry in logged], rel=1e-3, abs=1e-6)
         assert curve(fit, "kl")[0] == pytest.approx(0, abs=1e-6) and max(curve(fit, "kl")) > 1e-6
-    fits.save(peer.accelerator.unwrap_model(peer.model), tmp_path / "peer", fit.settings.lora is not None)
+    kind = plugins.load("artifacts", grpo.makes(fit.settings))
+    kind.save(peer.accelerator.unwrap_model(peer.model), tmp_path / "peer")
     from safetensors.torch import load_file
 
-    (ours,), (theirs,) = ((tmp_path / name).glob("*.safetensors") for name in ("weights", "peer"))
+    (ours,), (theirs,) = ((tmp_path / name).glob("*.safetensors") for name in ("weights", "peer/weights"))
     one, two = load_file(ours), load_file(theirs)
     assert one.keys() == two.keys()
     # Adam divides by tiny second moments, so a rounding of the gradient may turn a step of 1e-3; most must agree.
@@ -176,9 +154,9 @@ def test_a_kl_term_against_the_starting_weights_needs_no_hub(root: Path, tmp_pat
 def test_the_shared_prompt_pass_gives_the_gradients_of_the_plain_one(root: Path) -> None:
     import torch
 
-    from imprint.grpo_trainer import shared_prompt_logps
+    from imprint.training.grpo_trainer import shared_prompt_logps
 
-    model, tokenizer = models.load([root], "float32", "cpu")
+    model, tokenizer = chains.load([root], "float32", "cpu")
     prompts = [[3, 4, 5, 6], [7, 8], [3, 4, 5, 6], [9, 10, 11]]
     tails = [[12, 13, 14], [15, 2], [16, 17, 18], [19]]
     ids = torch.full((4, 7), tokenizer.pad_token_id)
@@ -211,7 +189,7 @@ def test_completions_that_move_nothing_are_read_without_a_gradient(
     """`test_it_is_trls_trainer` says that the weights stay TRL's."""
     import torch
 
-    from imprint import grpo_trainer
+    from imprint.training import grpo_trainer
 
     read, seen = grpo_trainer.shared_prompt_logps, []
 
@@ -223,7 +201,7 @@ def test_completions_that_move_nothing_are_read_without_a_gradient(
     monkeypatch.setattr(grpo_trainer, "shared_prompt_logps", watched)
     fit = job(root, tmp_path, steps=4, beta=beta)
     grpo.fit(fit)
-    drawn = tables.read(tmp_path / "rollouts.parquet", "rollouts").to_pylist()
+    drawn = table(fit, "rollouts")
     still = [sum(row["advantage"] == 0 for row in drawn if row["step"] == step) for step in range(1, 5)]
     assert any(still), "no group of this fit has equal rewards: change its rows"
     assert sum(rows for gradient, rows in seen if not gradient) == (0 if beta else sum(min(n, 7) for n in still))
@@ -234,7 +212,7 @@ def test_completions_that_move_nothing_are_read_without_a_gradient(
 def test_a_broken_off_fit_ends_with_the_same_weights(
     root: Path, tmp_path: Path, monkeypatch: Any, settings: Any
 ) -> None:
-    from imprint import grpo_trainer
+    from imprint.training import grpo_trainer
 
     settings = {"steps": 7, "checkpoint_steps": 2, **settings}
     whole = job(root, tmp_path / "whole", **settings)
@@ -255,32 +233,15 @@ def test_a_broken_off_fit_ends_with_the_same_weights(
     calls[:] = [1] * 10
     assert grpo.fit(broken) == made and len(calls) == 10 + 3  # steps 5 to 7 only
     assert weights(broken) == weights(whole)
-    for table in ("curves", "rollouts"):
-        one, two = (tables.read(fit.out / f"{table}.parquet", table).to_pylist() for fit in (whole, broken))
-        assert one == two
+    for name in ("curves", "rollouts"):
+        assert table(whole, name) == table(broken, name)
 
 
 def test_a_killed_fit_ends_with_the_same_weights(root: Path, tmp_path: Path) -> None:
     settings = {"steps": 8, "checkpoint_steps": 3}
-    whole = job(root, tmp_path / "whole", **settings)
+    whole, killed = (job(root, tmp_path / name, **settings) for name in ("whole", "killed"))
     made = grpo.fit(whole)
-    code = (
-        "import time; from pathlib import Path; import test_grpo; from imprint import grpo_trainer\n"
-        "step = grpo_trainer.Trainer.training_step\n"
-        "def slow(*a, **k):\n    time.sleep(0.2); return step(*a, **k)\n"
-        "grpo_trainer.Trainer.training_step = slow\n"
-        f"test_grpo.grpo.fit(test_grpo.job(Path({str(root)!r}), Path({str(tmp_path / 'killed')!r}), **{settings!r}))\n"
-    )
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL)
-    killed = job(root, tmp_path / "killed", **settings)
-    deadline = time.monotonic() + 120
-    while not (killed.folder / "checkpoint-6" / checkpoints.SEAL).exists():
-        assert process.poll() is None and time.monotonic() < deadline, "the fit ended too early, or not at all"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed.out / "weights").exists()
+    fitting.kill("grpo", killed, ("imprint.training.grpo_trainer.Trainer", "training_step"), 6)
     assert grpo.fit(killed) == made and weights(killed) == weights(whole)
 
 
@@ -299,7 +260,7 @@ def test_equal_rewards_are_counted_and_move_nothing(root: Path, tmp_path: Path) 
     ]
     fit = job(root, tmp_path, dataset=easy, steps=2, learning_rate=1e-2)
     made = grpo.fit(fit)
-    assert made["metrics"]["zero_variance_share"] == 1.0 and curve(fit, "zero_variance_share") == [1.0, 1.0]
+    assert made["zero_variance_share"] == 1.0 and curve(fit, "zero_variance_share") == [1.0, 1.0]
     (file,) = (tmp_path / "weights").glob("*.safetensors")
     before = load_file(next(root.parent.glob("*.safetensors")))
     assert all((tensor == before[name]).all() for name, tensor in load_file(file).items())
@@ -316,12 +277,12 @@ def test_a_lost_loss_or_reward_stops_the_fit(root: Path, tmp_path: Path, monkeyp
 
 
 def test_a_prior_prompt_is_put_before_every_prompt(root: Path, tmp_path: Path) -> None:
-    context = Context(prior_prompt, prior_prompt.Settings(style="plan"))
+    context = Plug(name="prior_prompt", settings={"style": "plan"})
     reward = ["ifeval.instruction_strict", {"format": "plan"}]
     fit = job(root, tmp_path, context=context, steps=1, reward=reward)
     grpo.fit(fit)
-    drawn = tables.read(tmp_path / "rollouts.parquet", "rollouts").to_pylist()
-    text = prior_prompt.prompt(context.settings)
+    drawn = table(fit, "rollouts")
+    text = prior_prompt.prompt(prior_prompt.Settings(style="plan"))
     assert all(f"user\n{text}\n\nWrite about" in row["prompt"] for row in drawn)
     for row in drawn:  # a random model writes no answer block, so nothing is worth anything
         assert dict(row["rewards"]) == {"ifeval.instruction_strict": 0.0, "format": 0.0} and row["reward"] == 0
@@ -340,14 +301,37 @@ def test_rows_whose_gold_cannot_be_read_are_left_out_and_counted(root: Path, tmp
     golds = ["3", "$", "\\frac{1}{2}", ""]
     data = [{**row, "reference": {"answer": gold}} for row, gold in zip(rows(4), golds, strict=True)]
     made = grpo.fit(job(root, tmp_path, dataset=data, reward="math", steps=1))
-    assert made["metrics"]["rows"] == 2 and made["metrics"]["unscorable_rows"] == 2
+    assert made["rows"] == 2 and made["unscorable_rows"] == 2
     with pytest.raises(ImprintError, match="no row that the rewards can judge"):
         grpo.fit(job(root, tmp_path / "none", dataset=data[1:2], reward="math"))
 
 
-def test_prompts_that_do_not_fit_and_contexts_of_many_calls_are_errors(root: Path, tmp_path: Path) -> None:
+def test_contexts_chain_and_what_the_model_answered_in_the_data_is_not_shown(root: Path, tmp_path: Path) -> None:
+    contexts = [Plug(name="prior_prompt", settings={"style": "plan"}), Plug(name="role_play")]
+    fit = replace(job(root, tmp_path), contexts=contexts)
+    row = rows(1)[0]
+    answered = {**row, "messages": [*row["messages"], {"role": "assistant", "content": "The sea."}]}
+    request = grpo.ask(fit, answered)
+    assert request == grpo.ask(fit, row)
+    first, accepted, question = request.messages
+    assert first["content"] == role_play.ROLE and accepted["content"] == role_play.FEEDBACK
+    prompt = prior_prompt.prompt(prior_prompt.Settings(style="plan"))
+    assert question["content"] == f"{prompt}\n\nWrite about the."
+
+
+def test_prompts_that_do_not_fit_and_contexts_of_many_calls_are_errors(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ImprintError, match="beyond the model's 2048 positions"):
         grpo.fit(job(root, tmp_path, completion_tokens=2040))
+
+    def twice(request: Any, row: Any, settings: Any, inputs: Any) -> Any:
+        yield [request]
+        yield [request]
+
+    monkeypatch.setattr(plain, "turns", twice)
+    with pytest.raises(ImprintError, match="arm 'tuned': context 'plain' makes more than one request; write another"):
+        grpo.fit(job(root, tmp_path))
 
 
 def test_settings_are_read_and_checked() -> None:
@@ -361,6 +345,7 @@ def test_settings_are_read_and_checked() -> None:
         ({"reward": ["nothing"]}, "no scores plug-in named 'nothing'"),
         ({"reward": ["ifeval.none"]}, "has no metric 'none'"),
         ({"reward": ["options"]}, "scores options"),
+        ({"reward": ["judged_behaviours"]}, "asks a judge, which no reward can wait for"),
         ({"reward": ["math", "math"]}, "may stand once"),
         ({"reward": ["format"]}, "tag"),
         ({"reward": "math", "micro_batch_size": 5}, "does not divide"),

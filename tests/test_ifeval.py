@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from imprint import instructions
 from imprint.datasets import ifeval as reader
-from imprint.errors import ImprintError
 from imprint.instructions import checkers, punkt
+from imprint.runtime.errors import ImprintError
 from imprint.scores import LONGEST, ifeval
 
 S = ifeval.Settings()

@@ -14,14 +14,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from imprint import config, instructions, tables
+from imprint import instructions
+from imprint.config import loading
+from imprint.dag.experiment import Experiment
+from imprint.dag.report_facts import distribution
 from imprint.datasets import ifeval_format as generator
-from imprint.errors import ImprintError
-from imprint.experiment import Experiment
 from imprint.instructions.requests import questions, requests
 from imprint.instructions.wording import ALONE, CLASHES, HELD_OUT, WORDINGS, sentence
-from imprint.report_facts import distribution
+from imprint.runtime.errors import ImprintError
 from imprint.scores import ifeval
+from imprint.tables import dataset_rows
 
 CORE = "there is a tale to tell here and it is not the same as one told at home"
 
@@ -51,9 +53,9 @@ def test_evals_know_which_types_are_trained_on() -> None:
     }
 
     def told() -> dict[str, str]:
-        found = Experiment(config.parse(raw))
-        assert not distribution(found, "other")[1]
-        return {name: distribution(found, name)[0] for name in raw["evals"]}
+        found = Experiment(loading.parse(raw))
+        assert not distribution(found, "other").held_out
+        return {name: distribution(found, name).told for name in raw["evals"]}
 
     assert set(told().values()) == {""}, "nothing is trained"
     raw["arms"]["rft"] = {"parent": "base", "fit": {"method": "grpo", "data": "train", "reward": "ifeval"}}
@@ -64,7 +66,7 @@ def test_evals_know_which_types_are_trained_on() -> None:
         "real": "10 of 25 instruction types held out",
         "other": "",
     }
-    assert distribution(Experiment(config.parse(raw)), "both")[1] == sorted(HELD_OUT)
+    assert distribution(Experiment(loading.parse(raw)), "both").held_out == tuple(sorted(HELD_OUT))
     raw["datasets"]["train"]["only"] = [one]
     assert told()["seen"] == "14 of 15 instruction types held out", "what is trained on counts, not the split's name"
 
@@ -206,7 +208,7 @@ def test_train_and_held_out_share_no_row_and_no_base_request() -> None:
     train = make(n=256, instructions="train")
     test = make(n=256, instructions="train", part="test")
     held_out = make(n=64, instructions="held_out")
-    ids = [tables.example_ids({"messages": row["messages"], "reference": row["reference"]} for row in rows)
+    ids = [dataset_rows.ids({"messages": row["messages"], "reference": row["reference"]} for row in rows)
            for rows in (train, test, held_out)]  # fmt: skip
     assert [len(set(part)) for part in ids] == [256, 256, 64]
     assert not set(ids[0]) & (set(ids[1]) | set(ids[2]))

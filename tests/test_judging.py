@@ -11,24 +11,27 @@ from typing import Any
 import duckdb
 import pytest
 
+import asking
 import pico
 import workflow
+from asking import Scripted
 from conftest import make_project
-from imprint import aggregate, config, generation, judging, rewards, scoring, tables
-from imprint.chat_text import ChatText
-from imprint.config import Eval
-from imprint.contexts import Message
+from imprint.config import loading
+from imprint.config.references import ScoreRef
+from imprint.config.schema import Eval
 from imprint.engines import Prompt, Response, failed
-from imprint.errors import ImprintError
-from imprint.identity import write_json
-from imprint.references import ScoreRef
+from imprint.models.chat_text import Message
+from imprint.policies import judging
+from imprint.runtime import parquet, schemas
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Plug
 from imprint.score import verdicts
 from imprint.scores import behaviours, judged_behaviours
+from imprint.scoring import score_run
+from imprint.statistics import aggregate
+from imprint.tables import dataset_rows
+from imprint.training import rewards
 from test_behaviours import LABELLED
-from test_scoring import SPEC
-from test_scoring import generation as row_of
-
-JUDGED = {"name": "judged_behaviours", "settings": {}}
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,7 @@ def test_no_answer_and_an_unreadable_one_are_null() -> None:
         "subgoals": "?",
         "style_code": None,
     }
-    found = judged_behaviours.score({}, "text", judged_behaviours.Settings(), answers)
+    found = judged_behaviours.score({"answers": answers}, "text", judged_behaviours.Settings())
     assert [verdict.metric for verdict in found] == list(judged_behaviours.METRICS)
     value = {v.metric.removeprefix("judged_"): (v.value, v.unparsed) for v in found}
     assert value["verification"] == (1.0, False) and value["backtracking"] == (0.0, False)
@@ -78,97 +81,91 @@ def test_a_question_holds_task_and_response_as_they_are() -> None:
     assert more.messages[0]["content"] == "System: Be brief.\n\nUser: What is {response}?"
 
 
-class Judge:
-    """An engine that answers from the labels of the rows, and breaks where it is told to."""
+def judge(says: Callable[[str, set[str]], str | None], killed_after: int | None = None) -> Scripted:
+    """An engine that answers from the behaviour that it is asked for and the labels of the response, None where it
+    fails."""
 
-    name, batch_size = "labels", 16
+    def answer(prompt: Prompt) -> str | Response:
+        text = re.search(r"<response>\n(.*)\n</response>", prompt.text, re.DOTALL)
+        definitions = judged_behaviours.DEFINITIONS.items()
+        (behaviour,) = [name for name, what in definitions if f"how many times {what}." in prompt.text]
+        assert text
+        said = says(behaviour, dict(LABELLED)[text[1]])
+        return failed("too long") if said is None else said
 
-    def __init__(self, says: Callable[[str, set[str]], str | None], breaks_after: int | None = None) -> None:
-        self.says, self.left, self.asked = says, breaks_after, 0
+    return Scripted(answer, killed_after=killed_after)
 
-    def render(self, messages: list[Message], prefill: str) -> ChatText:
-        return ChatText(messages[-1]["content"] + prefill)
 
-    def tokens(self, text: str, breaks: tuple[int, ...]) -> list[int]:
-        return list(range(len(text) // 50))
+def generated(example: int, response: str | None, **more: Any) -> dict[str, Any]:
+    """A row of generations."""
+    return {
+        "arm": "a1", "seed": 0, "eval": "e1", "example_id": f"{example}-0", "sample": 0, "turn": 0, "final": True,
+        "prompt_sha256": "0", "response": response, "state": None, "finish_reason": "stop", "prompt_tokens": 3,
+        "response_tokens": 5, "logprob_sum": -1.0, "seconds": 0.1, "engine": "test", "error": None, **more,
+    }  # fmt: skip
 
-    def generate(self, prompts: list[Prompt]) -> list[Response]:
-        if self.left is not None:
-            self.left -= 1
-            if self.left < 0:
-                raise RuntimeError("killed")
-        self.asked += len(prompts)
-        found = []
-        for prompt in prompts:
-            text = re.search(r"<response>\n(.*)\n</response>", prompt.text, re.DOTALL)
-            asks = [
-                name for name, what in judged_behaviours.DEFINITIONS.items() if f"how many times {what}." in prompt.text
-            ]
-            assert text and len(asks) == 1
-            answer = self.says(asks[0], dict(LABELLED)[text[1]])
-            found.append(failed("too long") if answer is None else Response(answer, "stop", 9, 5, -1.0, 0.1))
-        return found
+
+Job = Callable[[Scripted], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Judge], list[dict[str, Any]]]:
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     """Asks a judge about the labelled rows and one that failed; gives the judgements."""
     texts = [text for text, _ in LABELLED]
     messages = [{"role": "user", "content": "?"}]
     rows = [{"example_id": f"{i}-0", "messages": messages, "reference": {"answer": "1"}} for i in range(len(texts) + 1)]
-    tables.write_dataset(tmp_path / "d.parquet", "d", rows, "0")
-    made = [row_of(f"{i}-0", text) for i, text in enumerate(texts)]
-    lost = row_of(f"{len(texts)}-0", None, error="the prompt does not fit")
-    tables.write(tmp_path / "g.parquet", "generations", [*made, lost])
-    write_json(tmp_path / "manifest.json", {"kind": "model", "fingerprint": "f", "template_sha256": "1"})
+    dataset_rows.write(tmp_path / "d.parquet", "d", rows, "0")
+    lost = generated(len(texts), None, error="the prompt does not fit")
+    parquet.write(tmp_path / "g.parquet", "generations", [*map(generated, range(len(texts)), texts), lost])
+    manifest = asking.paper(tmp_path)
     ev = Eval.model_validate({"dataset": "d", "score": "numeric", "describe": ["judged_behaviours"], "judge": "j"})
-    spec = {
-        "arm": "a1",
-        "seed": 0,
-        "eval": "e1",
-        "judge": "j",
-        "limit": None,
-        "engine": {"dtype": "float32"},
-        "questions": ev.questions(),
-    }
+    questions = {score: judging.Asked(**asked) for score, asked in ev.questions().items()}
 
-    def ask(judge: Judge) -> list[dict[str, Any]]:
-        monkeypatch.setattr(generation, "start", lambda *given: judge)
+    def ask(engine: Scripted) -> list[dict[str, Any]]:
+        spec = asking.judging_spec(questions=questions, policy=asking.policy_spec(engine=engine.as_plugin(monkeypatch)))
         judging.run(
-            manifests=[tmp_path / "manifest.json"],
+            manifests=[manifest],
             dataset=tmp_path / "d.parquet",
             generations=tmp_path / "g.parquet",
             spec=spec,
             out=tmp_path / "j.parquet",
-            code=[],
+            code="{}",
             device="cpu",
         )
-        return tables.read(tmp_path / "j.parquet", "judgements").to_pylist()
+        return parquet.read(tmp_path / "j.parquet", "judgements").to_pylist()
 
     return ask
 
 
 def scored(folder: Path, judgements: Path | None) -> list[dict[str, Any]]:
-    spec = {**SPEC, "describe": [{"name": "behaviours", "settings": {}}, JUDGED]}
-    scoring.run(
+    spec = score_run.Spec(
+        arm="a1",
+        seed=0,
+        eval="e1",
+        score=Plug(name="numeric"),
+        describe=[Plug(name="behaviours"), Plug(name="judged_behaviours")],
+        contexts=[],
+        limit=None,
+    )
+    score_run.run(
         generations=folder / "g.parquet",
         dataset=folder / "d.parquet",
         spec=spec,
         out=folder / "s.parquet",
         judgements=judgements,
     )
-    return tables.read(folder / "s.parquet", "scores").to_pylist()
+    return parquet.read(folder / "s.parquet", "scores").to_pylist()
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    metrics = {**behaviours.METRICS, **judged_behaviours.METRICS, "accuracy": 1, **scoring.OF_RESPONSES}
-    table = tables.pa.Table.from_pylist(rows, schema=tables.SCHEMAS["scores"])
+    metrics = {**behaviours.METRICS, **judged_behaviours.METRICS, "accuracy": 1, **score_run.OF_RESPONSES}
+    table = parquet.pa.Table.from_pylist(rows, schema=schemas.SCHEMAS["scores"])
     named = {"e1": {name: (name == "accuracy", way) for name, way in metrics.items()}}
     return {row["metric"]: row for row in aggregate.summarize(table, {"a1": ["e1"]}, named)}
 
 
-def test_a_judge_that_sees_what_a_reader_sees(job: Callable, tmp_path: Path) -> None:
-    judgements = job(Judge(lambda name, seen: f"Reasons. <count>{2 * (name in seen)}</count>"))
+def test_a_judge_that_sees_what_a_reader_sees(job: Job, tmp_path: Path) -> None:
+    judgements = job(judge(lambda name, seen: f"Reasons. <count>{2 * (name in seen)}</count>"))
     assert len(judgements) == 9 * len(LABELLED) >= 9 * 40, "a response that failed is not asked about"
     rows = scored(tmp_path, tmp_path / "j.parquet")
     for i, (_, seen) in enumerate(LABELLED):
@@ -183,9 +180,9 @@ def test_a_judge_that_sees_what_a_reader_sees(job: Callable, tmp_path: Path) -> 
     assert (lost["n_attempted"], lost["n_scored"], lost["n_error"]) == (len(LABELLED) + 1, len(LABELLED), 1)
 
 
-def test_what_a_judge_cannot_say_is_counted_and_never_a_zero(job: Callable, tmp_path: Path) -> None:
+def test_what_a_judge_cannot_say_is_counted_and_never_a_zero(job: Job, tmp_path: Path) -> None:
     answers = {"subgoals": "Perhaps.", "style_plan": None}
-    job(Judge(lambda name, seen: answers.get(name, "<count>0</count>")))
+    job(judge(lambda name, seen: answers.get(name, "<count>0</count>")))
     shares = summary(scored(tmp_path, tmp_path / "j.parquet"))
     keys = ("n_attempted", "n_scored", "n_unparsed", "n_error", "mean")
     n = len(LABELLED)
@@ -194,8 +191,8 @@ def test_what_a_judge_cannot_say_is_counted_and_never_a_zero(job: Callable, tmp_
     assert [shares["judged_verification"][key] for key in keys] == [n + 1, n, 0, 1, 0.0]
 
 
-def test_without_a_judge_nothing_is_guessed(job: Callable, tmp_path: Path) -> None:
-    job(Judge(lambda name, seen: "<count>1</count>"))
+def test_without_a_judge_nothing_is_guessed(job: Job, tmp_path: Path) -> None:
+    job(judge(lambda name, seen: "<count>1</count>"))
     rows = scored(tmp_path, None)
     judged = [row for row in rows if row["metric"] in judged_behaviours.METRICS and row["example_id"] == "0-0"]
     assert len(judged) == 9 and all(row["value"] is None and row["status"] == "unjudged" for row in judged)
@@ -204,13 +201,24 @@ def test_without_a_judge_nothing_is_guessed(job: Callable, tmp_path: Path) -> No
     assert shares["verification"]["n_scored"] == len(LABELLED), "the rules need no judge"
 
 
-def test_a_killed_job_asks_only_for_the_rest(job: Callable) -> None:
-    broken = Judge(lambda name, seen: "<count>1</count>", breaks_after=3)
+def test_a_killed_job_asks_only_for_the_rest(job: Job) -> None:
+    broken = judge(lambda name, seen: "<count>1</count>", killed_after=3)
     with pytest.raises(RuntimeError, match="killed"):
         job(broken)
-    after = Judge(lambda name, seen: "<count>1</count>")
+    after = judge(lambda name, seen: "<count>1</count>")
     judgements = job(after)
-    assert broken.asked == 3 * Judge.batch_size and after.asked == len(judgements) - broken.asked
+    assert len(broken.batches) == 3 and len(after.asked) == len(judgements) - len(broken.asked)
+
+
+def test_a_judge_is_asked_greedily_and_as_long_as_the_score_says(job: Job) -> None:
+    engine = judge(lambda name, seen: "<count>1</count>")
+    rows = job(engine)
+    prompts = [one for one in engine.asked if isinstance(one, Prompt)]
+    assert len(prompts) == len(engine.asked) == len(rows)
+    assert {(one.temperature, one.top_p, one.max_new_tokens) for one in prompts} == {
+        (0.0, 1.0, judged_behaviours.ANSWER_TOKENS)
+    }
+    assert {(row["score"], row["judge"], row["error"]) for row in rows} == {("judged_behaviours", "j", None)}
 
 
 def test_the_command_line_scorer_reads_answers() -> None:
@@ -233,7 +241,7 @@ def test_a_config_that_asks_the_wrong_judge() -> None:
         "arms": {"base": {"model": "tiny"}},
     }
     with pytest.raises(ImprintError, match=r"evals\.e1\.judge: no arm named 'bass'; did you mean 'base'"):
-        config.parse(whole)
+        loading.parse(whole)
 
 
 @pytest.mark.workflow

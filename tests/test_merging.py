@@ -12,16 +12,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+import fitting
 import mergekit_results
 import pico_arms
-from imprint import merging, models, plugins, tables
-from imprint.composition import Composition
-from imprint.contexts import plain
-from imprint.errors import ImprintError
-from imprint.identity import write_json
-from imprint.methods import Context, Fit, breadcrumbs, shuffled_task, task_arithmetic, ties
-from imprint.vectors import Pool
-from test_sft import rows
+from fitting import curve, dialogues, table
+from imprint.composition import merging
+from imprint.composition.composing import Composition
+from imprint.composition.vectors import Pool
+from imprint.methods import Fit, breadcrumbs, shuffled_task, task_arithmetic, ties
+from imprint.models import chains
+from imprint.runtime import parquet, plugins
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import write_json
 
 NAMES = ["a", "b", "low"]
 
@@ -36,20 +38,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], dict[str
 
 def job(made: Any, out: Path, name: str, arms: list[str] | None = None, **given: Any) -> Fit:
     chain, vectors = made
-    arms = NAMES if arms is None else arms
-    out.mkdir(parents=True, exist_ok=True)
-    return Fit(
-        arm="merged",
-        seed=0,
-        settings=plugins.load("methods", name).Settings(vectors=arms, **given),
-        context=Context(plain, plain.Settings()),
-        manifests=chain,
-        folder=out / "work",
-        out=out,
-        threads=1,
-        dtype="float32",
-        datasets={"d": rows()},
-        arms={arm: vectors[arm] for arm in arms},
+    named = NAMES if arms is None else arms
+    read = {name: chain for name, chain in vectors.items() if name in {*named, given.get("of")}}
+    return fitting.job(
+        name, chain, out, arm="merged", datasets={"d": dialogues()}, arms=read, **{"vectors": named, **given}
     )
 
 
@@ -57,8 +49,8 @@ def fitted(fit: Fit, name: str) -> dict[str, torch.Tensor]:
     """What the fit added to the start, through the weights as they load."""
     plugins.load("methods", name).fit(fit)
     folder = fit.manifests[0].parent
-    after = models._from_folder(fit.out / "weights", folder)
-    before = dict(models._from_folder(folder, folder).named_parameters())
+    after = chains._from_folder(fit.out / "weights", folder)
+    before = dict(chains._from_folder(folder, folder).named_parameters())
     return {name: (p - before[name]).detach() for name, p in after.named_parameters()}
 
 
@@ -73,17 +65,15 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> N
 
 
 def test_one_scale_is_the_scaled_sum(made: Any, tmp_path: Path) -> None:
-    found = fitted(job(made, tmp_path, "task_arithmetic", scale=-0.5), "task_arithmetic")
-    same(found, {name: -0.5 * delta.sum(0) for name, delta in deltas(made, NAMES).items()})
-    table = tables.read(tmp_path / "coefficients.parquet", "coefficients").to_pylist()
-    assert {row["value"] for row in table} == {-0.5}
+    fit = job(made, tmp_path, "task_arithmetic", scale=-0.5)
+    same(fitted(fit, "task_arithmetic"), {name: -0.5 * delta.sum(0) for name, delta in deltas(made, NAMES).items()})
+    assert {row["value"] for row in table(fit, "coefficients")} == {-0.5}
 
 
 def test_a_grid_takes_the_scale_with_the_lowest_loss(made: Any, tmp_path: Path) -> None:
     fit = job(made, tmp_path, "task_arithmetic", scale=[0.0, 0.4, 1.0, -0.3], data="d")
-    metrics = task_arithmetic.fit(fit)["metrics"]
-    curves = tables.read(tmp_path / "curves.parquet", "curves").to_pylist()
-    losses = [row["value"] for row in curves if row["quantity"] == "loss"]
+    metrics = task_arithmetic.fit(fit)
+    losses = curve(fit, "loss")
     assert len(losses) == 4 and len(set(losses)) == 4
     assert metrics["scale"] == fit.settings.scale[losses.index(min(losses))] and metrics["loss"] == min(losses)
 
@@ -178,28 +168,19 @@ def test_the_shuffled_control_has_the_neighbours_coefficients(made: Any, tmp_pat
     composed = Composition(None, pool)
     with torch.no_grad():
         composed.values.copy_(torch.randn(composed.values.shape, generator=torch.Generator().manual_seed(0)))
-    table = composed.rows("composed", 0)
+    rows = composed.rows("composed", 0)
     (tmp_path / "of").mkdir()
     write_json(tmp_path / "of" / "manifest.json", {})
-    tables.write(tmp_path / "of" / "coefficients.parquet", "coefficients", table)
-    both = (chain, {**arms, "composed": [chain[0], tmp_path / "of" / "manifest.json"]})
-    fit = job(both, tmp_path / "out", "shuffled_task", ["a", "b"], of="composed")
-    fit.arms["composed"] = both[1]["composed"]
+    parquet.write(tmp_path / "of" / "coefficients.parquet", "coefficients", rows)
+    all_arms = (chain, {**arms, "composed": [chain[0], tmp_path / "of" / "manifest.json"]})
+    fit = job(all_arms, tmp_path / "out", "shuffled_task", ["a", "b"], of="composed")
     shuffled_task.fit(fit)
-    found = tables.read(fit.out / "coefficients.parquet", "coefficients").to_pylist()
-    values = {(row["vector"], row["block"]): row["value"] for row in table}
+    values = {(row["vector"], row["block"]): row["value"] for row in rows}
     other = {"a": "b", "b": "a"}
-    assert [row["value"] for row in found] == [values[other[row["vector"]], row["block"]] for row in found]
+    written = table(fit, "coefficients")
+    assert [row["value"] for row in written] == [values[other[row["vector"]], row["block"]] for row in written]
     with pytest.raises(ImprintError, match=r"was composed of a, b; write `vectors: \[a, b\]`"):
-        shuffled_task.fit(
-            Fit(
-                **{
-                    **vars(fit),
-                    "settings": shuffled_task.Settings(vectors=["a", "low"], of="composed"),
-                    "arms": both[1],
-                }
-            )
-        )
+        shuffled_task.fit(job(all_arms, tmp_path / "wrong", "shuffled_task", ["a", "low"], of="composed"))
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
+import asking
 import pico
-from imprint import models, sources
-from imprint.errors import ImprintError
-from imprint.identity import file_sha256, read_json, write_json
+from imprint.artifacts import full as full_artifact
+from imprint.artifacts import lora as lora_artifact
+from imprint.models import chains, sources
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import file_sha256, read_json, write_json
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +256,7 @@ def test_hub_without_network_says_so(project, monkeypatch):
 def fitted(project, name, kind, **changes):
     """The manifest of a fitted arm, whose weights the caller writes beside it."""
     folder = project / "results" / "arms" / name / "seed0"
-    (folder / "weights").mkdir(parents=True)
+    (folder / "weights").mkdir(parents=True, exist_ok=True)
     template = hashlib.sha256(pico.TEMPLATE.encode()).hexdigest()
     write_json(folder / "manifest.json", {"kind": kind, "template_sha256": template, "fingerprint": name, **changes})
     return folder / "manifest.json"
@@ -261,23 +264,23 @@ def fitted(project, name, kind, **changes):
 
 def full(project, root, name, shift):
     """A full fit: the root's weights with `shift` added to every final norm."""
-    model, _ = models.load([root], "float32", "cpu")
+    model, _ = chains.load([root], "float32", "cpu")
     with torch.no_grad():
         model.model.norm.weight += shift
     manifest = fitted(project, name, "full")
-    models.save_full(model, manifest.parent / "weights")
+    full_artifact.save(model, manifest.parent)
     return pico.sums(manifest)
 
 
 def lora(project, root, name, seed):
     from peft import LoraConfig, get_peft_model
 
-    model, _ = models.load([root], "float32", "cpu")
+    model, _ = chains.load([root], "float32", "cpu")
     torch.manual_seed(seed)
     config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     adapted = get_peft_model(model, config)
     manifest = fitted(project, name, "lora")
-    adapted.save_pretrained(manifest.parent / "weights")
+    lora_artifact.save(adapted, manifest.parent)
     pico.sums(manifest)
     delta = {
         key: (adapted.get_base_model().get_submodule(key).get_delta_weight("default"))
@@ -288,16 +291,16 @@ def lora(project, root, name, seed):
 
 
 def test_the_root_alone(root):
-    model, tokenizer = models.load([root], "bfloat16", "cpu")
+    model, tokenizer = chains.load([root], "bfloat16", "cpu")
     assert model.dtype == torch.bfloat16 and not model.training
     assert tokenizer.padding_side == "left"
 
 
 def test_a_full_fit_replaces_the_root_bit_by_bit(project, root):
-    base, _ = models.load([root], "float32", "cpu")
+    base, _ = chains.load([root], "float32", "cpu")
     manifest = full(project, root, "sft", 0.5)
     assert sorted(p.name for p in (manifest.parent / "weights").iterdir()) == ["model.safetensors"]
-    model, _ = models.load([root, manifest], "float32", "cpu")
+    model, _ = chains.load([root, manifest], "float32", "cpu")
     for (name, a), (_, b) in zip(base.state_dict().items(), model.state_dict().items(), strict=True):
         assert torch.equal(b, a + 0.5 if name == "model.norm.weight" else a), name
     assert model.lm_head.weight is model.model.embed_tokens.weight, "tied weights stay tied"
@@ -308,7 +311,7 @@ def test_the_end_tokens_of_the_root_hold_for_its_fits(project, root):
     write_json(path, {**read_json(path), "eos_token_id": [2, 7]})
     pico.sums(root)
     for chain in ([root], [root, full(project, root, "sft", 0.5)]):
-        assert models.load(chain, "float32", "cpu")[0].generation_config.eos_token_id == [2, 7]
+        assert chains.load(chain, "float32", "cpu")[0].generation_config.eos_token_id == [2, 7]
 
 
 def test_adapters_are_merged_in_order_behind_the_last_full_fit(project, root):
@@ -316,15 +319,15 @@ def test_adapters_are_merged_in_order_behind_the_last_full_fit(project, root):
     sft = full(project, root, "sft", 0.5)
     one, delta_one = lora(project, root, "one", 2)
     two, delta_two = lora(project, root, "two", 3)
-    base, _ = models.load([root, sft], "float32", "cpu")
-    model, _ = models.load([root, early, sft, one, two], "float32", "cpu")
+    base, _ = chains.load([root, sft], "float32", "cpu")
+    model, _ = chains.load([root, early, sft, one, two], "float32", "cpu")
     assert type(model) is type(base)
     for key, value in base.named_modules():
         if key in delta_one:
             assert delta_one[key].abs().max() > 0
             expected = value.weight + delta_one[key] + delta_two[key]
             assert torch.allclose(model.get_submodule(key).weight, expected, atol=1e-6)
-    cast, _ = models.load([root, early, sft, one, two], "bfloat16", "cpu")
+    cast, _ = chains.load([root, early, sft, one, two], "bfloat16", "cpu")
     for a, b in zip(model.parameters(), cast.parameters(), strict=True):
         assert torch.equal(a.to(torch.bfloat16), b), "cast once, at the end"
 
@@ -333,13 +336,20 @@ def test_chains_that_do_not_fit_together(project, root):
     manifest = full(project, root, "sft", 0.5)
     write_json(manifest, {**read_json(manifest), "template_sha256": "0" * 64})
     with pytest.raises(ImprintError, match="another chat template"):
-        models.load([root, manifest], "float32", "cpu")
+        chains.load([root, manifest], "float32", "cpu")
     (root.parent / "chat_template.jinja").write_text(pico.TEMPLATE + " ")
     pico.sums(root)
     with pytest.raises(ImprintError, match="another chat template"):
-        models.load([root], "float32", "cpu")
-    with pytest.raises(ImprintError, match="one model, then full or lora"):
-        models.load([manifest], "float32", "cpu")
+        chains.load([root], "float32", "cpu")
+    with pytest.raises(ImprintError, match=r"one model, then artifacts of weights \(full, lora\)"):
+        chains.load([manifest], "float32", "cpu")
+
+
+def test_an_artifact_that_is_no_weights_stands_in_no_chain(project, root, monkeypatch):
+    asking.plugin(monkeypatch, "artifacts", "steering", WEIGHTS=False, install=lambda model, folder: model)
+    manifest = fitted(project, "steered", "steering")
+    with pytest.raises(ImprintError, match=r"then artifacts of weights \(full, lora\); found: .* is 'steering'"):
+        chains.load([root, manifest], "float32", "cpu")
 
 
 def test_weights_of_another_shape_or_without_a_tensor_are_errors(project, root):
@@ -351,44 +361,48 @@ def test_weights_of_another_shape_or_without_a_tensor_are_errors(project, root):
     save_file({k: v for k, v in tensors.items() if k != "model.norm.weight"}, path, {"format": "pt"})
     pico.sums(manifest)
     with pytest.raises(ImprintError, match=r"missing keys: model\.norm\.weight"):
-        models.load([root, manifest], "float32", "cpu")
+        chains.load([root, manifest], "float32", "cpu")
     save_file({**tensors, "model.more": torch.ones(1)}, path, {"format": "pt"})
     pico.sums(manifest)
     with pytest.raises(ImprintError, match=r"unexpected keys: model\.more"):
-        models.load([root, manifest], "float32", "cpu")
+        chains.load([root, manifest], "float32", "cpu")
     path.unlink()
     with pytest.raises(ImprintError, match=r"model\.safetensors is missing; delete .*manifest\.json and run again"):
-        models.load([root, manifest], "float32", "cpu")
+        chains.load([root, manifest], "float32", "cpu")
 
 
 def test_no_silent_fallback(project, root):
     with pytest.raises(ImprintError, match="dtype 'float64'"):
-        models.load([root], "float64", "cpu")
+        chains.load([root], "float64", "cpu")
     if not torch.cuda.is_available():
         with pytest.raises(ImprintError, match="no GPU"):
-            models.load([root], "float32", "cuda")
+            chains.load([root], "float32", "cuda")
     manifest = fitted(project, "empty", "lora")
     (manifest.parent / "weights" / "adapter_model.bin").touch()
     pico.sums(manifest)
     with pytest.raises(ImprintError, match=r"no adapter_model\.safetensors"):
-        models.load([root, manifest], "float32", "cpu")
+        chains.load([root, manifest], "float32", "cpu")
     manifest.write_text("{")
     with pytest.raises(ImprintError, match="cannot be read as JSON"):
-        models.load([root, manifest], "float32", "cpu")
+        chains.load([root, manifest], "float32", "cpu")
 
 
 def test_auto_is_the_number_format_that_the_processor_has(monkeypatch):
-    assert models.dtype_of("float16", "cpu") == "float16"
+    assert chains.dtype_of("float16", "cpu") == "float16"
     for has, expected in (({"avx512_bf16": True}, "bfloat16"), ({"avx512_bf16": False, "avx2": True}, "float32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has)
-        assert models.dtype_of("auto", "cpu") == expected
-        assert models.dtype_of("auto", "cuda") == "bfloat16"
+        assert chains.dtype_of("auto", "cpu") == expected
+        assert chains.dtype_of("auto", "cuda") == "bfloat16"
 
 
 def test_importing_fetches_no_torch():
     code = (
-        "import sys; from imprint import generation, models, sources, work; from imprint.engines import transformers; "
-        "from imprint.contexts import plain, role_play, self_role; "
+        "import sys; from imprint.policies import conversation, dialogue, generation, judging, policy, teacher; "
+        "from imprint.models import chains, sources; from imprint.artifacts import full, lora; "
+        "from imprint.runtime import work; "
+        "from imprint.engines import transformers; "
+        "from imprint.contexts import plain, prior_prompt, role_play, self_role; "
+        "from imprint.synthesis import _job, outlines, role_prompts, shuffled_roles; "
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imprint.datasets import reasoning_gym as questions
-from imprint.errors import ImprintError
+from imprint.runtime.errors import ImprintError
 from imprint.scores import Verdict, numeric, reasoning_gym
 
 NUMBERS = {

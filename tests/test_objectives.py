@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import fitting
 import pico_arms
 from conftest import one_fit
-from imprint import config, models, option_entropy, plugins, report_facts, tables
-from imprint.contexts import plain
-from imprint.errors import ImprintError
-from imprint.methods import Context, Fit, adamerging, atlas_adaptation, atlas_negation
-from test_sft import rows
+from fitting import curve, dialogues, table
+from imprint.composition import learning, objectives, option_entropy
+from imprint.config import graph, loading
+from imprint.engines import Candidates
+from imprint.engines.transformers import Engine
+from imprint.methods import Fit, adamerging, atlas_adaptation, atlas_negation
+from imprint.models import chains
+from imprint.runtime.errors import ImprintError
 
 
 def questions(n: int = 6) -> list[dict[str, Any]]:
@@ -27,8 +32,7 @@ def questions(n: int = 6) -> list[dict[str, Any]]:
         }
         for i in range(n)
     ]
-    ids = tables.example_ids(row["messages"] for row in made)
-    return [{**row, "example_id": example_id} for row, example_id in zip(made, ids, strict=True)]
+    return fitting.named(made)
 
 
 @pytest.fixture(scope="module")
@@ -40,33 +44,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], dict[str
 
 def job(made: Any, out: Path, name: str, **given: Any) -> Fit:
     chain, arms = made
-    (out / "work").mkdir(parents=True, exist_ok=True)
     defaults = {"vectors": list(arms), "data": "q", "max_length": 300, "rows_at_once": 2, "batch_size": 4}
-    return Fit(
-        arm="adapted",
-        seed=0,
-        settings=plugins.load("methods", name).Settings(**{**defaults, **given}),
-        context=Context(plain, plain.Settings()),
-        manifests=chain,
-        folder=out / "work",
-        out=out,
-        threads=1,
-        dtype="float32",
-        datasets={"d": rows(), "c": rows(14)[10:], "q": questions(), "r": questions(9)[6:]},
-        arms=arms,
-    )
-
-
-def curve(fit: Fit, quantity: str) -> list[float]:
-    table = tables.read(fit.out / "curves.parquet", "curves").to_pylist()
-    return [row["value"] for row in table if row["quantity"] == quantity]
+    datasets = {"d": dialogues(), "c": dialogues(14)[10:], "q": questions(), "r": questions(9)[6:]}
+    return fitting.job(name, chain, out, arm="adapted", datasets=datasets, arms=arms, **{**defaults, **given})
 
 
 def test_option_probabilities_are_an_evals_likelihoods(made: Any, tmp_path: Path) -> None:
-    from imprint.engines import Candidates
-    from imprint.engines.transformers import Engine
-
-    model, tokenizer = models.load(made[0], "float32", "cpu")
+    model, tokenizer = chains.load(made[0], "float32", "cpu")
     fit = job(made, tmp_path, "atlas_adaptation")
     with torch.no_grad():
         found = option_entropy.log_probabilities(model, option_entropy.questions(fit, tokenizer, "q"), "cpu")
@@ -80,37 +64,34 @@ def test_option_probabilities_are_an_evals_likelihoods(made: Any, tmp_path: Path
 
 def test_entropy_falls_and_no_label_is_read(made: Any, tmp_path: Path) -> None:
     fit = job(made, tmp_path / "a", "atlas_adaptation", learning_rate=0.05, epochs=10)
-    metrics = atlas_adaptation.fit(fit)["metrics"]
+    metrics = atlas_adaptation.fit(fit)
     assert 0 < metrics["final_loss"] < metrics["first_loss"] < 1.1
     other = job(made, tmp_path / "b", "atlas_adaptation", learning_rate=0.05, epochs=10)
-    for row in other.datasets["q"]:
+    for row in other.inputs.datasets["q"]:
         row["reference"]["answer"] = 1
-    assert atlas_adaptation.fit(other)["metrics"] == metrics
+    assert atlas_adaptation.fit(other) == metrics
 
 
 def test_pseudo_labels_count_above_the_threshold_only(made: Any, tmp_path: Path) -> None:
     common = {"objective": "pseudo_labels", "learning_rate": 0.05, "epochs": 6}
     none = job(made, tmp_path / "none", "atlas_adaptation", **{**common, "threshold": 0.999999})
     atlas_adaptation.fit(none)
-    table = tables.read(none.out / "coefficients.parquet", "coefficients").to_pylist()
-    assert {row["value"] for row in table} == {0.0} and set(curve(none, "loss")) == {0.0}
+    assert {row["value"] for row in table(none, "coefficients")} == {0.0} and set(curve(none, "loss")) == {0.0}
     every = job(made, tmp_path / "every", "atlas_adaptation", **{**common, "threshold": 0.0})
-    metrics = atlas_adaptation.fit(every)["metrics"]
+    metrics = atlas_adaptation.fit(every)
     assert metrics["final_loss"] < metrics["first_loss"]
 
 
 def test_adamerging_stays_between_0_and_1(made: Any, tmp_path: Path) -> None:
     fit = job(made, tmp_path, "adamerging", data=["q", "r"], steps=12, learning_rate=0.2)
-    metrics = adamerging.fit(fit)["metrics"]
+    metrics = adamerging.fit(fit)
     assert metrics["steps"] == 12 and metrics["smallest"] >= 0 and metrics["largest"] <= 1
-    assert metrics["largest"] > 0.3 and {"q", "r"} <= {
-        row["quantity"] for row in tables.read(fit.out / "curves.parquet", "curves").to_pylist()
-    }
+    assert metrics["largest"] > 0.3 and {"q", "r"} <= {row["quantity"] for row in table(fit, "curves")}
 
 
 def test_rows_without_options_are_an_error(made: Any, tmp_path: Path) -> None:
     fit = job(made, tmp_path, "atlas_adaptation")
-    fit.datasets["q"][2]["reference"] = None
+    fit.inputs.datasets["q"][2]["reference"] = None
     with pytest.raises(ImprintError, match=r"dataset 'q', example .* has no reference.options"):
         atlas_adaptation.fit(fit)
 
@@ -118,7 +99,7 @@ def test_rows_without_options_are_an_error(made: Any, tmp_path: Path) -> None:
 def test_negation_forgets_the_target(made: Any, tmp_path: Path) -> None:
     given = {"data": "d", "control": "c", "learning_rate": 0.05, "epochs": 4, "keep": 0.01}
     fit = job(made, tmp_path, "atlas_negation", **given)
-    metrics = atlas_negation.fit(fit)["metrics"]
+    metrics = atlas_negation.fit(fit)
     target = curve(fit, "target")
     assert target[-1] < target[0] < 0 and not metrics["stopped_by_control"]
     assert min(target) >= -torch.log(torch.tensor(283.0 * 2))  # bounded
@@ -132,20 +113,49 @@ def test_the_bound_stops_the_push(made: Any, tmp_path: Path) -> None:
 
 
 def test_the_control_stops_learning_at_the_epoch_before(made: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    from imprint import objectives
-
     asked = iter([True, False])
     make = objectives.negation
     monkeypatch.setattr(objectives, "negation", lambda *a: make(*a)._replace(holds=lambda: next(asked)))
     given = {"data": "d", "control": "c", "learning_rate": 0.05, "keep": 1.0}
     two = job(made, tmp_path / "two", "atlas_negation", epochs=5, **given)
-    metrics = atlas_negation.fit(two)["metrics"]
+    metrics = atlas_negation.fit(two)
     assert metrics["stopped_by_control"] and metrics["steps"] == 6  # two epochs of three steps
     asked = iter([True])
     one = job(made, tmp_path / "one", "atlas_negation", epochs=1.2, **given)
-    assert not atlas_negation.fit(one)["metrics"]["stopped_by_control"]
-    tables_of = [tables.read(fit.out / "coefficients.parquet", "coefficients") for fit in (one, two)]
-    assert tables_of[0].equals(tables_of[1])
+    assert not atlas_negation.fit(one)["stopped_by_control"]
+    assert table(one, "coefficients") == table(two, "coefficients")
+
+
+def test_a_broken_off_fit_knows_what_the_control_was(made: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """The control is looked at after each epoch of three steps; the second look says no, in one process or in two."""
+    make, backward = objectives.negation, learning.backward
+    given = {"data": "d", "control": "c", "learning_rate": 0.05, "epochs": 5, "checkpoint_steps": 1}
+
+    def negation(looks: list[bool], *arguments: Any) -> Any:
+        objective = make(*arguments)
+
+        def holds() -> bool:
+            objective.metrics["control_accuracy"] = 0.5
+            return looks.pop(0)
+
+        return objective._replace(holds=holds)
+
+    def failing(job: Fit, objective: Any, step: int) -> Any:
+        if step == 4:
+            raise RuntimeError("power cut")
+        return backward(job, objective, step)
+
+    whole, broken = (job(made, tmp_path / name, "atlas_negation", **given) for name in ("whole", "broken"))
+    monkeypatch.setattr(objectives, "negation", partial(negation, [True, False]))
+    metrics = atlas_negation.fit(whole)
+    monkeypatch.setattr(objectives, "negation", partial(negation, [True]))
+    with monkeypatch.context() as cut:
+        cut.setattr(learning, "backward", failing)
+        with pytest.raises(RuntimeError, match="power cut"):
+            atlas_negation.fit(broken)
+    monkeypatch.setattr(objectives, "negation", lambda *arguments: make(*arguments)._replace(holds=lambda: False))
+    assert atlas_negation.fit(broken) == metrics and metrics["stopped_by_control"]
+    assert table(whole, "coefficients") == table(broken, "coefficients")
 
 
 def test_adapting_arms_are_marked_transductive() -> None:
@@ -155,10 +165,10 @@ def test_adapting_arms_are_marked_transductive() -> None:
         "fit": {"method": "adamerging", "vectors": ["tuned"], "data": "general"},
     }
     with pytest.raises(ImprintError, match=r"arms.adapted: adamerging .* write `transductive: true`"):
-        config.parse(raw)
+        loading.parse(raw)
     raw["arms"]["adapted"]["transductive"] = True
     child = {"parent": "base", "fit": {"method": "ties", "vectors": ["adapted", "tuned"]}}
     raw["arms"] |= {"child": child, "prompted": {"parent": "child", "apply": {"context": "role_play"}}}
-    made = config.parse(raw)
-    marked = [name for name in made.arms if report_facts.transductive(made, name)]
+    made = loading.parse(raw)
+    marked = [name for name in made.arms if name in graph.transductive(made)]
     assert marked == ["adapted", "child", "prompted"], "what is made from an adapted arm has adapted too"

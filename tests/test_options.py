@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imprint.errors import ImprintError
+from imprint.runtime.errors import ImprintError
 from imprint.scores import Option, Verdict, choice, likelihood, options
 
 REFERENCE: dict[str, Any] = {

@@ -17,12 +17,13 @@ import yaml
 import pico
 import workflow
 from conftest import make_project
-from imprint import config, job_record, local_gpus, placement, runtime
-from imprint.errors import ImprintError
+from imprint.config import amounts, loading, schema
+from imprint.runtime import frame, job_record, local_gpus
+from imprint.runtime.errors import ImprintError
 
 GPU = """
 import sys, time
-from imprint import local_gpus
+from imprint.runtime import local_gpus
 with local_gpus.held(int(sys.argv[1])) as mine:
     print(",".join(mine), flush=True)
     time.sleep(float(sys.argv[2]))
@@ -35,7 +36,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    return {**os.environ, "PYTHONPATH": str(Path(config.__file__).parent.parent)}
+    return {**os.environ, "PYTHONPATH": str(Path(schema.__file__).parents[2])}
 
 
 def holder(machine: dict[str, str], count: int, seconds: float) -> subprocess.Popen:
@@ -101,12 +102,12 @@ def test_a_gpu_that_torch_does_not_find_is_an_error(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ImprintError, match=f"{asked} asks for a GPU, but torch .* finds none here"):
-        runtime.device(choice, gpus)
+        frame.device(choice, gpus)
 
 
 def test_auto_takes_a_gpu_where_the_job_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    found = [runtime.device(*of) for of in (("auto", 0), ("auto", 1), ("cpu", 1), ("cuda", 0))]
+    found = [frame.device(*of) for of in (("auto", 0), ("auto", 1), ("cpu", 1), ("cuda", 0))]
     assert found == ["cpu", "cuda", "cpu", "cuda"]
 
 
@@ -154,7 +155,7 @@ def test_an_unknown_resource_is_named() -> None:
     raw["arms"]["base"]["resources"] = {"memory": 3}
     raw["models"] = {"pico": {"wheel": "tiny==1.0", "sha256": "0" * 64}}
     with pytest.raises(ImprintError, match=r"arms\.base\.resources.*memory"):
-        config.parse(raw)
+        loading.parse(raw)
 
 
 OWN = {"gpu": 2, "threads": 3, "mem_mb": "700 * attempt", "slurm_partition": "large"}
@@ -185,15 +186,15 @@ def test_an_arms_own_resources_go_before_the_profiles(tmp_path: Path) -> None:
 
 def test_what_an_arm_may_ask_for_is_in_the_manual() -> None:
     manual = (Path(__file__).parent.parent / "config/README.md").read_text()
-    assert all(name in manual for name in placement.KNOWN)
+    assert all(name in manual for name in amounts.KNOWN)
 
 
 @pytest.mark.parametrize("amount", [1, "450 * attempt ** 2", "32000 * attempt", "2**3", "8000 + 4000 // 2", "1.5e3"])
 def test_amounts_are_arithmetic_with_the_attempt(amount: int | str) -> None:
-    assert placement.checked({"mem_mb": amount}) == {"mem_mb": amount}
+    assert amounts.checked({"mem_mb": amount}) == {"mem_mb": amount}
 
 
 @pytest.mark.parametrize("amount", ["9**9**9", "(9**8)**8", "2**-1", "2**(attempt*100)", "1/0", "1e400", "-1", 0, "x"])
 def test_what_is_none_or_never_ends_is_refused(amount: int | str) -> None:
     with pytest.raises(ValueError, match="mem_mb: found"):
-        placement.checked({"mem_mb": amount})
+        amounts.checked({"mem_mb": amount})

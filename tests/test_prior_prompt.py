@@ -12,10 +12,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import pico
-from imprint import config, model_files
+from asking import drive
+from imprint.config import graph, loading
 from imprint.contexts import plain, prior_prompt
-from imprint.errors import ImprintError
-from test_contexts import drive
+from imprint.models import model_files
+from imprint.policies import answers
+from imprint.policies.dialogue import Request
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Plug
+from imprint.tables.inputs import Read
 
 STYLES = ("think", "plan", "code", "knowledge", "examples")
 QUESTION = [{"role": "user", "content": "What is 2 + 3?"}]
@@ -23,6 +28,16 @@ QUESTION = [{"role": "user", "content": "What is 2 + 3?"}]
 
 def settings(style: str, **given):
     return prior_prompt.Settings(style=style, **given)
+
+
+def turns(messages, settings, **how):
+    """The context at work on messages."""
+    return prior_prompt.turns(Request(messages, **how), {}, settings, Read())
+
+
+def rewarded(text: str, style: str) -> str:
+    """What a reward reads under this one context."""
+    return answers.rewarded([Plug(name="prior_prompt", settings={"style": style})], text)
 
 
 def test_the_styles_differ_in_clause_and_tag_only():
@@ -49,24 +64,24 @@ def test_the_styles_are_of_like_length(tmp_path: Path):
 
 def test_the_prompt_stands_before_the_first_user_turn():
     system = {"role": "system", "content": "Be brief."}
-    (request,) = drive(prior_prompt.turns([system, *QUESTION], settings("plan")))
+    (request,) = drive(turns([system, *QUESTION], settings("plan")))
     text = prior_prompt.prompt(settings("plan"))
     assert request.messages == [system, {"role": "user", "content": f"{text}\n\nWhat is 2 + 3?"}]
-    assert request.final and request.prefill == "" and request.stop == ()
+    assert request.prefill == "" and request.stop == () and request.options == ()
 
 
 def test_no_style_is_no_prompt():
-    (request,) = drive(prior_prompt.turns(QUESTION, settings("none")))
+    (request,) = drive(turns(QUESTION, settings("none")))
     assert request.messages == QUESTION and prior_prompt.prompt(settings("none")) == ""
     for text in ("<answer>5</answer>", "five", ""):
         assert prior_prompt.answer(text, settings("none")) == (text, True)
-        assert prior_prompt.rewarded(text, settings("none")) == text
+        assert rewarded(text, "none") == text
     row = {"example_id": "a-0", "messages": QUESTION}
     assert prior_prompt.target(row, settings("none")) == plain.target(row, plain.Settings())
 
 
 def test_plain_text_layout_for_base_models():
-    (request,) = drive(prior_prompt.turns(QUESTION, settings("code", layout="text")))
+    (request,) = drive(turns(QUESTION, settings("code", layout="text")))
     text = prior_prompt.prompt(settings("code"))
     assert request.messages == [] and request.stop == ("\nUser:",)
     assert request.prefill == f"User: {text}\n\nWhat is 2 + 3?\nAssistant:"
@@ -75,17 +90,18 @@ def test_plain_text_layout_for_base_models():
 
 
 def test_options_are_scored_behind_the_first_part():
-    steps = prior_prompt.turns(QUESTION, settings("plan", first_part_tokens=9), ask="loglikelihood")
+    steps = turns(QUESTION, settings("plan", first_part_tokens=9), options=("5", "6"))
     first, last = drive(steps, " Add them. ")
-    assert (first.final, first.prefill, first.max_new_tokens) == (False, "<plan>", 9)
-    assert first.stop == ("</plan>", "<answer>")
-    assert last.final and last.prefill == "<plan> Add them.</plan>\n<answer>" and last.messages == first.messages
+    assert (first.options, first.prefill, first.max_new_tokens) == ((), "<plan>", 9)
+    assert first.stop == ("</plan>", "<answer>") and (first.temperature, first.top_p) == (0.0, 1.0)
+    assert last.options == ("5", "6") and last.prefill == "<plan> Add them.</plan>\n<answer>"
+    assert last.messages == first.messages
 
 
-@pytest.mark.parametrize("ask", ["generate", "loglikelihood"])
-def test_a_text_without_messages_stays_as_it_is(ask):
-    (request,) = drive(prior_prompt.turns([], settings("think"), ask=ask))
-    assert request.messages == [] and request.prefill == "" and request.final
+@pytest.mark.parametrize("options", [(), ("5", "6")])
+def test_a_text_without_messages_stays_as_it_is(options):
+    (request,) = drive(turns([], settings("think"), options=options))
+    assert request == Request([], options=options) and request.prefill == ""
 
 
 @pytest.mark.parametrize(
@@ -103,7 +119,7 @@ def test_a_text_without_messages_stays_as_it_is(ask):
 )
 def test_the_form_never_gates_the_answer(response, text, form, trained):
     assert prior_prompt.answer(response, settings("plan")) == (text, form)
-    assert prior_prompt.rewarded(response, settings("plan")) == trained
+    assert prior_prompt.rewarded(response, settings("plan")) == trained == rewarded(response, "plan")
 
 
 WORDS = st.text(max_size=40).filter(lambda text: not any(mark in text for mark in ("<", ">")))
@@ -126,7 +142,7 @@ def test_what_has_the_form_gives_its_answer_back(style, first, result):
 @hypothesis_settings(max_examples=200, deadline=None)
 def test_every_question_stands_unchanged_behind_the_prompt(style, question, layout):
     asked = settings(style, layout=layout)
-    (request,) = drive(prior_prompt.turns([{"role": "user", "content": question}], asked))
+    (request,) = drive(turns([{"role": "user", "content": question}], asked))
     text = prior_prompt.prompt(asked)
     shown = request.messages[-1]["content"] if layout == "chat" else request.prefill
     assert shown.removeprefix("User: ").removesuffix("\nAssistant:") == (f"{text}\n\n{question}" if text else question)
@@ -148,7 +164,7 @@ def test_settings_name_a_known_style():
 
 
 def test_the_papers_arms_share_their_templates():
-    found = config.load([Path(__file__).parent.parent / "config/paper/ppe.yaml"])
+    found = loading.load([Path(__file__).parent.parent / "config/paper/ppe.yaml"])
     arms, math = found.arms, {"boxed": True}
 
     def reward(name):
@@ -157,17 +173,19 @@ def test_the_papers_arms_share_their_templates():
     for style in STYLES:
         ipe, ppe = arms[f"ipe_{style}"], arms[f"ppe_{style}"]
         assert ipe.fit is None and ppe.fit.context == ppe.apply.context == ipe.apply.context
-        assert ppe.fit.context.settings.style == style and ppe.control == [f"ipe_{style}", "base"]
+        (context,) = ppe.fit.context
+        assert context.settings.style == style and ppe.control == [f"ipe_{style}", "base"]
         assert reward(f"ppe_{style}") == [
             ("math", math),
             ("format", {"tag": style, "outside": False, "prefilled": False}),
         ]
     assert [name for name, _ in reward("no_prior")] == ["math"]
-    assert arms["no_prior"].fit.context.settings.style == "none"
+    (context,) = arms["no_prior"].fit.context
+    assert context.settings.style == "none"
     # The prompt without its reward: all else as in ppe_think.
     alone, both = arms["ppe_think_accuracy"].fit, arms["ppe_think"].fit
     assert reward("ppe_think_accuracy") == [("math", math)] and alone.context == both.context
     same = {key: value for key, value in alone.settings.model_dump().items() if key != "reward"}
     assert same == {key: value for key, value in both.settings.model_dump().items() if key != "reward"}
     assert {"aime24", "amc23", "math500", "humaneval", "gpqa"} <= set(found.evals)
-    assert found.evals["math500"].judge in arms and not found.evals_of(found.evals["math500"].judge)
+    assert found.evals["math500"].judge in arms and not graph.evals_of(found, found.evals["math500"].judge)

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imprint.datasets import gpqa, gsm8k, jsonl, lima, reasoning_gym
-from imprint.errors import ImprintError
+from imprint.runtime.errors import ImprintError
 from imprint.scores import choice
 
 ROOT = Path(__file__).parent.parent

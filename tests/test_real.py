@@ -12,8 +12,8 @@ import duckdb
 import pytest
 
 import workflow
-from imprint import model_files
 from imprint.contexts import prior_prompt
+from imprint.models import model_files
 
 ROOT = Path(__file__).parent.parent
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 import fake_results as fake
-from imprint import browser, report
-from imprint.errors import ImprintError
+from imprint.report import browser, page
+from imprint.runtime.errors import ImprintError
 
 TEMPLATE = Path(__file__).parents[1] / "resources" / "report.html.jinja"
 CHARTS = {"Scores": ("<svg class='imprint-chart'></svg>", "<p>n = 3</p>"), "Training loss": (None, "<p>none</p>")}
@@ -24,7 +25,7 @@ TABLES = fake.tables(24)
 
 
 def render(tables: dict[str, pl.DataFrame] | None = None, **more: Any) -> str:
-    return report.render(TEMPLATE, tables or TABLES, CHARTS, {**fake.settings(), **more})
+    return page.render(TEMPLATE, tables or TABLES, CHARTS, fake.facts(**more), fake.MADE)
 
 
 class Page(HTMLParser):
@@ -90,7 +91,7 @@ def test_same_tables_same_bytes(html: str) -> None:
 
 
 def test_transductive_arms_are_stamped() -> None:
-    arms = [{**arm, "transductive": arm["name"] == "instruct"} for arm in fake.settings()["arms"]]
+    arms = [{**vars(arm), "transductive": arm.name == "instruct"} for arm in fake.facts().arms]
     assert "adapted on the eval" in render(arms=arms)
     assert "adapted on the eval" not in render()
 
@@ -102,7 +103,7 @@ def test_says_what_scored_an_eval() -> None:
 
 
 def test_evals_of_held_out_types_are_told_apart() -> None:
-    told = [{**item, "distribution": "held-out types" * (item["name"] == "sums")} for item in fake.settings()["evals"]]
+    told = [{**vars(item), "distribution": "held-out types" * (item.name == "sums")} for item in fake.facts().evals]
     text = render(evals=told)
     assert text.count('sums <span class="soft">(held-out types)</span>') > 5
     assert "(held-out types)" not in render() and 'household <span class="soft">(' not in text
@@ -110,7 +111,7 @@ def test_evals_of_held_out_types_are_told_apart() -> None:
 
 def test_examples_that_may_not_be_spread_are_left_out() -> None:
     whole = render()
-    text = render(evals=[{**item, "private": item["name"] == "sums"} for item in fake.settings()["evals"]])
+    text = render(evals=[{**vars(item), "private": item.name == "sums"} for item in fake.facts().evals])
     assert "of sums, with" in whole and "of sums, with" not in text
     assert "Nothing of sums is shown here" in text and "Nothing of" not in whole
     assert "of ifeval_format, with" in text, "the other evals' examples stay"
@@ -122,20 +123,20 @@ def test_empty_tables_still_make_a_report() -> None:
     assert "nothing is compared" in text and "No arm was trained" in text and "side by side</h2>" not in text
 
 
-def test_missing_tables_and_wrong_settings_are_errors() -> None:
+def test_missing_tables_and_wrong_facts_are_errors() -> None:
     with pytest.raises(ImprintError, match="needs the table"):
         render({"summary": TABLES["summary"]})
-    with pytest.raises(ImprintError, match="limit"):
+    with pytest.raises(ValidationError, match="limit"):
         render(limit="32")
-    with pytest.raises(ImprintError, match="colour"):
+    with pytest.raises(ValidationError, match="colour"):
         render(colour="red")
 
 
 def test_numbers_are_written_for_readers() -> None:
-    assert report.number(-0.1234) == "\N{MINUS SIGN}0.123"
-    assert (report.number(None), report.number(1234.56), report.signed(0.5)) == ("\N{EN DASH}", "1,234.6", "+0.500")
-    assert (report.p_value(0.0004), report.p_value(0.04)) == ("<0.001", "0.040")
-    assert [report.duration(s) for s in (3.21, 125, 7384)] == ["3.2 s", "2 min 5 s", "2 h 3 min"]
+    assert page.number(-0.1234) == "\N{MINUS SIGN}0.123"
+    assert (page.number(None), page.number(1234.56), page.signed(0.5)) == ("\N{EN DASH}", "1,234.6", "+0.500")
+    assert (page.p_value(0.0004), page.p_value(0.04)) == ("<0.001", "0.040")
+    assert [page.duration(s) for s in (3.21, 125, 7384)] == ["3.2 s", "2 min 5 s", "2 h 3 min"]
 
 
 def test_browser_sample_is_stratified_bounded_and_seeded() -> None:
@@ -159,6 +160,39 @@ def test_options_come_with_their_likelihoods() -> None:
     example = next(iter(data["evals"]["household"]["examples"].values()))[0]
     assert [r["logprob"] for r in example["responses"]] == [-9.5, -10.5, -11.5]
     assert data["evals"]["household"]["binary"] == ["accuracy"]
+
+
+def dialogues() -> dict[str, pl.DataFrame]:
+    """The tables with dialogues in the eval `sums`: of `instruct` two turns and a state; of `base` ten draws, and a
+    text that was made of them."""
+    kept, rows = [], []
+    prompt = TABLES["prompts"]["prompt_sha256"][0]
+    for row in TABLES["generations"].to_dicts():
+        if row["eval"] == "sums" and row["arm"] == "instruct":
+            rows.append({**row, "final": False, "response": f"{fake.HOSTILE} Which sum?"})
+            rows.append({**row, "turn": 1, "state": json.dumps({"asked_in": 0, "said": fake.HOSTILE})})
+        elif row["eval"] == "sums" and row["arm"] == "base":
+            rows += [{**row, "final": False, "response": f"draw {i}", "prompt_sha256": prompt} for i in range(10)]
+            whole = {"prompt_sha256": None, "prompt_tokens": None, "response_tokens": None, "response": "all draws"}
+            rows.append({**row, **whole, "turn": 1})
+        else:
+            kept.append(row)
+    return {**TABLES, "generations": fake.frame("generations", [*kept, *rows])}
+
+
+def test_dialogues_of_several_turns_come_with_their_turns_and_state() -> None:
+    data = browser.collect(dialogues(), fake.ARMS, {"sums": "generate"})
+    texts = data["texts"]
+    base, instruct = (data["evals"]["sums"]["examples"][fake.example("sums", 0)][i] for i in (0, 2))
+    assert [texts[r["text"]] for r in instruct["others"]] == [f"{fake.HOSTILE} Which sum?"]
+    assert "left_out" not in instruct and len(instruct["responses"]) == 1
+    assert json.loads(texts[instruct["state"]])["asked_in"] == 0
+    assert [texts[r["text"]] for r in base["others"]] == [f"draw {i}" for i in range(8)] and base["left_out"] == 2
+    assert [texts[r["text"]] for r in base["responses"]] == ["all draws"] and base["responses"][0]["composed"]
+    assert texts[base["prompt"]] == TABLES["prompts"]["prompt"][0], "the prompt of the first draw"
+    assert "state" not in base
+    single = data["evals"]["sums"]["examples"][fake.example("sums", 0)][3]
+    assert not {"others", "left_out", "state"} & single.keys() and "composed" not in single["responses"][0]
 
 
 # ---- in a real browser
@@ -210,6 +244,21 @@ def test_hostile_response_is_shown_as_text(tmp_path: Path, html: str) -> None:
     assert "&lt;/script&gt;&lt;img src=x" in page
     assert "img" not in Page(page).tags
     assert "<title>Imprint: does a self-written role help?</title>" in page
+
+
+@needs_chromium
+def test_turns_and_state_of_a_dialogue_are_shown_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(render(dialogues()))
+    page = chromium(tmp_path, f"{path.as_uri()}#eval=sums&a=instruct&b=base", "--dump-dom")
+    shown = " ".join(re.sub(r"<[^>]+>", " ", page[page.index('id="view"') :]).split())
+    for said in ("instruct: 1 other response of this dialogue", "Which sum?", "instruct: how the dialogue ended"):
+        assert said in shown
+    for said in ("base: 10 other responses of this dialogue", "draw 7", "2 more; the tables hold all of them"):
+        assert said in shown
+    assert "base: response (made of the responses above)" in shown and "all draws" in shown
+    assert shown.count("base: prompt of response") == 1, "ten draws have one prompt"
+    assert "img" not in Page(page).tags
 
 
 @needs_chromium

@@ -13,20 +13,21 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from imprint import bounded, plugins, scoring, verification
-from imprint.contexts import plain, prior_prompt, self_role
-from imprint.errors import ImprintError
-from imprint.methods import Context
-from imprint.rewards import Reward, Term
+from imprint.runtime import parquet, plugins, schemas
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Plug
 from imprint.scores import LONGEST, math
 from imprint.scores import format as form
+from imprint.scoring import bounded, score_run, verification
+from imprint.tables import dataset_rows
+from imprint.training.rewards import Reward, Term
 
-PLAN = Context(prior_prompt, prior_prompt.Settings(style="plan", boxed=True))
+PLAN = Plug(name="prior_prompt", settings={"style": "plan", "boxed": True})
 GOOD = "<plan>Add them.</plan>\n<answer>\\boxed{5}</answer>"
 
 
-def reward(term, context=None) -> Reward:
-    return Reward(Term.model_validate(term), context)
+def reward(term, *contexts: Plug) -> Reward:
+    return Reward(Term.model_validate(term), list(contexts))
 
 
 # The rows of the note's reward table.
@@ -181,7 +182,7 @@ def test_no_response_takes_long_or_is_worth_anything(text):
     }
     for name, reference in references.items():
         columns = {"reference": [json.dumps(reference)]}
-        asked = reward({"format": "plan"} if name == "format" else name, PLAN if name == "math" else None)
+        asked = reward({"format": "plan"} if name == "format" else name, *([PLAN] if name == "math" else []))
         asked(["p"], [""], **columns)  # the process is there
         before = computed()
         assert asked(["p"], [text], **columns) == [0.0], name
@@ -277,37 +278,43 @@ def test_dialogues_and_texts_are_the_same_to_a_reward():
 
 
 @pytest.mark.parametrize(
-    ("context", "text", "read"),
+    ("contexts", "text", "read"),
     [
-        (None, "a", "a"),
-        (Context(plain, plain.Settings()), "a", "a"),
-        (Context(self_role, self_role.Settings()), "[Role] x\n[Answer] a", "a"),
-        (PLAN, "<plan>x</plan><answer>a</answer>", "a"),
-        (PLAN, "a", ""),
+        ([], "a", "a"),
+        ([Plug(name="plain")], "a", "a"),
+        ([Plug(name="self_role")], "[Role] x\n[Answer] a", "a"),
+        ([PLAN], "<plan>x</plan><answer>a</answer>", "a"),
+        ([PLAN], "a", ""),
+        ([PLAN, Plug(name="self_role")], "[Role] x\n[Answer] <plan>y</plan><answer>a</answer>", "a"),
     ],
 )
-def test_what_a_term_reads(context, text, read):
-    assert reward("math", context).read(text) == read
-    assert reward({"format": "plan"}, context).read(text) == text
+def test_what_a_term_reads(contexts, text, read):
+    assert reward("math", *contexts).read(text) == read
+    assert reward({"format": "plan"}, *contexts).read(text) == text
 
 
 def test_a_score_of_the_whole_response_sees_it_in_evaluation_too(tmp_path):
-    from imprint import tables
-
-    tables.write_dataset(tmp_path / "d.parquet", "d", [{"messages": [], "reference": {"answer": "5"}}], "0")
-    (row,) = tables.read_dataset(tmp_path / "d.parquet")
-    blank = dict.fromkeys(tables.SCHEMAS["generations"].names)
+    dataset_rows.write(tmp_path / "d.parquet", "d", [{"messages": [], "reference": {"answer": "5"}}], "0")
+    (row,) = dataset_rows.read(tmp_path / "d.parquet")
+    blank = dict.fromkeys(schemas.SCHEMAS["generations"].names)
     generation = {**blank, "arm": "a", "seed": 0, "eval": "e", "example_id": row["example_id"], "sample": 0, "turn": 0}
     generation |= {"final": True, "response": GOOD, "finish_reason": "stop", "response_tokens": 9}
-    tables.write(tmp_path / "g.parquet", "generations", [generation])
+    parquet.write(tmp_path / "g.parquet", "generations", [generation])
     for score, metric, value in (
-        ({"name": "format", "settings": {"tag": "plan"}}, "well_formed", 1.0),
-        ({"name": "math", "settings": {}}, "accuracy", 1.0),
+        (Plug(name="format", settings={"tag": "plan"}), "well_formed", 1.0),
+        (Plug(name="math"), "accuracy", 1.0),
     ):
-        spec = {"arm": "a", "seed": 0, "eval": "e", "limit": None, "score": score}
-        spec["context"] = {"name": "prior_prompt", "settings": {"style": "plan"}}
-        scoring.run(
+        spec = score_run.Spec(
+            arm="a",
+            seed=0,
+            eval="e",
+            score=score,
+            describe=[],
+            contexts=[Plug(name="prior_prompt", settings={"style": "plan"})],
+            limit=None,
+        )
+        score_run.run(
             generations=tmp_path / "g.parquet", dataset=tmp_path / "d.parquet", spec=spec, out=tmp_path / "s.parquet"
         )
-        found = {r["metric"]: r["value"] for r in tables.read(tmp_path / "s.parquet", "scores").to_pylist()}
+        found = {r["metric"]: r["value"] for r in parquet.read(tmp_path / "s.parquet", "scores").to_pylist()}
         assert found[metric] == value and found["delimiter_missing"] == 0

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from conftest import ROOT
-from imprint import run_lock
+from imprint.dag import run_lock
 
 
 @pytest.mark.parametrize("words", ["-n", "-np", "-nF", "--dry-run", "--dag=dot", "-l", "--unlock", "--list-rules"])

@@ -11,48 +11,29 @@ from typing import Any
 
 import pytest
 
-from imprint import scoring, tables
-from imprint.errors import ImprintError
+import scored
+from imprint.runtime import parquet
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Plug
+from imprint.scores import behaviours, judged_behaviours, numeric
+from imprint.scoring import score_run
+from imprint.statistics import aggregate
+from scored import generation
 
 ROOT = Path(__file__).parent.parent
-SPEC = {
-    "arm": "a1",
-    "seed": 0,
-    "eval": "e1",
-    "limit": None,
-    "score": {"name": "numeric", "settings": {}},
-    "context": {"name": "plain", "settings": {}},
-}
 
 
-def generation(example: str, response: str | None, **more: Any) -> dict[str, Any]:
-    row = {
-        "arm": "a1", "seed": 0, "eval": "e1", "example_id": example, "sample": 0, "turn": 0, "final": True,
-        "prompt_sha256": "0", "response": response, "finish_reason": "stop", "prompt_tokens": 3, "response_tokens": 5,
-        "logprob_sum": -1.0, "seconds": 0.1, "engine": "test", "error": None,
-    }  # fmt: skip
-    return {**row, **more}
-
-
-def scored(tmp_path: Path, generations: list[dict], answers: list[str], **spec: Any) -> dict[tuple[str, str], dict]:
-    messages = [{"role": "user", "content": "?"}]
-    rows = [
-        {"example_id": f"{i}-0", "messages": messages, "reference": {"answer": answer}}
-        for i, answer in enumerate(answers)
-    ]
-    tables.write_dataset(tmp_path / "d.parquet", "d", rows, "0")
-    tables.write(tmp_path / "g.parquet", "generations", generations)
-    scoring.run(
-        generations=tmp_path / "g.parquet",
-        dataset=tmp_path / "d.parquet",
-        spec={**SPEC, **spec},
-        out=tmp_path / "s.parquet",
-    )
-    return {(r["example_id"], r["metric"]): r for r in tables.read(tmp_path / "s.parquet", "scores").to_pylist()}
+def by_metric(
+    folder: Path, generations: list[dict[str, Any]], answers: list[str], **spec: Any
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """(example, metric) -> its score, for examples whose answer is a number."""
+    rows = [scored.example(i, {"answer": answer}) for i, answer in enumerate(answers)]
+    made = scored.scores(folder, rows, generations, scored.spec(**spec))
+    return {(row["example_id"], row["metric"]): row for row in made}
 
 
 def test_right_wrong_unparsed_and_failed(tmp_path: Path) -> None:
-    found = scored(
+    found = by_metric(
         tmp_path,
         [
             generation("0-0", "It is #### 18"),
@@ -73,24 +54,62 @@ def test_right_wrong_unparsed_and_failed(tmp_path: Path) -> None:
 
 
 def test_the_role_is_split_off_and_a_missing_delimiter_counted(tmp_path: Path) -> None:
-    found = scored(
+    found = by_metric(
         tmp_path,
         [generation("0-0", " You are number 7.\n[Answer] It is 18"), generation("1-0", "You are number 7. It is 18")],
         ["18", "18"],
-        context={"name": "self_role", "settings": {}},
+        contexts=[Plug(name="self_role")],
     )
     assert [found[f"{i}-0", "delimiter_missing"]["value"] for i in (0, 1)] == [0.0, 1.0]
     assert found["0-0", "accuracy"]["value"] == 1.0
 
 
 def test_a_failed_first_turn_is_an_error_of_the_example(tmp_path: Path) -> None:
-    found = scored(tmp_path, [generation("0-0", None, final=False, error="no")], ["1"])
+    found = by_metric(tmp_path, [generation("0-0", None, final=False, error="no")], ["1"])
     assert found["0-0", "accuracy"]["status"] == "error"
+
+
+def test_a_text_made_of_several_responses_has_no_length_and_is_scored(tmp_path: Path) -> None:
+    composed = {"turn": 1, "prompt_sha256": None, "prompt_tokens": None, "response_tokens": None, "logprob_sum": None}
+    found = by_metric(
+        tmp_path,
+        [
+            generation("0-0", "It is 17", final=False),
+            generation("0-0", "It is 18", final=False),
+            generation("0-0", "18", **composed),
+            generation("1-0", "4"),
+        ],
+        ["18", "4"],
+    )
+    assert {key: row["value"] for key, row in found.items()} == {
+        ("0-0", "accuracy"): 1.0,
+        ("0-0", "delimiter_missing"): 0.0,
+        ("1-0", "accuracy"): 1.0,
+        ("1-0", "delimiter_missing"): 0.0,
+        ("1-0", "response_tokens"): 5.0,
+    }
+    metrics = {"e1": {"accuracy": (True, 1), **dict.fromkeys(score_run.OF_RESPONSES, (False, 0))}}
+    table = parquet.read(tmp_path / "s.parquet", "scores")
+    summary = {row["metric"]: row for row in aggregate.summarize(table, {"a1": ["e1"]}, metrics)}
+    assert summary["accuracy"]["n_scored"] == 2
+    lengths = summary["response_tokens"]
+    assert (lengths["n_attempted"], lengths["n_scored"], lengths["n_error"], lengths["mean"]) == (1, 1, 0, 5.0)
+
+
+def test_a_row_names_the_score_that_it_is_from(tmp_path: Path) -> None:
+    describe = [Plug(name="behaviours"), Plug(name="judged_behaviours")]
+    found = by_metric(tmp_path, [generation("0-0", "Let me check: it is 18.")], ["18"], describe=describe)
+    assert found["0-0", "verification"]["value"] == 1.0
+    versions = {metric: row["eval_version"] for (_, metric), row in found.items()}
+    assert versions["accuracy"] == versions["response_tokens"] == f"numeric {numeric.VERSION}"
+    assert versions["verification"] == f"behaviours {behaviours.VERSION}"
+    assert versions["judged_verification"] == f"judged_behaviours {judged_behaviours.VERSION}"
+    assert found["0-0", "judged_verification"]["status"] == "unjudged"
 
 
 def test_generations_of_other_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImprintError, match="does not hold the rows"):
-        scored(tmp_path, [generation("9-0", "18")], ["18"])
+        by_metric(tmp_path, [generation("9-0", "18")], ["18"])
 
 
 def command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess:

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,64 +10,36 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+import fitting
 import pico
-from imprint import checkpoints, fits, model_files, models, plugins, tables
-from imprint.assistant_tokens import IGNORED, encode, spans
-from imprint.contexts import plain, role_play, self_role
-from imprint.errors import ImprintError
-from imprint.identity import file_sha256, write_json
-from imprint.methods import Context, Fit, sft
+import pico_arms
+from fitting import dialogues as rows
+from fitting import weights
+from imprint.contexts import plain, prior_prompt, role_play, self_role
+from imprint.draws import order
+from imprint.methods import Fit, sft
+from imprint.models import chains, model_files
+from imprint.runtime import parquet, plugins
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import file_sha256, write_json
+from imprint.runtime.plugins import Plug
+from imprint.training import checkpoints, examples
+from imprint.training.assistant_tokens import IGNORED, encode, spans
 
 END = "<|im_end|>"
-
-
-def rows(n: int = 10) -> list[dict[str, Any]]:
-    """Dialogues of different lengths, every third of two exchanges."""
-    made = []
-    for i in range(n):
-        messages = [
-            {"role": "user", "content": f"What is {i} plus {i}?"},
-            {"role": "assistant", "content": f"It is {2 * i}" + ", as you can count" * (i % 4) + "."},
-        ]
-        if i % 3 == 0:
-            messages += [
-                {"role": "user", "content": "assistant, are you sure?"},
-                {"role": "assistant", "content": "\nYes, the user asked twice. "},
-            ]
-        made.append({"messages": messages, "fields": {"role_prompt": f"You are teacher number {i}."}, "strata": {}})
-    ids = tables.example_ids(row["messages"] for row in made)
-    return [{**row, "example_id": example_id} for row, example_id in zip(made, ids, strict=True)]
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifest of a pico model."""
-    folder = pico.make(tmp_path_factory.mktemp("models") / "pico")
-    template = model_files.template_sha256(model_files.load_tokenizer(folder))
-    write_json(folder / "manifest.json", {"kind": "model", "fingerprint": "0", "template_sha256": template})
-    return pico.sums(folder / "manifest.json")
+    return pico_arms.root(tmp_path_factory.mktemp("models") / "pico")
 
 
-def job(root: Path, out: Path, context: Any = plain, dataset: Any = None, seed: int = 0, **settings: Any) -> Fit:
+def job(root: Path, out: Path, context: str = "plain", dataset: Any = None, seed: int = 0, **settings: Any) -> Fit:
     defaults = {"data": "d", "batch_size": 2, "max_length": 512, "learning_rate": 1e-3}
-    (out / "work").mkdir(parents=True, exist_ok=True)
-    return Fit(
-        arm="tuned",
-        seed=seed,
-        settings=sft.Settings(**{**defaults, **settings}),
-        context=Context(context, context.Settings()),
-        manifests=[root],
-        folder=out / "work",
-        out=out,
-        threads=1,
-        dtype="float32",
-        datasets={"d": rows() if dataset is None else dataset},
-    )
-
-
-def weights(fit: Fit) -> str:
-    (file,) = (fit.out / "weights").glob("*.safetensors")
-    return file_sha256(file)
+    datasets = {"d": rows() if dataset is None else dataset}
+    contexts = [Plug(name=context)]
+    return fitting.job("sft", [root], out, seed=seed, contexts=contexts, datasets=datasets, **{**defaults, **settings})
 
 
 def labelled(tokenizer: Any, example: Any) -> str:
@@ -98,8 +65,26 @@ def test_exactly_the_assistants_words_and_end_tokens_are_labelled(root: Path, co
         assert example.input_ids[: len(prompt_ids)] == prompt_ids  # as when the model is asked
 
 
+def test_contexts_chain_and_one_without_a_target_is_its_one_request(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = rows(1)[0]
+    fit = replace(job(root, tmp_path), contexts=[Plug(name="self_role"), Plug(name="role_play")])
+    inner = self_role.target(row, self_role.Settings())
+    assert examples.render(fit, row) == role_play.target({**row, "messages": inner}, role_play.Settings())
+    assert examples.render(replace(fit, contexts=[]), row) == row["messages"]
+    played = replace(fit, contexts=[Plug(name="role_play")])
+    expected = examples.render(played, row)
+    monkeypatch.setattr(role_play, "target", lambda row, settings: None)
+    assert examples.render(played, row) == expected
+    monkeypatch.setattr(prior_prompt, "target", lambda row, settings: None)
+    text = Plug(name="prior_prompt", settings={"style": "plan", "layout": "text"})
+    with pytest.raises(ImprintError, match=r"context 'prior_prompt' opens the assistant's turn, and has no `target`"):
+        examples.render(replace(fit, contexts=[text]), row)
+
+
 def test_an_end_token_that_doubles_as_padding_stays_labelled(root: Path) -> None:
-    from imprint.sft_trainer import collate
+    from imprint.training.sft_trainer import collate
 
     tokenizer = model_files.load_tokenizer(root.parent)
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
@@ -116,26 +101,26 @@ def test_the_loss_is_that_of_a_plain_forward_pass_over_the_labelled_tokens(root:
     import torch
 
     fit = job(root, tmp_path, batch_size=4)
-    model, tokenizer = models.load([root], "float32", "cpu")
-    made = sft.examples(fit, tokenizer, "d")
-    batch = [made[i] for i in fits.order(len(made), 1, 0)[:4]]
+    model, tokenizer = chains.load([root], "float32", "cpu")
+    made = examples.examples(fit, tokenizer, "d")
+    batch = [made[i] for i in order(len(made), 1, 0)[:4]]
     total = count = 0.0
     for one in batch:
         with torch.no_grad():
             logits = model(torch.tensor([one.input_ids])).logits[0, :-1]
         total += float(torch.nn.functional.cross_entropy(logits, torch.tensor(one.labels[1:]), reduction="sum"))
         count += sum(label != IGNORED for label in one.labels)
-    assert sft.fit(fit)["metrics"]["first_loss"] == pytest.approx(total / count, rel=1e-5)
+    assert sft.fit(fit)["first_loss"] == pytest.approx(total / count, rel=1e-5)
 
 
 def test_two_contexts_take_the_same_rows_in_the_same_steps(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    from imprint import sft_trainer
+    from imprint.training import sft_trainer
 
     seen: dict[str, list[list[str]]] = {}
     tokenizer = model_files.load_tokenizer(root.parent)
     collate = sft_trainer.collate
-    for context in (plain, self_role):
-        batches: list[list[str]] = seen.setdefault(context.__name__, [])
+    for context in ("plain", "self_role"):
+        batches: list[list[str]] = seen.setdefault(context, [])
 
         def watching(batch: Any, batches: Any = batches) -> Any:
             texts = [tokenizer.decode(row["input_ids"]) for row in batch]
@@ -144,22 +129,22 @@ def test_two_contexts_take_the_same_rows_in_the_same_steps(root: Path, tmp_path:
 
         monkeypatch.setattr(sft_trainer, "collate", watching)
         # Cut rows, and rows without any labelled token left, stay in their places.
-        length = 110 if context is plain else 75
-        made = sft.fit(job(root, tmp_path / context.__name__, context, epochs=1.5, batch_size=4, max_length=length))
-        assert made["metrics"]["steps"] == 4
-        assert made["metrics"]["truncated_rows"] > 0
+        length = 110 if context == "plain" else 75
+        made = sft.fit(job(root, tmp_path / context, context, epochs=1.5, batch_size=4, max_length=length))
+        assert made["steps"] == 4
+        assert made["truncated_rows"] > 0
     one, two = seen.values()
-    expected = [rows()[i]["messages"][0]["content"].rstrip("?") for i in fits.order(10, 1.5, 0)]
+    expected = [rows()[i]["messages"][0]["content"].rstrip("?") for i in order(10, 1.5, 0)]
     assert one == two == [expected[i : i + 4] for i in range(0, 15, 4)]
 
 
 def test_order_is_a_shuffle_by_seed_and_epoch() -> None:
-    found = fits.order(50, 2, seed=3)
+    found = order(50, 2, seed=3)
     assert sorted(found[:50]) == sorted(found[50:]) == list(range(50))
-    assert found[:50] != found[50:] and found == fits.order(50, 2, seed=3) != fits.order(50, 2, seed=4)
-    assert fits.order(50, 1, seed=4) != found[50:]
-    assert fits.order(50, 0.1, seed=3) == found[:5]
-    assert fits.order(3, 1, seed=0) == [2, 0, 1]  # pinned: another order is another experiment
+    assert found[:50] != found[50:] and found == order(50, 2, seed=3) != order(50, 2, seed=4)
+    assert order(50, 1, seed=4) != found[50:]
+    assert order(50, 0.1, seed=3) == found[:5]
+    assert order(3, 1, seed=0) == [2, 0, 1]  # pinned: another order is another experiment
 
 
 def test_full_fit_learns_and_can_be_loaded_and_repeated(root: Path, tmp_path: Path) -> None:
@@ -167,17 +152,17 @@ def test_full_fit_learns_and_can_be_loaded_and_repeated(root: Path, tmp_path: Pa
 
     fit = job(root, tmp_path / "a", epochs=3)
     made = sft.fit(fit)
-    assert made["kind"] == "full"
-    assert made["metrics"]["final_loss"] < made["metrics"]["first_loss"]
-    assert made["metrics"]["steps"] == 15 and made["metrics"]["truncated_rows"] == 0
+    assert sft.makes(fit.settings) == "full"
+    assert made["final_loss"] < made["first_loss"]
+    assert made["steps"] == 15 and made["truncated_rows"] == 0
     assert sorted(path.name for path in (tmp_path / "a" / "weights").iterdir()) == ["model.safetensors"]
     with safe_open(tmp_path / "a" / "weights" / "model.safetensors", "pt") as file:
         assert "lm_head.weight" not in file.keys()  # noqa: SIM118
         assert {str(file.get_tensor(name).dtype) for name in file.keys()} == {"torch.float32"}  # noqa: SIM118
-    curves = tables.read(tmp_path / "a" / "curves.parquet", "curves").to_pylist()
+    curves = parquet.read(tmp_path / "a" / "curves.parquet", "curves").to_pylist()
     assert {row["quantity"] for row in curves} == {"loss", "learning_rate", "grad_norm", "tokens"}
     assert [row["step"] for row in curves if row["quantity"] == "loss"] == list(range(1, 16))
-    assert sum(row["value"] for row in curves if row["quantity"] == "tokens") == made["metrics"]["tokens"]
+    assert sum(row["value"] for row in curves if row["quantity"] == "tokens") == made["tokens"]
     assert next(row["value"] for row in curves if row["quantity"] == "learning_rate") == 1e-3
     again = job(root, tmp_path / "b", epochs=3)
     assert sft.fit(again) == made and weights(again) == weights(fit)
@@ -189,7 +174,7 @@ def test_lora_saves_an_adapter_without_paths_that_loads(root: Path, tmp_path: Pa
 
     fit = job(root, tmp_path, epochs=2, lora={"rank": 4, "alpha": 8, "dropout": 0.1}, learning_rate=1e-2)
     made = sft.fit(fit)
-    assert made["kind"] == "lora" and made["metrics"]["final_loss"] < made["metrics"]["first_loss"]
+    assert sft.makes(fit.settings) == "lora" and made["final_loss"] < made["first_loss"]
     names = sorted(path.name for path in (tmp_path / "weights").iterdir())
     assert names == ["adapter_config.json", "adapter_model.safetensors"]
     text = (tmp_path / "weights" / "adapter_config.json").read_text()
@@ -197,8 +182,8 @@ def test_lora_saves_an_adapter_without_paths_that_loads(root: Path, tmp_path: Pa
     template = json.loads(root.read_text())["template_sha256"]
     write_json(tmp_path / "manifest.json", {"kind": "lora", "fingerprint": "1", "template_sha256": template})
     pico.sums(tmp_path / "manifest.json")
-    tuned, _ = models.load([root, tmp_path / "manifest.json"], "float32", "cpu")
-    base, _ = models.load([root], "float32", "cpu")
+    tuned, _ = chains.load([root, tmp_path / "manifest.json"], "float32", "cpu")
+    base, _ = chains.load([root], "float32", "cpu")
     ids = torch.tensor([[5, 6, 7]])
     assert not torch.allclose(tuned(ids).logits, base(ids).logits)
     assert not hasattr(tuned, "peft_config") or not tuned.peft_config
@@ -206,7 +191,7 @@ def test_lora_saves_an_adapter_without_paths_that_loads(root: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4, "dropout": 0.2}])
 def test_a_broken_off_fit_ends_with_the_same_weights(root: Path, tmp_path: Path, monkeypatch: Any, lora: Any) -> None:
-    from imprint import sft_trainer
+    from imprint.training import sft_trainer
 
     settings = {"epochs": 2, "checkpoint_steps": 2, "lora": lora}
     whole = job(root, tmp_path / "whole", **settings)
@@ -235,25 +220,9 @@ def test_a_broken_off_fit_ends_with_the_same_weights(root: Path, tmp_path: Path,
 
 def test_a_killed_fit_ends_with_the_same_weights(root: Path, tmp_path: Path) -> None:
     settings = {"epochs": 4, "checkpoint_steps": 3}
-    whole = job(root, tmp_path / "whole", **settings)
+    whole, killed = (job(root, tmp_path / name, **settings) for name in ("whole", "killed"))
     made = sft.fit(whole)
-    code = (
-        "import sys, time; from pathlib import Path; import test_sft; from imprint import sft_trainer\n"
-        "step = sft_trainer.Trainer.training_step\n"
-        "def slow(*a, **k):\n    time.sleep(0.1); return step(*a, **k)\n"
-        "sft_trainer.Trainer.training_step = slow\n"
-        f"test_sft.sft.fit(test_sft.job(Path({str(root)!r}), Path({str(tmp_path / 'killed')!r}), **{settings!r}))\n"
-    )
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL)
-    killed = job(root, tmp_path / "killed", **settings)
-    deadline = time.monotonic() + 90
-    while not (killed.folder / "checkpoint-6" / checkpoints.SEAL).exists():
-        assert process.poll() is None and time.monotonic() < deadline, "the fit ended too early, or not at all"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed.out / "weights").exists()
+    fitting.kill("sft", killed, ("imprint.training.sft_trainer.Trainer", "training_step"), 6)
     assert sft.fit(killed) == made and weights(killed) == weights(whole)
 
 
@@ -304,8 +273,8 @@ def test_bf16_autocast_keeps_fp32_weights(root: Path, tmp_path: Path) -> None:
     fit = replace(job(root, tmp_path), dtype="bfloat16")
     made = sft.fit(fit)
     exact = sft.fit(job(root, tmp_path / "exact"))
-    assert made["metrics"]["first_loss"] != exact["metrics"]["first_loss"]
-    assert made["metrics"]["first_loss"] == pytest.approx(exact["metrics"]["first_loss"], rel=0.02)
+    assert made["first_loss"] != exact["first_loss"]
+    assert made["first_loss"] == pytest.approx(exact["first_loss"], rel=0.02)
     with pytest.raises(ImprintError, match="found dtype 'float16'"):
         sft.fit(replace(fit, dtype="float16"))
 

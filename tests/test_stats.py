@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imprint import stats
-from imprint.stats import Clustered, Difference
+from imprint.statistics import stats
+from imprint.statistics.stats import Clustered, Difference
 
 
 def cell(values: list[float] | np.ndarray, counts: list[float] | np.ndarray | None = None) -> Clustered:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imprint import synthesis, tables
+import asking
+from asking import Scripted
 from imprint.contexts import prior_prompt
-from imprint.engines import Response
-from imprint.errors import ImprintError
-from imprint.scores.format import well_formed
-from imprint.synthesis import outlines, role_prompts, shuffled_roles
+from imprint.draws import seed_of
+from imprint.engines import Prompt, Response
+from imprint.runtime import parquet
+from imprint.runtime.errors import ImprintError
+from imprint.scoring.forms import well_formed
+from imprint.synthesis import _job, _rearrange, outlines, role_prompts, shuffled_roles
+from imprint.tables import dataset_rows
+from imprint.tables.inputs import Named, Read
 
 ANSWER = "Stir the pot every five minutes and add salt only at the very end of cooking."
 GOOD = (
@@ -34,6 +43,11 @@ def dialogues(n: int) -> list[dict]:
         }
         for i in range(n)
     ]
+
+
+def read(rows: list[dict]) -> Read:
+    """The rows as what a synthesiser reads."""
+    return Read({"dialogues": rows})
 
 
 @pytest.mark.parametrize(
@@ -85,7 +99,7 @@ def varied(i: int) -> str:
 def test_rejected_rows_are_asked_again_and_every_attempt_is_a_row() -> None:
     settings = role_prompts.Settings.model_validate({**SETTINGS, "attempts": 2})
     ask = teacher({0: [varied(0), " short", varied(0)], 1: [varied(1), " short"]})
-    made = role_prompts.rows(settings, {"dialogues": dialogues(3)}, ask)
+    made = role_prompts.rows(settings, read(dialogues(3)), ask)
     assert [len(asked) for asked in ask.asked] == [3, 2]
     assert [row["example_id"][15] for row in made.rows] == ["0", "1"]
     assert made.rows[1]["fields"]["role_prompt"] == "You are" + varied(1)
@@ -101,19 +115,19 @@ def test_rejected_rows_are_asked_again_and_every_attempt_is_a_row() -> None:
 def test_a_low_yield_stops_and_says_why() -> None:
     settings = role_prompts.Settings.model_validate({**SETTINGS, "attempts": 1})
     with pytest.raises(ImprintError, match=r"1 of 3 rows.*not 20 to 120 words \(2\)"):
-        role_prompts.rows(settings, {"dialogues": dialogues(3)}, teacher({0: [varied(0), " no", " no"]}))
+        role_prompts.rows(settings, read(dialogues(3)), teacher({0: [varied(0), " no", " no"]}))
 
 
 def test_n_takes_the_first_rows() -> None:
     settings = role_prompts.Settings.model_validate({**SETTINGS, "n": 1})
     ask = teacher({0: [varied(0)]})
-    assert len(role_prompts.rows(settings, {"dialogues": dialogues(5)}, ask).rows) == 1
+    assert len(role_prompts.rows(settings, read(dialogues(5)), ask).rows) == 1
     assert len(ask.asked) == 1
 
 
 def shuffle(rows: list[dict], seed: int = 0) -> list[dict]:
     settings = shuffled_roles.Settings.model_validate({"from": "dialogues", "seed": seed})
-    return shuffled_roles.rows(settings, {"dialogues": rows}, None).rows
+    return shuffled_roles.rows(settings, read(rows), None).rows
 
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=30), st.integers(0, 100))
@@ -152,7 +166,7 @@ def test_an_outline_has_the_form_that_its_prior_prompt_trains_on() -> None:
     )
     source = dialogues(2)
     source[1]["messages"][1]["content"] = "Write </answer> at the end."
-    made = outlines.rows(settings, {"d": source}, None)
+    made = outlines.rows(settings, Read({"d": source}), None)
     assert [row["example_id"] for row in made.rows] == [source[0]["example_id"]]
     assert [attempt["kept"] for attempt in made.attempts] == [True, False]
     shown = prior_prompt.target(made.rows[0], prior_prompt.Settings(style="plan"))
@@ -164,28 +178,70 @@ def test_outlines_are_well_formed_or_left_out(answer: str, sentences: int, words
     settings = outlines.Settings.model_validate({"from": "d", "sentences": sentences, "words": words})
     source = dialogues(1)
     source[0]["messages"][1]["content"] = answer
-    made = outlines.rows(settings, {"d": source}, None)
+    made = outlines.rows(settings, Read({"d": source}), None)
     assert all(well_formed(row["messages"][1]["content"], "plan") for row in made.rows)
     assert len(made.rows) == sum(attempt["kept"] for attempt in made.attempts)
 
 
-def test_the_source_of_a_set_is_what_it_was_made_from_and_not_the_code(tmp_path: Path) -> None:
-    source = tmp_path / "dialogues.parquet"
-    tables.write_dataset(source, "dialogues", dialogues(6), "0")
-    spec = {"dataset": "shuffled", "plugin": "shuffled_roles", "settings": {"from": "dialogues"}, "limit": None}
-    spec["engine"] = {"name": "transformers", "dtype": "auto", "batch_size": 1}
-    sums = []
-    for number, (text, settings) in enumerate((("a", {}), ("b", {}), ("b", {"seed": 7}))):
-        (tmp_path / "code.py").write_text(text, encoding="utf-8")
-        out = tmp_path / f"{number}.parquet"
-        synthesis.run(
-            spec={**spec, "settings": spec["settings"] | settings},
-            datasets=[source],
-            manifests=[],
-            code=[tmp_path / "code.py"],
-            out=out,
-            attempts=tmp_path / f"{number}.attempts.parquet",
-            device=lambda: "cpu",
+def test_a_killed_synthesis_asks_its_teacher_only_for_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The teacher's role for the last row is always rejected, so there is a second attempt for it."""
+    dataset_rows.write(tmp_path / "dialogues.parquet", "dialogues", dialogues(6), "0")
+
+    def says(prompt: Prompt) -> str:
+        (number,) = re.findall(r"Question: Question (\d)", prompt.text)
+        return " short" if number == "5" else varied(int(number))
+
+    def make(killed_after: int | None = None, min_yield: float = 0.5) -> list[list[Any]]:
+        """Runs the job; gives the teacher's batches."""
+        engine = Scripted(says, batch_size=4, killed_after=killed_after)
+        settings = {**SETTINGS, "attempts": 2, "seed": 3, "min_yield": min_yield}
+        spec = asking.synthesis_spec(
+            "role_prompts",
+            settings,
+            inputs=Named(datasets=["dialogues"]),
+            teacher=asking.policy_spec(engine=engine.as_plugin(monkeypatch)),
         )
-        sums.append(tables.read(out, "datasets")["source_sha256"][0].as_py())
+        with nullcontext() if killed_after is None else pytest.raises(RuntimeError, match="killed"):
+            _job.run(
+                spec=spec,
+                datasets=[tmp_path / "dialogues.parquet"],
+                runs=[],
+                manifests=[asking.paper(tmp_path)],
+                code="{}",
+                out=tmp_path / "made.parquet",
+                attempts=tmp_path / "attempts.parquet",
+                device="cpu",
+            )
+        return engine.batches
+
+    assert [len(batch) for batch in make(killed_after=1)] == [4] and not (tmp_path / "made.parquet").exists()
+    rest, again = make()
+    assert (len(rest), len(again)) == (2, 1)
+    assert again[0] == replace(rest[1], seed=seed_of(rest[1].text, 4)) != rest[1], "another seed for another attempt"
+    assert (again[0].temperature, again[0].max_new_tokens, again[0].stop) == (0.8, 120, ("\n",))
+    rows = dataset_rows.read(tmp_path / "made.parquet")
+    assert [row["fields"]["role_prompt"] for row in rows] == [f"You are{varied(i)}" for i in range(5)]
+    attempts = parquet.read(tmp_path / "attempts.parquet", "synthesis").to_pylist()
+    assert [row["kept"] for row in attempts] == [True] * 5 + [False] * 2
+    with pytest.raises(ImprintError, match="gave a usable role prompt for 5 of 6 rows"):
+        make(min_yield=0.9)
+    assert len(list((tmp_path / "made.work").glob("attempt*/*.parquet"))) == 3, "what the teacher said is kept"
+
+
+def test_the_source_of_a_set_is_what_it_was_made_from(tmp_path: Path) -> None:
+    source = tmp_path / "dialogues.parquet"
+    dataset_rows.write(source, "dialogues", dialogues(6), "0")
+    sums = []
+    for number, settings in enumerate(({}, {}, {"seed": 7})):
+        out = tmp_path / f"{number}.parquet"
+        spec = _rearrange.Spec(
+            dataset="made",
+            plugin="shuffled_roles",
+            settings={"from": "dialogues", **settings},
+            inputs=Named(datasets=["dialogues"]),
+            limit=None,
+        )
+        attempts = tmp_path / f"{number}.attempts.parquet"
+        _rearrange.run(spec=spec, datasets=[source], runs=[], out=out, attempts=attempts)
+        sums.append(parquet.read(out, "datasets")["source_sha256"][0].as_py())
     assert sums[0] == sums[1] != sums[2]

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 import pico
 import pico_arms
-from imprint import models, tensor_files
-from imprint.errors import ImprintError
-from imprint.identity import read_json, write_json
-from imprint.vectors import CHUNK, Pool, RandomVector, pieces
+from imprint.composition.vectors import CHUNK, Pool, RandomVector, pieces
+from imprint.models import chains, tensor_files
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import read_json, write_json
 
 EMBEDDING = "model.embed_tokens.weight"
 
@@ -29,7 +29,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def state(manifests: list[Path]) -> dict[str, torch.Tensor]:
-    return {name: p.detach() for name, p in models.load(manifests, "float32", "cpu")[0].named_parameters()}
+    return {name: p.detach() for name, p in chains.load(manifests, "float32", "cpu")[0].named_parameters()}
 
 
 @pytest.mark.parametrize("kind", ["full", "lora", "lora on full", "lora on lora"])
@@ -91,10 +91,10 @@ def test_a_tied_block_may_be_stored_under_its_other_name(root: Path, tmp_path: P
 
 
 def test_pieces_are_the_whole_block(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imprint.vectors.CHUNK", 100)
+    monkeypatch.setattr("imprint.composition.vectors.CHUNK", 100)
     pool = Pool([root], {"a": pico_arms.full(root, tmp_path / "a", 1), "b": pico_arms.full(root, tmp_path / "b", 2)})
     for vector in pool.vectors:
-        found = [vector.fill(EMBEDDING, at, base, room).clone() for at, base, room in pieces(EMBEDDING, pool.root)]
+        found = [vector.difference(piece).clone() for piece in pieces(EMBEDDING, pool.root)]
         assert len(found) > 2 and torch.equal(torch.cat(found), vector.delta(EMBEDDING).view(-1))
 
 
@@ -184,6 +184,6 @@ def test_a_file_that_is_not_as_announced_is_not_left_behind(tmp_path: Path) -> N
 
 
 def test_chunks_fit() -> None:
-    from imprint.vectors import GPU_CHUNK
+    from imprint.composition.vectors import GPU_CHUNK
 
     assert GPU_CHUNK % CHUNK == 0  # a partition is drawn in CHUNKs, on every device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,13 +11,16 @@ import time
 
 import pytest
 
-from imprint import work
-from imprint.errors import ImprintError
+from imprint.dag import code
+from imprint.runtime import work
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import write_json
+from imprint.runtime.plugins import Strict
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from imprint import work
+from imprint.runtime import work
 with work.folder(Path(sys.argv[1]), "one", wait=0) as folder:
     (folder / "shard").write_text("half")
     print("held", flush=True)
@@ -96,11 +100,42 @@ def test_a_waiter_enters_when_the_holder_is_done(tmp_path):
     child.wait()
 
 
-def test_files_of_one_name_are_told_apart(tmp_path):
-    for folder, text in (("a", "1"), ("b", "2")):
+class Spec(Strict):
+    name: str
+
+
+def test_an_identity_is_that_of_all_that_the_work_is_made_from(tmp_path):
+    """Of files the content counts, in their order, of manifests the fingerprint, and of neither the path."""
+    for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "__init__.py").write_text(text)
-    files = [tmp_path / folder / "__init__.py" for folder in "ab"]
-    before = work.sums(files)
-    files[0].write_text("3")
-    assert len(before) == 2 and work.sums(files) != before
+        for file, text in (("data", "1"), ("other", "2")):
+            (tmp_path / folder / file).write_text(text)
+        manifest = {"kind": "full", "fingerprint": "0", "template_sha256": "0", "device": folder}
+        write_json(tmp_path / folder / "manifest.json", manifest)
+    data, other, copied = (tmp_path / path for path in ("a/data", "a/other", "b/data"))
+    ours, theirs = (tmp_path / folder / "manifest.json" for folder in ("a", "b"))
+    identity = work.identity(Spec(name="x"), [data, other], [ours], "{}", "cpu", "float32")
+    assert identity == work.identity(Spec(name="x"), [copied, other], [theirs], "{}", "cpu", "float32")
+    others = [
+        work.identity(Spec(name="y"), [data, other], [ours], "{}", "cpu", "float32"),
+        work.identity(Spec(name="x"), [other, data], [ours], "{}", "cpu", "float32"),
+        work.identity(Spec(name="x"), [data, other], [], "{}", "cpu", "float32"),
+        work.identity(Spec(name="x"), [data, other], [ours], '{"a.py":"0"}', "cpu", "float32"),
+        work.identity(Spec(name="x"), [data, other], [ours], "{}", "cpu", "bfloat16"),
+        work.identity(Spec(name="x"), [data, other], [ours], "{}"),
+    ]
+    copied.write_text("3")
+    write_json(theirs, {"kind": "full", "fingerprint": "1", "template_sha256": "0"})
+    others += [
+        work.identity(Spec(name="x"), [copied, other], [ours], "{}", "cpu", "float32"),
+        work.identity(Spec(name="x"), [data, other], [theirs], "{}", "cpu", "float32"),
+    ]
+    assert len({identity, *others}) == 1 + len(others)
+
+
+def test_files_of_one_name_are_told_apart():
+    """A job's code names each file by its whole path."""
+    files = json.loads(code.code("train"))
+    assert {f"workflow/scripts/imprint/{folder}/__init__.py" for folder in ("training", "models", "tables")} <= set(
+        files
+    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,8 +20,12 @@ import pytest
 import pico
 import workflow
 from conftest import make_project
-from imprint import tables
-from imprint.identity import read_json
+from imprint import prune
+from imprint.config import loading
+from imprint.dag.experiment import Experiment
+from imprint.dag.jobs import all_jobs
+from imprint.runtime import job_record, origin, parquet
+from imprint.runtime.identity import read_json
 
 pytestmark = pytest.mark.workflow
 
@@ -47,9 +54,13 @@ def make_pico(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pico experiment, run once, without a break."""
+    """The pico experiment, run once, without a break. Beside it lies what each of its processes has imported."""
     folder = make_pico(tmp_path_factory.mktemp("finished") / "project")
-    workflow.run(folder)
+    (folder.parent / "traced").mkdir()
+    traced = str(Path(__file__).parent / "traced")
+    workflow.run(
+        folder, env={"TRACED": str(folder.parent / "traced"), "PYTHONPATH": f"{traced}{os.pathsep}workflow/scripts"}
+    )
     return folder
 
 
@@ -142,28 +153,40 @@ def test_one_arm_removed(done: Path) -> None:
         }
 
 
+ARMS = ("base", "instruct", "shuffled")
+SCORES = {f"score {arm} 0 {ev}" for arm in ARMS for ev in ("general", "constraints")}
+ASKED = {*(job for arm in ARMS for job in runs(arm)), *AGGREGATE}
+FITTED = {"train_sft instruct 0", "train_sft shuffled 0", *runs("instruct"), *runs("shuffled"), *AGGREGATE}
+
+
+def edited(file: str, text: str) -> str:
+    """A text with an edit that counts."""
+    return f"{text}\nEDITED = True\n" if file.endswith(".py") else f"{text}\n"
+
+
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
         (
             "workflow/scripts/imprint/scores/options.py",
-            {*(f"score {arm} 0 general" for arm in ("base", "instruct", "shuffled")), *CHARTS_OF_SCORES},
+            {*(f"score {arm} 0 general" for arm in ARMS), *CHARTS_OF_SCORES},
         ),
-        (
-            "workflow/scripts/imprint/methods/sft.py",
-            {"train_sft instruct 0", "train_sft shuffled 0", *runs("instruct"), *runs("shuffled"), *AGGREGATE},
-        ),
-        (
-            "workflow/scripts/score.py",
-            {
-                *(
-                    f"score {arm} 0 {ev}"
-                    for arm in ("base", "instruct", "shuffled")
-                    for ev in ("general", "constraints")
-                ),
-                *CHARTS_OF_SCORES,
-            },
-        ),
+        ("workflow/scripts/imprint/scores/__init__.py", {*SCORES, *CHARTS_OF_SCORES}),
+        ("workflow/scripts/imprint/methods/sft.py", FITTED),
+        ("workflow/scripts/imprint/training/fit_watch.py", FITTED),
+        ("workflow/scripts/imprint/training/rank.py", FITTED),
+        ("workflow/scripts/imprint/engines/transformers.py", ASKED),
+        ("workflow/scripts/imprint/policies/shards.py", ASKED),
+        ("workflow/scripts/imprint/models/chat_text.py", {*FITTED, *SCORES, *ASKED}),
+        ("workflow/scripts/imprint/scoring/jail.py", {*SCORES, *CHARTS_OF_SCORES}),
+        ("workflow/scripts/score.py", {*SCORES, *CHARTS_OF_SCORES}),
+        ("workflow/scripts/imprint/composition/vectors.py", set()),
+        ("workflow/scripts/imprint/methods/grpo.py", set()),
+        ("workflow/scripts/imprint/artifacts/lora.py", set()),
+        ("workflow/scripts/imprint/runtime/progress.py", set()),
+        ("workflow/scripts/imprint/runtime/plugins.py", set()),
+        ("workflow/scripts/imprint/config/graph.py", set()),
+        ("workflow/scripts/imprint/dag/experiment.py", set()),
         ("workflow/scripts/summarize.py", CHARTS_OF_SCORES - {"plot instruction_types"}),
         ("resources/captions/scores.md", {"plot scores", "report"}),
         ("workflow/scripts/imprint/charts/scores.py", {"plot scores", "report"}),
@@ -173,10 +196,81 @@ def test_one_arm_removed(done: Path) -> None:
 def test_an_edited_file(done: Path, file: str, expected: set[str]) -> None:
     path = done / file
     text = path.read_text()
-    path.write_text(text + ("\n" if path.suffix != ".py" else "\n# edited\n"))
+    path.write_text(edited(file, text))
     assert workflow.planned(done) == expected
     path.write_text(text)
     assert workflow.planned(done) == set(), "undoing the edit undoes the rerun"
+
+
+def test_an_edit_of_what_a_reader_sees_alone_reruns_nothing(done: Path) -> None:
+    """A comment, the layout and every docstring of every file of the package."""
+    for path in sorted((done / "workflow/scripts").rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+                node.body[0] = ast.Expr(ast.Constant("Other words."))
+        path.write_text(f"# A comment.\n{ast.unparse(tree)}\n")
+    assert workflow.planned(done) == set()
+
+
+def test_an_edited_schema_reruns_what_writes_the_table(done: Path) -> None:
+    path = done / "workflow/scripts/imprint/runtime/schemas.py"
+    text = path.read_text()
+    line = '("arm", _text), ("dataset", _text), ("eval", _text), ("n_train", _int)'
+    path.write_text(text.replace(line, line.replace("_int", "_float")))
+    assert path.read_text() != text
+    assert workflow.planned(done) == {"check_leakage", "database", "report"}
+    path.write_text(
+        text.replace('("quantity", _text), ("value", _float)', '("quantity", _text), ("value", pa.float32())')
+    )
+    path.write_text(text)
+    assert workflow.planned(done) == set()
+
+
+def test_a_job_imports_nothing_beside_its_code(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process of a job has imported is in the code of a job of that kind, but for what carries it."""
+    monkeypatch.chdir(finished)
+    stage = all_jobs(Experiment(loading.load([Path("config/config.yaml")])))
+    codes = {name: {file for job in jobs.jobs() for file in json.loads(jobs.code(job))} for name, jobs in stage.items()}
+    seen = set()
+    for path in (finished.parent / "traced").iterdir():
+        told = json.loads(path.read_text())
+        words = " ".join(told["command"])
+        script = re.search(r"\.snakemake/scripts/tmp\w+\.(\w+)\.py", words)
+        name = script[1] if script else "train" if "imprint.training.rank" in words else None
+        if name is not None:
+            seen.add(name)
+            files = {str(Path(file).relative_to(finished)) for file in told["files"].values()}
+            carry = tuple(f"workflow/scripts/imprint/{part}/" for part in ("config", "dag", "runtime", "__init__"))
+            decide = {file for file in files if not file.startswith(carry)} - {"workflow/scripts/imprint/__init__.py"}
+            assert decide <= codes[name], (name, decide - codes[name])
+    assert seen == {name for name, jobs in stage.items() if list(jobs.jobs())}
+
+
+def test_a_run_leaves_what_the_table_of_stages_says(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs, what each was made from, the records of jobs that run a model, logs and benchmarks; nothing else."""
+    monkeypatch.chdir(finished)
+    stage = all_jobs(Experiment(loading.load([Path("config/config.yaml")])))
+    expected = set()
+    for jobs in stage.values():
+        outputs = [Path(file) for file in jobs.files()]
+        expected |= {*outputs, *map(origin.path_for, outputs), *map(Path, jobs.traces())}
+        if jobs.stage.runs_model:
+            first = next(iter(jobs.outputs.values()))
+            expected |= {job_record.path_for(Path(first.format(**job._asdict()))) for job in jobs.jobs()}
+    for fit in (path for path in set(expected) if path.name == "manifest.json" and "arms" in path.parts):
+        expected |= {fit.with_name("curves.parquet"), fit.parent / "weights/model.safetensors"}
+    left = {path for top in ("results", "resources/data") for path in Path(top).rglob("*") if path.is_file()}
+    left |= set(Path("resources/models").rglob("manifest.json*"))
+    assert left - {Path("results/.run.lock")} == expected
+    of_all = [jobs for jobs in stage.values() if not jobs.stage.job]
+    single = {Path(file) for jobs in of_all for file in (*jobs.files(), *jobs.traces())}
+    single |= {origin.path_for(path) for path in single} | {Path("results/.run.lock")}
+    shapes = list(prune.shapes())
+    for path in left - single:
+        place = path.parent.parent if path.parent.name == "weights" else path.parent if "arms" in path.parts else path
+        below = place.as_posix().removeprefix("results/")
+        assert path.parts[0] == "resources" or any(re.fullmatch(shape, below) for shape in shapes), path
 
 
 def test_a_datasets_bytes_changed(done: Path) -> None:
@@ -301,4 +395,4 @@ def test_a_broken_table_is_named_and_never_aggregated(done: Path) -> None:
 
 def test_tables_have_their_schemas(finished: Path) -> None:
     for name in ("summary", "comparisons", "costs", "curves", "coefficients", "contamination", "synthesis"):
-        tables.read(finished / "results/tables" / f"{name}.parquet", name)
+        parquet.read(finished / "results/tables" / f"{name}.parquet", name)

@@ -31,10 +31,11 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
 
 
-def run(project: Path, *arguments: str, check: bool = True) -> str:
-    """Run snakemake to its end; returns what it printed."""
+def run(project: Path, *arguments: str, check: bool = True, env: dict[str, str] | None = None) -> str:
+    """Run snakemake to its end, with more variables in its environment; returns what it printed."""
+    variables = environment() | (env or {})
     out = subprocess.run(
-        command(*arguments), cwd=project, env=environment(), capture_output=True, text=True, check=False, timeout=1800
+        command(*arguments), cwd=project, env=variables, capture_output=True, text=True, check=False, timeout=1800
     )
     text = out.stdout + out.stderr
     assert not check or out.returncode == 0, text

@@ -26,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import atlas_step
 import torch
 
-from imprint import vectors
-from imprint.errors import ImprintError
-from imprint.model_files import WEIGHTS
-from imprint.tensor_files import write
-from imprint.vectors import Pool
+from imprint.composition import vectors
+from imprint.composition.vectors import Pool
+from imprint.models.model_files import WEIGHTS
+from imprint.models.tensor_files import write
+from imprint.runtime.errors import ImprintError
 
 # Bytes a parameter: root and arms in bf16; in fp32 the composed file, the copied one, and one being written.
 DISK = 2 * 9 + 4 * 3

@@ -26,11 +26,11 @@ import torch  # noqa: E402
 import pico  # noqa: E402
 import test_grpo  # noqa: E402
 import test_sft  # noqa: E402
-from imprint import model_files, models  # noqa: E402
 from imprint.engines import Candidates, Prompt  # noqa: E402
 from imprint.engines.transformers import Engine  # noqa: E402
-from imprint.identity import read_json, write_json  # noqa: E402
 from imprint.methods import grpo, sft  # noqa: E402
+from imprint.models import chains, model_files  # noqa: E402
+from imprint.runtime.identity import read_json, write_json  # noqa: E402
 
 SHAPE = {
     "vocab_size": 49152,
@@ -58,7 +58,7 @@ def make(folder: Path) -> Path:
 
 def answering(root: Path, device: str, dtype: str) -> dict[str, float]:
     """Tokens a second of generation, greedy and sampled, and options a second."""
-    engine = Engine(*models.load([root], dtype, device), PROMPTS)
+    engine = Engine(*chains.load([root], dtype, device), PROMPTS)
     engine.ends = set()
     found = {}
     for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):

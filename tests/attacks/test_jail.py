@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import security
-from imprint import isolation, jail
+from imprint.scoring import isolation, jail
 
 CALL = """
 import ctypes
@@ -128,7 +128,7 @@ def test_new_namespaces_are_refused() -> None:
 SUBMOUNT = """
 import ctypes, os, sys
 sys.path.insert(0, {scripts!r})
-from imprint import isolation
+from imprint.scoring import isolation
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.unshare(0x20000) == 0, "mount namespace"
 assert libc.mount(b"none", b"/", None, 1 << 14 | 1 << 18, None) == 0
@@ -140,7 +140,7 @@ print(os.listdir({place!r}))
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a file system to try it with")
 def test_a_file_system_mounted_below_is_read_only() -> None:
-    scripts = str(Path(isolation.__file__).parents[1])
+    scripts = str(Path(isolation.__file__).parents[2])
     program = SUBMOUNT.format(scripts=scripts, place="/usr/local/share")
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr
@@ -155,9 +155,10 @@ def test_a_file_system_mounted_below_is_read_only() -> None:
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare here")
 def test_the_root_of_a_container_of_one_user_has_a_jail() -> None:
     program = (
-        "from imprint import isolation; print(isolation.run('import os; print(os.getuid()); os.mkdir(\"/dev/x\")'))"
+        "from imprint.scoring import isolation\n"
+        "print(isolation.run('import os; print(os.getuid()); os.mkdir(\"/dev/x\")'))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(isolation.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(isolation.__file__).parents[2])}
     out = subprocess.run(
         ["unshare", "-r", sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
@@ -179,10 +180,11 @@ def test_the_filter_is_for_this_machine() -> None:
 
 def test_a_worker_is_gone_with_its_scorer() -> None:
     program = (
-        "import sys, time\nfrom imprint import bounded\nbounded.call('math:sqrt', [4], warm='math', jailed=True)\n"
+        "import sys, time\nfrom imprint.scoring import bounded\n"
+        "bounded.call('math:sqrt', [4], warm=('math',), jailed=True)\n"
         "print('up', flush=True)\ntime.sleep(60)"
     )
-    scripts = str(Path(isolation.__file__).parents[1])
+    scripts = str(Path(isolation.__file__).parents[2])
     scorer = subprocess.Popen(
         [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": scripts}, stdout=subprocess.PIPE
     )

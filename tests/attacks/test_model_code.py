@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import security
-from imprint import bounded, isolation
 from imprint.scores import code
+from imprint.scoring import bounded, isolation
 from test_code import GOOD, verdicts
 
 FORGED = {

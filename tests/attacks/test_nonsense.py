@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 import security
-from imprint import bounded, verification
 from imprint.datasets import reasoning_gym as gym
-from imprint.errors import ImprintError
+from imprint.runtime.errors import ImprintError
 from imprint.scores import reasoning_gym
+from imprint.scoring import bounded, verification
 
 NONSENSE = ("NaN", "-inf", "nan+nanj", "1e999", "banana", "[nan]", "{}", "...", "0/0")
 CONSTANTS = ("0", "1", "True", "yes", "6*4*1*1")  # right now and then, but not for questions with other answers

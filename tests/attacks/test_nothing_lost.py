@@ -23,9 +23,13 @@ import pico
 import security
 import workflow
 from conftest import ROOT, one_fit
-from imprint import config, processes, resume, run_lock
-from imprint.errors import ImprintError
-from imprint.experiment import Experiment
+from imprint import resume
+from imprint.config import loading
+from imprint.dag import run_lock
+from imprint.dag.experiment import Experiment
+from imprint.dag.jobs import all_jobs
+from imprint.runtime import processes, stages
+from imprint.runtime.errors import ImprintError
 
 TEMPORARY = "tmpabcd_123"  # as tempfile names a folder
 OTHER_ID = "imprint-0123456789abcdef"
@@ -70,10 +74,15 @@ def test_a_quick_look_leaves_full_results_as_they_are(project: Path) -> None:
 
 def test_the_folder_of_a_limited_run_is_one_for_all_that_it_makes() -> None:
     for given, folder in (({}, "results/real"), ({"limit": 32}, "results/real/limit32")):
-        experiment = Experiment(config.parse(one_fit() | {"results": "results/real/"} | given))
+        experiment = Experiment(loading.parse(one_fit() | {"results": "results/real/"} | given))
         assert experiment.results == folder
-        made = [*experiment.fitted_manifests(), *experiment.tables()["scores"], experiment.table("summary")]
-        assert all(path.removeprefix(f"{folder}/").split("/")[0] in config.PARTS for path in made)
+        made = [path for jobs in all_jobs(experiment).values() for path in (*jobs.files(), *jobs.traces())]
+        own = [path for path in made if not path.startswith("resources/")]
+        assert {path.split("/")[0] for path in set(made) - set(own)} == {"resources"}
+        assert {"arms/tuned/seed0/manifest.json", "scores/base/seed0/general.parquet", "tables/summary.parquet"} <= {
+            path.removeprefix(f"{folder}/") for path in own
+        }
+        assert all(path.removeprefix(f"{folder}/").split("/")[0] in stages.PARTS for path in own)
 
 
 # Resuming
@@ -81,7 +90,7 @@ def test_the_folder_of_a_limited_run_is_one_for_all_that_it_makes() -> None:
 
 DRIVER = """
 import subprocess, sys, time
-from imprint import run_lock
+from imprint.dag import run_lock
 run_lock.hold(sys.argv[1])
 print(subprocess.Popen(["sleep", "600"], start_new_session=True).pid, flush=True)
 time.sleep(600)
@@ -285,7 +294,7 @@ def test_a_run_that_ends_in_order_leaves_no_line(project: Path, monkeypatch: pyt
     monkeypatch.chdir(project)
     lock = write_lock(lock_line(1), lock_line(1))
     lock.write_text(lock.read_text() + "{garbage\n")
-    words = [sys.executable, "-c", "from imprint import run_lock; run_lock.hold('results')"]
+    words = [sys.executable, "-c", "from imprint.dag import run_lock; run_lock.hold('results')"]
     subprocess.run(words, env=workflow.environment(), check=True)
     assert [run.id for run in run_lock.runs(lock.read_text())] == [OTHER_ID, OTHER_ID], "a killed run's line stays"
 
@@ -298,18 +307,18 @@ def test_a_run_that_ends_in_order_leaves_no_line(project: Path, monkeypatch: pyt
 )
 def test_results_inside_another_experiments_parts_are_refused(inside: str) -> None:
     with pytest.raises(ImprintError, match=rf"results: '{inside}' leads into '.*write another folder"):
-        config.parse(one_fit() | {"results": inside})
+        loading.parse(one_fit() | {"results": inside})
     security.seen("`results:` inside the parts of another experiment", "refused when the config is loaded")
 
 
 def test_results_may_nest_otherwise_and_no_link_hides_where(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     for legal in ("results", "results/real", "results/real/charted", "results/paper/ppe/", "arms", "runs/a.b"):
-        config.parse(one_fit() | {"results": legal})
+        loading.parse(one_fit() | {"results": legal})
     (project / "results/scores").mkdir(parents=True)
     (project / "mine").symlink_to("results/scores")
     with pytest.raises(ImprintError, match=r"'mine' leads into 'scores'"):
-        config.parse(one_fit() | {"results": "mine"})
+        loading.parse(one_fit() | {"results": "mine"})
 
 
 # Pruning

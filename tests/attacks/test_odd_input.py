@@ -16,8 +16,13 @@ import torch
 
 import security
 from conftest import one_fit
-from imprint import checkpoints, config, identity, json_lines, models, start, strict_yaml, tables
-from imprint.errors import ImprintError
+from imprint.config import loading, strict_yaml
+from imprint.dag import start
+from imprint.models import chains
+from imprint.runtime import identity
+from imprint.runtime.errors import ImprintError
+from imprint.tables import dataset_rows, json_lines
+from imprint.training import checkpoints
 
 LONG = int("f" * 5000, 16)
 
@@ -39,7 +44,7 @@ LONG = int("f" * 5000, 16)
 )
 def test_odd_numbers(change: dict, said: str) -> None:
     with pytest.raises(ImprintError, match=said):
-        config.parse(config.merge(one_fit(), change))
+        loading.parse(loading.merge(one_fit(), change))
     security.seen(
         "numbers of thousands of digits, `1e23`, `mem_mb: (-1)**0.5`, 20,000 seeds", "refused: where, and what to write"
     )
@@ -112,7 +117,7 @@ def test_a_parquet_file_with_other_values(change: dict[str, Any], said: str, tmp
     path = tmp_path / "mine.parquet"
     pq.write_table(pa.Table.from_pylist([ROW | change]), path)
     with pytest.raises(ImprintError, match=said) as refused:
-        tables.read_dataset(path)
+        dataset_rows.read(path)
     assert str(refused.value).startswith(f"{path}: ") and "delete it and run again" in str(refused.value)
     security.seen(
         "a Parquet file of other types, with bad UTF-8, empty fields, or text that is not JSON",
@@ -126,7 +131,7 @@ def test_a_parquet_file_with_other_values(change: dict[str, Any], said: str, tmp
 def test_a_manifest_of_another_form(content: str, tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
     path.write_text(content)
-    for reads in (identity.read_manifest, lambda path: models.links([path])):
+    for reads in (identity.read_manifest, lambda path: chains.links([path])):
         with pytest.raises(ImprintError) as refused:
             reads(path)
         assert str(refused.value).startswith(str(path)) and "delete it and run again" in str(refused.value)

@@ -17,8 +17,9 @@ import pytest
 import pico
 import security
 from conftest import ROOT
-from imprint import catalog, model_trial, sources
-from imprint.errors import ImprintError
+from imprint.config import catalog
+from imprint.models import model_trial, sources
+from imprint.runtime.errors import ImprintError
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,7 @@ def test_the_hub_address_with_a_password(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_jobs_without_network_have_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "import os, subprocess, sys; from imprint import runtime; runtime.prepare(1, network=len(sys.argv) > 1)\n"
+        "import os, subprocess, sys; from imprint.runtime import frame; frame.prepare(1, network=len(sys.argv) > 1)\n"
         "print(os.environ.get('HF_TOKEN'), os.environ.get('HUGGING_FACE_HUB_TOKEN'), flush=True)\n"
         "subprocess.run(['sh', '-c', 'echo $HF_TOKEN $HUGGING_FACE_HUB_TOKEN'])"
     )

@@ -16,17 +16,20 @@ import pico
 import security
 import workflow
 from conftest import ROOT, make_project
-from imprint import database, tables
+from imprint.runtime import parquet, schemas
+from imprint.tables import database
 
 TEXT = {"read_text", "write_text", "open", "fdopen", "run", "Popen", "check_output"}
 """Calls that read or write text, unless they say that they do not."""
+OTHERS = {"os.open", "archive.open", "plug.open", "environment.open", "spec.method.open"}
+"""Calls of the same names that open no text: of a descriptor, of a part of a wheel, of a plug-in."""
 
 
 def guesses(call: ast.Call) -> bool:
     """Whether a call reads or writes text in an encoding that it does not name."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     given = {keyword.arg for keyword in call.keywords}
-    if name not in TEXT or "encoding" in given or ast.unparse(call.func) in ("os.open", "archive.open"):
+    if name not in TEXT or "encoding" in given or ast.unparse(call.func) in OTHERS:
         return False
     if name in ("run", "Popen", "check_output"):
         return "text" in given
@@ -84,9 +87,9 @@ def test_the_views_of_a_database_read_its_own_rows_alone(tmp_path: Path) -> None
     def rows(folder: str, arm: str) -> dict[str, Path]:
         paths = {name: tmp_path / folder / f"{name}.parquet" for name in ("summary", "comparisons", "prompts")}
         for name, path in paths.items():
-            tables.write(path, name, pa.Table.from_pylist([], schema=tables.SCHEMAS[name]))
+            parquet.write(path, name, pa.Table.from_pylist([], schema=schemas.SCHEMAS[name]))
         prompt = {"prompt_sha256": arm, "prompt": arm, "template_sha256": ""}
-        tables.write(paths["prompts"], "prompts", [prompt])
+        parquet.write(paths["prompts"], "prompts", [prompt])
         return paths
 
     rows("run_2", "another checkout's")

@@ -17,10 +17,13 @@ import mini
 import security
 import workflow
 from conftest import ROOT
-from imprint import config, origin, plugins, runtime, work
-from imprint.errors import ImprintError
-from imprint.experiment import Experiment
-from imprint.identity import canonical, file_sha256
+from imprint.config import loading
+from imprint.dag import code
+from imprint.dag.experiment import Experiment
+from imprint.dag.jobs import all_jobs
+from imprint.runtime import frame, origin, parsed, work
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import canonical, file_sha256
 
 FIT = "results/arms/instruct/seed0/manifest.json"
 SCORER = "workflow/scripts/imprint/scores/ifeval.py"
@@ -58,7 +61,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What a script is given of a job that runs one file of code."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scorer.py").write_text("VALUE = 0.25\n")
-    code = canonical({"scorer.py": origin.beginning(Path("scorer.py"))})
+    code = canonical({"scorer.py": parsed.read(Path("scorer.py")).sha256})
     (tmp_path / "out").write_text("")
     return SimpleNamespace(
         rule="score",
@@ -66,6 +69,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         threads=1,
         resources={},
         input=[],
+        log=["job.log"],
         output=["out"],
         params={"code": code},
     )
@@ -73,27 +77,27 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_code_edited_before_a_job(job: SimpleNamespace, capsys: pytest.CaptureFixture) -> None:
     Path("scorer.py").write_text("VALUE = 1.0\n")
-    with pytest.raises(SystemExit), runtime.job(job):
+    with pytest.raises(SystemExit), frame.job(job):
         raise AssertionError("the job ran with the edited code")
     said = capsys.readouterr().err
     assert "score arm=base: scorer.py" in said and "edited after this run was planned" in said and "run again" in said
 
 
 def test_code_edited_during_a_job(job: SimpleNamespace, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit), runtime.job(job):
+    with pytest.raises(SystemExit), frame.job(job):
         Path("scorer.py").unlink()
     assert "scorer.py" in capsys.readouterr().err
     assert not Path("out.made.json").exists()
 
 
 def test_a_work_folder_outlives_an_edit(job: SimpleNamespace) -> None:
-    with pytest.raises(SystemExit), runtime.job(job), work.folder(Path("work"), "one") as folder:
+    with pytest.raises(SystemExit), frame.job(job), work.folder(Path("work"), "one") as folder:
         (folder / "checkpoint").touch()
         Path("scorer.py").write_text("VALUE = 1.0\n")
         work.remove(folder)
     assert Path("work/checkpoint").exists()
     Path("scorer.py").write_text("VALUE = 0.25\n")
-    with runtime.job(job), work.folder(Path("work"), "one") as folder:
+    with frame.job(job), work.folder(Path("work"), "one") as folder:
         assert (folder / "checkpoint").exists(), "the edit is undone: the next run goes on"
         work.remove(folder)
     assert json.loads(Path("out.made.json").read_text())["params"] == job.params
@@ -101,8 +105,8 @@ def test_a_work_folder_outlives_an_edit(job: SimpleNamespace) -> None:
 
 def test_a_job_that_plans_itself_again_takes_the_code_that_the_run_was_planned_with() -> None:
     """As on Slurm, where a job reads the Snakefile anew and has its environment from the run."""
-    told = "import os; from imprint import plugins; print(plugins.code('score', ('scores', 'ifeval')))"
-    then = json.loads(plugins.code("score", ("scores", "ifeval"))) | {SCORER: "as it was"}
+    told = "from imprint.dag import code; print(code.code('score', (('scores', 'ifeval'),), ('scores',)))"
+    then = json.loads(code.code("score", (("scores", "ifeval"),), ("scores",))) | {SCORER: "as it was"}
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow/scripts"), origin.PLANNED: canonical(then)}
     again = subprocess.run(
         [sys.executable, "-c", told], env=environment, capture_output=True, text=True, check=True, cwd=ROOT
@@ -127,7 +131,7 @@ def test_code_edited_during_a_run_and_undone(done: Path) -> None:
     )  # fmt: skip
     # The generation is made again first, so the run is planned and no score has begun.
     mini.wait((done / "results/generations/base/seed0/constraints.work").exists, "generating", process=process)
-    scorer.write_text(right + "\n# edited\n")
+    scorer.write_text(right + "\nEDITED = True\n")
     said = process.communicate()[0]
     scorer.write_text(right)
     assert process.returncode != 0
@@ -153,7 +157,7 @@ def test_a_fit_whose_code_is_edited_while_it_trains(tmp_path: Path) -> None:
         cwd=project, env=workflow.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     mini.wait(lambda: mini.checkpoints(project), "a checkpoint", process=process)
-    method.write_text(right + "\n# edited\n")
+    method.write_text(right + "\nEDITED = True\n")
     said = process.communicate()[0]
     assert "methods/sft.py: edited after this run was planned" in said
     assert not (project / FIT).exists(), "the manifest of a failed job goes"
@@ -183,14 +187,14 @@ def test_without_snakemakes_records_what_differs_is_made_again(done: Path) -> No
     shutil.rmtree(done / ".snakemake")
     learning_rate(done)
     said = workflow.run(done, "-n")
-    assert f"{FIT}: settings.learning_rate was null, is 0.5" in said
+    assert f"{FIT}: method.settings.learning_rate was null, is 0.5" in said
     assert workflow.planned(done) == {"train_sft instruct 0", *FOLLOWS}
     shutil.rmtree(done / ".snakemake")
     assert workflow.planned(done, "results/scores/base/seed0/constraints.parquet") == set(), (
         "and only what is asked for"
     )
     workflow.run(done)
-    assert json.loads((done / FIT).read_text())["spec"]["settings"]["learning_rate"] == 0.5
+    assert json.loads((done / FIT).read_text())["spec"]["method"]["settings"]["learning_rate"] == 0.5
     assert re.search(r"learning_rate\W+0\.5\b", (done / "results/report.html").read_text())
     security.seen(
         "settings changed after `.snakemake/metadata` was lost",
@@ -298,8 +302,9 @@ def test_broken_records(done: Path) -> None:
 
 @pytest.mark.workflow
 def test_every_output_is_vouched_for(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`Experiment.outputs` names just the files that jobs declare."""
+    """The classes of the stages name just the files that jobs declare."""
     monkeypatch.chdir(finished)
-    outputs = Experiment(config.load([Path("config/config.yaml")])).outputs()
+    stage = all_jobs(Experiment(loading.load([Path("config/config.yaml")])))
+    outputs = [file for jobs in stage.values() for file in jobs.files()]
     beside = [path for top in ("results", "resources") for path in Path(top).rglob("*.made.json")]
     assert sorted(outputs) == sorted(str(path).removesuffix(".made.json") for path in beside)

@@ -17,9 +17,15 @@ from hypothesis import strategies as st
 import pico
 import security
 from conftest import ROOT
-from imprint import ask, checkpoints, generation, prune, resume, score, sources, tables, verdicts
+from imprint import ask, prune, resume, score
+from imprint.dag.experiment import Experiment
 from imprint.engines import Response
-from imprint.errors import ImprintError, shown
+from imprint.models import sources
+from imprint.policies import conversation
+from imprint.report import verdicts
+from imprint.runtime import parquet, schemas
+from imprint.runtime.errors import ImprintError, shown
+from imprint.training import checkpoints
 
 TITLE = "\x1b]0;owned\x07"  # sets the window's title
 RED, BACK, WIPED = "\x1b[31m", "\u202egnp.exe", "\x9b2J"
@@ -93,10 +99,10 @@ def test_a_chat_template_that_raises_them(tmp_path: Path) -> None:
 
 def test_what_a_model_says(project: Path, monkeypatch: pytest.MonkeyPatch, told: Any) -> None:
     monkeypatch.chdir(project)
-    monkeypatch.setattr(ask, "Experiment", lambda config: _Built(config, project / "there"))
+    monkeypatch.setattr(ask, "Experiment", _Built)
     (project / "there").touch()
     answers = [Response(f"Yes{FORGED}\n\tno", "length", 1, 1, 0.0, 0.0)]
-    monkeypatch.setattr(generation, "converse", lambda *given: answers)
+    monkeypatch.setattr(conversation, "hold", lambda *given: answers)
     ask.main(["base", "?"])
     said = told()
     assert "Yes\\x1b]0;owned\\x07" in said and "\n\tno\n" in said and not obeyed(said)
@@ -105,14 +111,11 @@ def test_what_a_model_says(project: Path, monkeypatch: pytest.MonkeyPatch, told:
     security.seen("escape sequences in a model's answer to `make ask`", "shown as `\\x1b` and the like, not obeyed")
 
 
-class _Built:
+class _Built(Experiment):
     """An experiment whose weights are there."""
 
-    def __init__(self, config: Any, manifest: Path) -> None:
-        self.config, self.manifest = config, manifest
-
     def chain(self, arm: str, seed: int) -> list[str]:
-        return [str(self.manifest)]
+        return ["there"]
 
 
 def test_names_of_files(project: Path, monkeypatch: pytest.MonkeyPatch, told: Any) -> None:
@@ -155,10 +158,10 @@ def test_processes_and_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(resume.processes, "send", lambda pid, number, still: ended.append(pid) or True)
     resume.end_processes([], tmp_path)
     assert "python snakemake" in (said := told()) and not obeyed(said) and ended == [1234567]
-    blank = dict.fromkeys(tables.SCHEMAS["comparisons"].names)
+    blank = dict.fromkeys(schemas.SCHEMAS["comparisons"].names)
     row = {**blank, "arm": FORGED, "control": "c", "eval": "e", "metric": "m", "family": "primary", "n_pairs": 8}
     row["verdict"] = FORGED
-    tables.write(tmp_path / "tables/comparisons.parquet", "comparisons", [row])
+    parquet.write(tmp_path / "tables/comparisons.parquet", "comparisons", [row])
     assert not obeyed(verdicts.text(str(tmp_path))) and "owned" in verdicts.text(str(tmp_path))
     security.seen(
         "escape sequences in command lines that `make resume` ends, and in the tables behind the verdicts",

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
+import scored
 import security
 from conftest import ROOT
-from imprint import bounded, isolation, plugins, scoring, tables, verification
 from imprint.datasets import reasoning_gym as gym
-from imprint.errors import ImprintError
-from imprint.rewards import Reward, Term
+from imprint.runtime import plugins
+from imprint.runtime.errors import ImprintError
 from imprint.scores import numeric, reasoning_gym
-from test_scoring import SPEC, generation
+from imprint.scoring import bounded, isolation, verification
+from imprint.training.rewards import Reward, Term
 
 LISTS = ("string_insertion", "binary_matrix", "spiral_matrix", "n_queens")
 
@@ -52,7 +53,7 @@ def test_a_list_is_read_and_never_run(task: str, tmp_path: Path, monkeypatch: py
     assert not reasoning_gym.safe(task, attack)
     assert reasoning_gym.safe(task, "[[1, 2], ['a', -3]]")
     assert verdicts(row(task), f"<answer>{attack}</answer>") == {"reward": 0.0, "solved": 0.0}
-    reward = Reward(Term.model_validate("reasoning_gym.solved"))
+    reward = Reward(Term.model_validate("reasoning_gym.solved"), [])
     assert [reward.value(row(task), f"<answer>{text}</answer>") for text in (attack, "no", "[0]")] == [0.0, 0.0, 0.0]
     assert not out.exists()
     security.seen(
@@ -74,7 +75,7 @@ def test_what_gets_past_the_reading_still_meets_the_jail(monkeypatch: pytest.Mon
         f"1 if __import__('os').path.exists({str(ROOT / 'README.md')!r}) else 0": 0,
         f"exec({steal!r}) or 7": 7,
     }.items():
-        assert bounded.call("builtins:eval", [statement], warm="imprint.scores.numeric", jailed=True) == end
+        assert bounded.call("builtins:eval", [statement], warm=("imprint.scores.numeric",), jailed=True) == end
     for statement in (
         "__import__('os').fork()",
         "__import__('os').kill(__import__('os').getppid(), 9)",
@@ -90,9 +91,9 @@ def test_what_gets_past_the_reading_still_meets_the_jail(monkeypatch: pytest.Mon
         "__import__('fcntl').fcntl(1, 8, __import__('os').getppid())",  # whom a file signals
     ):
         with pytest.raises(bounded.Stumble, match=r"PermissionError|Read-only"):
-            bounded.call("builtins:eval", [statement], warm="imprint.scores.numeric", jailed=True)
+            bounded.call("builtins:eval", [statement], warm=("imprint.scores.numeric",), jailed=True)
     asked = ["numeric", {}, {"reference": {"answer": "5"}}, "It is 4."]
-    said = bounded.call("imprint.verification:judge", asked, warm="imprint.scores.numeric", jailed=True)
+    said = bounded.call("imprint.scoring.verification:judge", asked, warm=("imprint.scores.numeric",), jailed=True)
     assert said[0][:2] == ["accuracy", 0.0], "what an earlier call changed in its process is gone"
     security.seen(
         "code that gets to run in the process of a verdict nevertheless",
@@ -108,8 +109,8 @@ def test_a_forged_reply_is_one_reply(tmp_path: Path) -> None:
         "  except OSError: pass\nos._exit(0)"
     )
     with pytest.raises(bounded.Failure):
-        bounded.call("builtins:exec", [forge], warm="math", jailed=True)
-    assert bounded.call("math:sqrt", [9], warm="math", jailed=True) == 3
+        bounded.call("builtins:exec", [forge], warm=("math",), jailed=True)
+    assert bounded.call("math:sqrt", [9], warm=("math",), jailed=True) == 3
     sound = ["accuracy", 1.0, None, None, False]
     for column, value in (
         (0, "other"),
@@ -126,8 +127,8 @@ def test_a_forged_reply_is_one_reply(tmp_path: Path) -> None:
     for reply in ("[" * 100_000, '["value", ' + "9" * 5000 + "]", "x" * (2 << 20), '["error"]', "5"):
         write = forge.replace("""b'["value", 1]\\n["value", 1]\\n'""", f"{reply!r}.encode()")
         with pytest.raises(bounded.Failure):
-            bounded.call("builtins:exec", [write], warm="math", jailed=True)
-        assert bounded.call("math:sqrt", [9], warm="math", jailed=True) == 3
+            bounded.call("builtins:exec", [write], warm=("math",), jailed=True)
+        assert bounded.call("math:sqrt", [9], warm=("math",), jailed=True) == 3
     security.seen(
         "a reply that is forged, endless or not JSON", "it counts as no verdict, and no later response is given it"
     )
@@ -176,21 +177,14 @@ def test_an_answer_that_never_ends(task: str) -> None:
 
 def test_a_verdict_that_runs_out_of_time_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pattern = {"instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": ["(a|aa)+$"]}]}
-    rows = [{"example_id": f"{i}-0", "messages": [], "reference": pattern} for i in range(3)]
-    tables.write_dataset(tmp_path / "d.parquet", "d", rows, "0")
+    rows = [scored.example(i, pattern) for i in range(3)]
     texts = ("a" * 60 + "!", "no", "aaa")
-    tables.write(tmp_path / "g.parquet", "generations", [generation(f"{i}-0", text) for i, text in enumerate(texts)])
-    scoring.run(
-        generations=tmp_path / "g.parquet",
-        dataset=tmp_path / "d.parquet",
-        spec={**SPEC, "score": {"name": "ifeval", "settings": {}}},
-        out=tmp_path / "s.parquet",
-    )
-    scores = tables.read(tmp_path / "s.parquet", "scores").to_pylist()
+    said = [scored.generation(f"{i}-0", text) for i, text in enumerate(texts)]
+    scores = scored.scores(tmp_path, rows, said, scored.spec("ifeval"))
     strict = {r["example_id"]: (r["value"], r["status"]) for r in scores if r["metric"] == "prompt_strict"}
     assert strict == {"0-0": (0.0, "unverified"), "1-0": (0.0, "scored"), "2-0": (1.0, "scored")}
     assert "1 of 3 checks came to no verdict, 1 of them ran out of time" in capsys.readouterr().err
-    reward = Reward(Term.model_validate("ifeval"))
+    reward = Reward(Term.model_validate("ifeval"), [])
     assert reward.value(rows[0], texts[0]) == 0.0
     assert reward.failed == 1
     security.seen(
@@ -201,14 +195,10 @@ def test_a_verdict_that_runs_out_of_time_is_counted(tmp_path: Path, capsys: pyte
 
 def test_a_score_that_stumbles_over_everything_is_an_error(tmp_path: Path) -> None:
     reference = {"instruction_id_list": [[1]], "kwargs": [{}]}
-    rows = [{"example_id": f"{i}-0", "messages": [], "reference": reference} for i in range(2)]
-    tables.write_dataset(tmp_path / "d.parquet", "d", rows, "0")
-    tables.write(tmp_path / "g.parquet", "generations", [generation(f"{i}-0", "a") for i in range(2)])
-    spec = {**SPEC, "score": {"name": "ifeval", "settings": {}}}
+    rows = [scored.example(i, reference) for i in range(2)]
+    said = [scored.generation(f"{i}-0", "a") for i in range(2)]
     with pytest.raises(ImprintError, match=r"2 of 2 checks came to no verdict, the first because of: .*TypeError"):
-        scoring.run(
-            generations=tmp_path / "g.parquet", dataset=tmp_path / "d.parquet", spec=spec, out=tmp_path / "s.parquet"
-        )
+        scored.scores(tmp_path, rows, said, scored.spec("ifeval"))
 
 
 def test_results_that_are_slow_to_compare_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +244,7 @@ def test_isolation_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(isolation, "JAIL", broken)
     bounded.close()
     for score in ("math", "reasoning_gym"):
-        assert verification.jailed(score)
+        assert plugins.load("scores", score).JAILED
         with pytest.raises(ImprintError, match="not permitted"):
             verification.verdicts(score, plugins.load("scores", score).Settings(), row("chain_sum"), "1")
     security.seen(

@@ -13,10 +13,12 @@ import pico
 import pico_arms
 import security
 from fake_results import score
-from imprint import model_files, models, sources, tables
-from imprint.errors import ImprintError
-from imprint.identity import file_sha256, read_json
-from imprint.vectors import Pool
+from imprint.artifacts import lora
+from imprint.composition.vectors import Pool
+from imprint.models import chains, model_files, sources
+from imprint.runtime import parquet
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import file_sha256, read_json
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_a_fits_weights_that_are_not_what_was_written(project: Path, arm: str, f
     links = chain(project, arm)
     path = links[-1].parent / "weights" / file
     DAMAGE[damage](path)
-    for read in (lambda: models.load(links, "float32", "cpu"), lambda: Pool(links[:1], {"a": links})):
+    for read in (lambda: chains.load(links, "float32", "cpu"), lambda: Pool(links[:1], {"a": links})):
         with pytest.raises(ImprintError) as error:
             read()
         assert str(path.parent) in str(error.value)
@@ -83,13 +85,13 @@ def test_a_fits_weights_that_are_not_what_was_written(project: Path, arm: str, f
 def test_a_models_files_that_are_not_what_was_fetched(project: Path, file: str, damage: str) -> None:
     links = chain(project, None)
     DAMAGE[damage](links[0].parent / file)
-    for read in (lambda: models.load(links, "float32", "cpu"), lambda: Pool(links, {"a": chain(project, "full")})):
+    for read in (lambda: chains.load(links, "float32", "cpu"), lambda: Pool(links, {"a": chain(project, "full")})):
         with pytest.raises(ImprintError) as error:
             read()
         assert str(links[0].parent / file) in str(error.value)
         assert f"delete {links[0].parent} and run again, which fetches" in str(error.value)
     if file == "model.safetensors":
-        models.load(chain(project, "full"), "float32", "cpu")  # whose weights take the place of the model's
+        chains.load(chain(project, "full"), "float32", "cpu")  # whose weights take the place of the model's
     security.seen(
         "a fetched model's files with flipped bytes, truncated or gone",
         "compared with the manifest's sha256 at the first load of a run; an error names the file and what to delete",
@@ -108,7 +110,7 @@ def test_a_run_hashes_a_file_once(project: Path, monkeypatch: pytest.MonkeyPatch
         hashed.clear()
         monkeypatch.setattr(model_files, "_verified", set())
         monkeypatch.setenv("IMPRINT_RUN", run) if run else monkeypatch.delenv("IMPRINT_RUN", raising=False)
-        models.links(chain(project, arm))
+        chains.links(chain(project, arm))
         return len(hashed)
 
     monkeypatch.chdir(project)
@@ -125,18 +127,16 @@ def test_a_lora_fits_config_is_written_in_one_order(project: Path, tmp_path: Pat
     """A set's order differs between processes; the manifest must not."""
     from peft import LoraConfig, get_peft_model
 
-    from imprint import fits
-
-    model, _ = models.load(chain(project, None), "float32", "cpu")
+    model, _ = chains.load(chain(project, None), "float32", "cpu")
     names = {"v_proj", "q_proj", "up_proj", "down_proj", "o_proj", "k_proj"}
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=names, task_type="CAUSAL_LM"))
-    fits.save(adapted, tmp_path / "weights", lora=True)
+    lora.save(adapted, tmp_path)
     assert read_json(tmp_path / "weights/adapter_config.json")["target_modules"] == sorted(names)
 
 
 def test_what_was_verified_is_what_is_loaded(project: Path) -> None:
-    base, _ = models.load(chain(project, None), "float32", "cpu")
-    tuned, _ = models.load(chain(project, "lora"), "float32", "cpu")
+    base, _ = chains.load(chain(project, None), "float32", "cpu")
+    tuned, _ = chains.load(chain(project, "lora"), "float32", "cpu")
     ids = torch.tensor([[5, 6, 7]])
     assert not torch.allclose(base(ids).logits, tuned(ids).logits)
 
@@ -146,10 +146,10 @@ def test_results_of_another_run_in_a_files_place(where: str, tmp_path: Path) -> 
     rows = [score("b", "sums", "0" * 16 + "-0", "correct", 1.0)]
     right, wrong = (tmp_path / f"scores/{name}.parquet" for name in ("b/seed0/sums", where))
     for path in (right, wrong):
-        tables.write(path, "scores", rows)
-    assert tables.read(right, "scores").num_rows == 1
+        parquet.write(path, "scores", rows)
+    assert parquet.read(right, "scores").num_rows == 1
     with pytest.raises(ImprintError, match="instead of") as error:
-        tables.read(wrong, "scores")
+        parquet.read(wrong, "scores")
     assert str(wrong) in str(error.value) and "delete it and run again" in str(error.value)
     security.seen(
         "generations, judgements or scores of another arm, seed or eval put in place",

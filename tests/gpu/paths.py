@@ -23,11 +23,11 @@ import pico_arms  # noqa: E402
 import test_atlas  # noqa: E402
 import test_grpo  # noqa: E402
 import test_sft  # noqa: E402
-from imprint import models  # noqa: E402
 from imprint.engines import Candidates, Prompt  # noqa: E402
 from imprint.engines.transformers import Engine  # noqa: E402
-from imprint.identity import write_json  # noqa: E402
 from imprint.methods import atlas, grpo, sft  # noqa: E402
+from imprint.models import chains  # noqa: E402
+from imprint.runtime.identity import write_json  # noqa: E402
 
 TEXTS = ["Hello", "What is the sum of two and two?", "x", "Write a poem of the sea and you are in it" * 5, "You are"]
 
@@ -51,7 +51,7 @@ def fits(root: Path, arms: dict[str, list[Path]]) -> dict[str, Callable[[Path], 
 
 def answers(root: Path, device: str, dtype: str) -> dict[str, list[Any]]:
     """Greedy and sampled texts, and likelihoods of options, with the log-probability of each."""
-    engine = Engine(*models.load([root], dtype, device), 4)
+    engine = Engine(*chains.load([root], dtype, device), 4)
     rendered = [engine.render([{"role": "user", "content": text}]).text for text in TEXTS]
     ways: dict[str, dict[str, Any]] = {
         "greedy": {},

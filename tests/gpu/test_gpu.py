@@ -16,10 +16,12 @@ from safetensors.torch import load_file
 
 import pico_arms
 import test_atlas
-from imprint import models, runtime, tables, vectors
-from imprint.composition import Composition
-from imprint.identity import read_json
-from imprint.vectors import Pool
+from imprint.composition import vectors
+from imprint.composition.composing import Composition
+from imprint.composition.vectors import Pool
+from imprint.models import chains
+from imprint.runtime import frame, parquet
+from imprint.runtime.identity import read_json
 
 PATHS = Path(__file__).with_name("paths.py")
 RELATIVE = 1e-3  # of losses, norms and log-probabilities, after several steps of training
@@ -51,7 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def curves(folder: Path, fit: str) -> dict[tuple[str, int], float]:
     if (error := folder / fit / "error.txt").exists():
         pytest.fail(error.read_text(), pytrace=False)
-    rows = tables.read(folder / fit / "curves.parquet", "curves").to_pylist()
+    rows = parquet.read(folder / fit / "curves.parquet", "curves").to_pylist()
     return {(row["quantity"], row["step"]): row["value"] for row in rows}
 
 
@@ -90,7 +92,7 @@ def test_training_in_bf16_starts_where_fp32_does(made: dict[str, Path], fit: str
 def test_completions_are_those_of_the_cpu(made: dict[str, Path]) -> None:
     for fit in (name for name in FITS if name.startswith("grpo")):
         drawn = {
-            name: tables.read(made[name] / fit / "rollouts.parquet", "rollouts").column("response").to_pylist()
+            name: parquet.read(made[name] / fit / "rollouts.parquet", "rollouts").column("response").to_pylist()
             for name in ("cpu", "gpu", "again")
         }
         assert drawn["gpu"] == drawn["again"]
@@ -118,7 +120,7 @@ def test_coefficients_gradients_are_autograds(
     monkeypatch.setattr(vectors, "GPU_SHARE", share)
     root = pico_arms.root(tmp_path / "pico")
     arms = {"a": pico_arms.full(root, tmp_path / "a", 1), "low": pico_arms.lora(root, tmp_path / "low", 3)}
-    model, _ = models.load([root], "float32", "cuda")
+    model, _ = chains.load([root], "float32", "cuda")
     pool = Pool([root], arms)
     ours = Composition(model, pool, parts=parts, seed=7)
     assert bool(pool.vectors[0].arm._kept) == (share > 0)
@@ -134,5 +136,5 @@ def test_coefficients_gradients_are_autograds(
 
 
 def test_auto_takes_the_gpu_that_a_job_was_given() -> None:
-    assert runtime.device("auto", 1) == "cuda" and runtime.device("auto", 0) == "cpu"
-    assert models.dtype_of("auto", "cuda") == "bfloat16"
+    assert frame.device("auto", 1) == "cuda" and frame.device("auto", 0) == "cpu"
+    assert chains.dtype_of("auto", "cuda") == "bfloat16"

@@ -19,8 +19,8 @@ import mini
 import reliability
 import workflow
 from conftest import ROOT
-from imprint import run_lock
-from imprint.errors import ImprintError
+from imprint.dag import run_lock
+from imprint.runtime.errors import ImprintError
 
 FIT = "results/arms/instruct/seed0/manifest.json"
 needs_mounts = pytest.mark.skipif(

@@ -20,7 +20,7 @@ import pico
 import reliability
 import workflow
 from conftest import ROOT, make_project
-from imprint import job_record
+from imprint.runtime import job_record
 
 pytestmark = [
     pytest.mark.slurm,
@@ -146,12 +146,12 @@ def attempts(project: Path) -> list[dict]:
 
 
 def trainer(project: Path) -> int:
-    """The process that trains."""
+    """The process that trains, which the job has started."""
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and (entry / "cwd").resolve() == project.resolve():
                 words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if re.search(r"\.snakemake/scripts/\S*train\.py", " ".join(words)) and "python" in Path(words[0]).name:
+                if "imprint.training.rank" in words and "python" in Path(words[0]).name:
                     return int(entry.name)
         except OSError:
             continue

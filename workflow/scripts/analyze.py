@@ -1,12 +1,16 @@
-import json
 from pathlib import Path
 
-from imprint import runtime
+from imprint.runtime import frame
 
-with runtime.job(snakemake):
+with frame.job(snakemake):
     import torch
 
-    from imprint import analyses
+    from imprint.analyses import _job as analysis
 
     torch.set_num_threads(snakemake.threads)
-    analyses.run(json.loads(snakemake.params.spec), Path(snakemake.output[0]))
+    analysis.run(
+        spec=analysis.Spec.model_validate_json(snakemake.params.spec),
+        datasets=[Path(path) for path in snakemake.input.datasets],
+        runs=[Path(path) for path in snakemake.input.runs],
+        out=Path(snakemake.output.analyses),
+    )

@@ -1,9 +1,10 @@
-import json
 from pathlib import Path
 
-from imprint import runtime
+from imprint.runtime import frame
 
-with runtime.job(snakemake):
-    from imprint import leakage
+with frame.job(snakemake):
+    from imprint.tables import contamination
 
-    leakage.run(json.loads(snakemake.params.spec), Path(snakemake.output[0]))
+    contamination.run(
+        contamination.Spec.model_validate_json(snakemake.params.spec), Path(snakemake.output.contamination)
+    )

@@ -1,14 +1,13 @@
-import json
 from pathlib import Path
 
-from imprint import runtime
+from imprint.runtime import frame
 
-with runtime.job(snakemake):
-    from imprint import costs
+with frame.job(snakemake):
+    from imprint.report import costs
 
     costs.run(
-        spec=json.loads(snakemake.params.spec),
+        spec=costs.Spec.model_validate_json(snakemake.params.spec),
         manifests=[Path(path) for path in snakemake.input.manifests],
-        attempts=[Path(path) for path in snakemake.input.attempts],
+        synthesis=[Path(path) for path in snakemake.input.synthesis],
         out={name: Path(path) for name, path in snakemake.output.items()},
     )

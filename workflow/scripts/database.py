@@ -1,15 +1,9 @@
 from pathlib import Path
 
-from imprint import runtime
+from imprint.runtime import frame
 
-with runtime.job(snakemake):
-    from imprint import database
+with frame.job(snakemake):
+    from imprint.tables import database
 
-    files = dict(snakemake.input.items())
-    database.write_duckdb(
-        Path(snakemake.output[0]),
-        {
-            name: [Path(path) for path in ([value] if isinstance(value, str) else value)]
-            for name, value in files.items()
-        },
-    )
+    files = {name: [Path(path) for path in paths] for name, paths in snakemake.input.items()}
+    database.run(database.Spec.model_validate_json(snakemake.params.spec), Path(snakemake.output.database), files)

@@ -1,10 +1,13 @@
 from pathlib import Path
 
-from imprint import runtime
+from imprint.runtime import frame
 
-with runtime.job(snakemake, network=True):
-    from imprint import catalog
+with frame.job(snakemake, network=True):
+    from imprint.config import catalog
 
-    mirror = Path(snakemake.resources.mirror) if snakemake.resources.mirror else None
-    entry = catalog.load()[snakemake.wildcards.entry]
-    catalog.fetch(entry.files[snakemake.wildcards.file], Path(snakemake.output[0]), mirror, entry.gated)
+    catalog.run(
+        spec=catalog.Spec.model_validate_json(snakemake.params.spec),
+        entry=snakemake.wildcards.entry,
+        mirror=Path(snakemake.resources.mirror) if snakemake.resources.mirror else None,
+        out=Path(snakemake.output.file),
+    )

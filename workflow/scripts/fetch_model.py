@@ -1,10 +1,8 @@
 from pathlib import Path
 
-from imprint import runtime
+from imprint.runtime import frame
 
-with runtime.job(snakemake, network=True):
-    import json
+with frame.job(snakemake, network=True):
+    from imprint.models import sources
 
-    from imprint import sources
-
-    sources.fetch(json.loads(snakemake.params.spec), Path(snakemake.output[0]).parent)
+    sources.run(sources.Spec.model_validate_json(snakemake.params.spec), Path(snakemake.output.manifest))

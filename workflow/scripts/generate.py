@@ -1,20 +1,19 @@
-import json
 from pathlib import Path
 
-from imprint import runtime
+from imprint.runtime import frame
 
-with runtime.job(snakemake):
-    from imprint import generation
+with frame.job(snakemake):
+    from imprint.policies import generation
 
-    out = Path(snakemake.output.generations)
     generation.run(
+        spec=generation.Spec.model_validate_json(snakemake.params.spec),
         manifests=[Path(path) for path in snakemake.input.manifests],
         dataset=Path(snakemake.input.dataset),
-        spec=json.loads(snakemake.params.spec),
-        out=out,
+        datasets=[Path(path) for path in snakemake.input.datasets],
+        runs=[Path(path) for path in snakemake.input.runs],
+        code=snakemake.params.code,
+        out=Path(snakemake.output.generations),
         prompts=Path(snakemake.output.prompts),
-        work_folder=out.with_suffix(".work"),
-        code=[Path(path) for path in json.loads(snakemake.params.code)],
         threads=snakemake.threads,
-        device=runtime.device(snakemake.resources.device, snakemake.resources.get("gpu", 0)),
+        device=frame.device(snakemake.resources.device, snakemake.resources.get("gpu", 0)),
     )

@@ -1,17 +1,16 @@
-import json
 from pathlib import Path
 
-from imprint import runtime
+from imprint.runtime import frame
 
-with runtime.job(snakemake):
-    from imprint import judging
+with frame.job(snakemake):
+    from imprint.policies import judging
 
     judging.run(
+        spec=judging.Spec.model_validate_json(snakemake.params.spec),
         manifests=[Path(path) for path in snakemake.input.manifests],
         dataset=Path(snakemake.input.dataset),
         generations=Path(snakemake.input.generations),
-        spec=json.loads(snakemake.params.spec),
-        out=Path(snakemake.output[0]),
-        code=[Path(path) for path in json.loads(snakemake.params.code)],
-        device=runtime.device(snakemake.resources.device, snakemake.resources.get("gpu", 0)),
+        code=snakemake.params.code,
+        out=Path(snakemake.output.judgements),
+        device=frame.device(snakemake.resources.device, snakemake.resources.get("gpu", 0)),
     )

@@ -1,10 +1,12 @@
-import json
 from pathlib import Path
 
-from imprint import runtime
+from imprint.runtime import frame
 
-with runtime.job(snakemake):
-    from imprint import datasets
+with frame.job(snakemake):
+    from imprint.datasets import _job as preparing
 
-    files = [Path(file) for file in snakemake.input.files]
-    datasets.prepare(json.loads(snakemake.params.spec), files, Path(snakemake.output[0]))
+    preparing.run(
+        spec=preparing.Spec.model_validate_json(snakemake.params.spec),
+        files=[Path(path) for path in snakemake.input.files],
+        out=Path(snakemake.output.datasets),
+    )

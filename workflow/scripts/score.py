@@ -1,15 +1,14 @@
-import json
 from pathlib import Path
 
-from imprint import runtime
+from imprint.runtime import frame
 
-with runtime.job(snakemake):
-    from imprint import scoring
+with frame.job(snakemake):
+    from imprint.scoring import score_run
 
-    scoring.run(
+    score_run.run(
+        spec=score_run.Spec.model_validate_json(snakemake.params.spec),
         generations=Path(snakemake.input.generations),
         dataset=Path(snakemake.input.dataset),
-        spec=json.loads(snakemake.params.spec),
-        out=Path(snakemake.output[0]),
         judgements=next(map(Path, snakemake.input.judgements), None),
+        out=Path(snakemake.output.scores),
     )

@@ -1,13 +1,13 @@
-import json
 from pathlib import Path
 
-from imprint import runtime
+from imprint.runtime import frame
 
-with runtime.job(snakemake):
-    from imprint import aggregate, tables
+with frame.job(snakemake):
+    from imprint.statistics import summarize
 
-    spec = json.loads(snakemake.params.spec)
-    scores = tables.concat([Path(path) for path in snakemake.input.scores], "scores")
-    tables.write(Path(snakemake.output.summary), "summary", aggregate.summarize(scores, spec["arms"], spec["metrics"]))
-    comparisons = aggregate.compare(scores, spec["arms"], spec["controls"], spec["metrics"])
-    tables.write(Path(snakemake.output.comparisons), "comparisons", comparisons)
+    summarize.run(
+        spec=summarize.Spec.model_validate_json(snakemake.params.spec),
+        scores=[Path(path) for path in snakemake.input.scores],
+        summary=Path(snakemake.output.summary),
+        comparisons=Path(snakemake.output.comparisons),
+    )

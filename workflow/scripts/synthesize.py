@@ -1,17 +1,17 @@
-import json
 from pathlib import Path
 
-from imprint import runtime
+from imprint.runtime import frame
 
-with runtime.job(snakemake):
-    from imprint import synthesis
+with frame.job(snakemake):
+    from imprint.synthesis import _job as synthesis
 
     synthesis.run(
-        spec=json.loads(snakemake.params.spec),
+        spec=synthesis.Spec.model_validate_json(snakemake.params.spec),
         datasets=[Path(path) for path in snakemake.input.datasets],
+        runs=[Path(path) for path in snakemake.input.runs],
         manifests=[Path(path) for path in snakemake.input.manifests],
-        code=[Path(path) for path in json.loads(snakemake.params.code)],
-        out=Path(snakemake.output.dataset),
-        attempts=Path(snakemake.output.attempts),
-        device=lambda: runtime.device(snakemake.resources.device, snakemake.resources.get("gpu", 0)),
+        code=snakemake.params.code,
+        out=Path(snakemake.output.datasets),
+        attempts=Path(snakemake.output.synthesis),
+        device=frame.device(snakemake.resources.device, snakemake.resources.get("gpu", 0)),
     )

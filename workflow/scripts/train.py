@@ -1,18 +1,18 @@
-import json
 from pathlib import Path
 
-from imprint import runtime
+from imprint.runtime import frame
 
-with runtime.job(snakemake):
-    from imprint import training
+with frame.job(snakemake):
+    from imprint.training import launch
 
-    training.run(
-        spec=json.loads(snakemake.params.spec),
+    launch.run(
+        spec=launch.Spec.model_validate_json(snakemake.params.spec),
         manifests=[Path(path) for path in snakemake.input.manifests],
         datasets=[Path(path) for path in snakemake.input.datasets],
         runs=[Path(path) for path in snakemake.input.runs],
-        code=[Path(path) for path in json.loads(snakemake.params.code)],
-        out=Path(snakemake.output[0]),
+        code=snakemake.params.code,
+        out=Path(snakemake.output.manifest),
         threads=snakemake.threads,
-        device=runtime.device(snakemake.resources.device, snakemake.resources.get("gpu", 0)),
+        device=snakemake.resources.device,
+        gpus=snakemake.resources.get("gpu", 0),
     )

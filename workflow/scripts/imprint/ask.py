@@ -1,4 +1,4 @@
-"""`make ask ARM=self_prompt Q="..."`: put a question to an arm, under its own context, with the weights it has now."""
+"""`make ask ARM=self_prompt Q="..."`: put a question to an arm as it is applied, with its present weights."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import os
 import sys
 from pathlib import Path
 
-from imprint import checks, runtime
-from imprint import config as configs
-from imprint.errors import ImprintError, shown
-from imprint.experiment import Experiment
+from imprint.config import checks, graph, loading
+from imprint.dag.experiment import Experiment
+from imprint.dag.policies import policy_of
+from imprint.runtime import frame
+from imprint.runtime.errors import ImprintError, shown
+from imprint.tables.inputs import read
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the response of every turn of the arm's context; the last is the answer."""
+    """Print every response that the arm's contexts and decoder ask for; the last is the answer."""
     parser = argparse.ArgumentParser(prog="python -m imprint.ask")
-    parser.add_argument("--config", default=str(configs.DEFAULT))
+    parser.add_argument("--config", default=str(loading.DEFAULT))
     parser.add_argument("--seed", type=int, help="of the arm's weights; the config's first unless given")
     parser.add_argument("--max-new-tokens", type=int, default=256)
     parser.add_argument("arm")
     parser.add_argument("question")
     options = parser.parse_args(arguments)
     try:
-        experiment = Experiment(configs.load([Path(options.config)]))
+        experiment = Experiment(loading.load([Path(options.config)]))
         arms = experiment.config.arms
         if options.arm not in arms:
             raise ImprintError(checks.unknown("ARM", options.arm, arms, "arm"))
@@ -36,21 +38,26 @@ def main(arguments: list[str] | None = None) -> None:
         seed = experiment.config.seeds[0] if options.seed is None else options.seed
         if seed not in experiment.config.seeds:
             raise ImprintError(f"--seed: found {seed}; write one of {', '.join(map(str, experiment.config.seeds))}")
+        if options.max_new_tokens < 1:
+            raise ImprintError(f"--max-new-tokens: found {options.max_new_tokens}; write at least 1")
         chain = [Path(path) for path in experiment.chain(options.arm, seed)]
-        for path in chain:
+        reads = graph.of_apply(experiment.config, options.arm)
+        files = experiment.files(reads, seed)
+        for path in (*chain, *(Path(file) for kind in files.values() for file in kind)):
             if not path.is_file():
                 command = f"snakemake --cores all {path} --configfile {options.config}"
                 raise ImprintError(f"{path} is not there yet; run `{command}` first")
-        runtime.prepare(os.cpu_count() or 1)
-        from imprint import generation
+        frame.prepare(os.cpu_count() or 1)
+        from imprint.policies import conversation
 
-        responses = generation.converse(
+        datasets, runs = map(Path, files["datasets"]), map(Path, files["runs"])
+        responses = conversation.hold(
+            policy_of(experiment.config, options.arm),
             chain,
-            experiment.config.engine.model_dump(mode="json", exclude={"device"}),
-            arms[options.arm].apply.context,
+            read(experiment.named(reads, seed), datasets, runs, experiment.config.limit),
             [{"role": "user", "content": options.question}],
             options.max_new_tokens,
-            runtime.device(experiment.config.engine.device, 0),
+            frame.device(experiment.config.engine.device, 0),
         )
         for response in responses:
             if response.error is not None:

@@ -1,15 +1,16 @@
 """`python -m imprint.manual > config/README.md`: the manual of the config, from the descriptions in the config model
-and in the plug-ins. A test keeps the file in step."""
+and in the plug-ins. A test compares the file with what this prints."""
 
 from __future__ import annotations
 
 import types
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from imprint import config, plugins, references
+from imprint.config import references, schema
+from imprint.runtime import plugins
 
 INTRO = """# The config
 
@@ -22,27 +23,37 @@ run before its first job.
 """
 
 SECTIONS: list[tuple[str, type[BaseModel], str]] = [
-    ("Top level", config.Config, ""),
-    ("engine", config.Engine, "`engine: {dtype: float32, batch_size: 16}`"),
-    ("models", config.Model, "`models: {NAME: {hub: OWNER/REPO, revision: COMMIT}}`"),
-    ("evals", config.Eval, "`evals: {NAME: {dataset: DATASET, score: ifeval, max_new_tokens: 160}}`"),
-    ("arms", config.Arm, "`arms: {NAME: {parent: ARM, fit: {...}, apply: {...}, control: [ARM]}}`"),
-    ("arms: fit", config.FitSpec, "`fit: {method: sft, data: DATASET}`: `method`, `context`, and the method's keys."),
-    ("arms: apply", config.Apply, "`apply: {context: role_play}`"),
+    ("Top level", schema.Config, ""),
+    ("engine", schema.Engine, "`engine: {dtype: float32, batch_size: 16}`"),
+    ("models", schema.Model, "`models: {NAME: {hub: OWNER/REPO, revision: COMMIT}}`"),
+    (
+        "evals",
+        schema.Eval,
+        "`evals: {NAME: {dataset: DATASET, score: ifeval, max_new_tokens: 160}}`; in an environment, "
+        "`evals: {NAME: {dataset: DATASET, environment: clarification, score: clarification}}`",
+    ),
+    ("arms", schema.Arm, "`arms: {NAME: {parent: ARM, fit: {...}, apply: {...}, control: [ARM]}}`"),
+    ("arms: fit", schema.FitSpec, "`fit: {method: sft, data: DATASET}`: `method`, `context`, and the method's keys."),
+    ("arms: apply", schema.Apply, "`apply: {context: role_play}`, `apply: {context: [NAME, {NAME: {...}}]}`"),
 ]
 
 PLUGINS = [
     ("datasets", "Datasets: `{bundled: FILE}`, `{catalog: ENTRY, ...}`, `{generated: MODULE, ...}`"),
     ("synthesis", "Datasets: `{synth: MODULE, from: DATASET, ...}`"),
-    ("contexts", "Contexts: `context: NAME` or `context: {NAME: {...}}`"),
+    ("contexts", "Contexts: `context: NAME`, `context: {NAME: {...}}`, or a list of these"),
+    ("hooks", "Hooks: `apply: {hooks: NAME}`, `apply: {hooks: {NAME: {...}}}`, or a list of these"),
+    ("decoders", "Decoders: `apply: {decode: NAME}` or `apply: {decode: {NAME: {...}}}`"),
     ("methods", "Methods: `fit: {method: NAME, ...}`"),
-    ("analyses", "Analyses: `analyses: {NAME: {MODULE: {...}}}`"),
+    ("environments", "Environments: `environment: NAME` or `environment: {NAME: {...}}`"),
     ("scores", "Scores: `score: NAME` or `score: {NAME: {...}}`"),
+    ("analyses", "Analyses: `analyses: {NAME: {MODULE: {...}}}`"),
+    ("engines", "Engines: `engine: {name: NAME, ...}`, whose keys are the same for all"),
 ]
+"""(kind, title of its section), for the kinds of plug-ins that a config names with settings."""
 
 
 def type_name(annotation: Any) -> str:
-    """A type as a user of YAML would call it."""
+    """The name of a type in the words of YAML, such as "list of text"."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " or ".join(f"`{arg}`" for arg in args)
@@ -52,27 +63,38 @@ def type_name(annotation: Any) -> str:
         return f"list of {type_name(args[0])}" if args else "list"
     if origin is dict:
         return f"mapping to {type_name(args[1])}" if args else "mapping"
-    if origin is not None and hasattr(annotation, "__metadata__"):
+    if origin is Annotated:
         return type_name(args[0])
     names = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null", Any: "any"}
     if annotation in names:
         return names[annotation]
     if isinstance(annotation, type) and issubclass(annotation, references.Plugged):
         return "name or {name: settings}"
-    return str(getattr(annotation, "__name__", annotation)).lower()
+    return str(annotation.__name__ if isinstance(annotation, type) else annotation).lower()
+
+
+def in_yaml(value: Any) -> str:
+    """A default value as it is written in YAML."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(in_yaml, value))}]"
+    if isinstance(value, references.Plugged):
+        return value.name
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def fields(model: type[BaseModel]) -> list[str]:
-    """A Markdown table of a model's fields."""
+    """The lines of a Markdown table of a model's fields."""
     rows = ["| key | type | default | what it is |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
         default = "required"
         if not field.is_required():
             value = field.get_default(call_default_factory=True)
+            if isinstance(value, list):
+                value = [item.name if isinstance(item, references.Plugged) else item for item in value]
             if value is PydanticUndefined or isinstance(value, BaseModel):
                 default = "see below"
             else:
-                default = f"`{'null' if value is None else str(value).lower() if isinstance(value, bool) else value}`"
+                default = f"`{in_yaml(value)}`"
         key = field.alias or name
         text = (field.description or "").replace("|", "\\|")
         rows.append(f"| `{key}` | {type_name(field.annotation)} | {default} | {text} |")
@@ -85,7 +107,7 @@ def first_paragraph(text: str | None) -> str:
 
 
 def render() -> str:
-    """The whole manual."""
+    """The text of the manual."""
     lines = [INTRO]
     for title, model, example in SECTIONS:
         lines += [f"## {title}", "", first_paragraph(model.__doc__), ""]
@@ -93,6 +115,7 @@ def render() -> str:
         lines += [*fields(model), ""]
     for kind, title in PLUGINS:
         lines += [f"## {title}", ""]
+        lines += [] if plugins.names(kind) else ["There are none yet.", ""]
         for name in plugins.names(kind):
             module = plugins.load(kind, name)
             lines += [f"### {name}", "", first_paragraph(module.__doc__), "", *fields(module.Settings), ""]

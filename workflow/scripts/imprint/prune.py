@@ -1,9 +1,10 @@
-"""`make prune`: what stands under resources/ and results folders that no config under config/ needs any more.
+"""`make prune`: list, or with `--delete` delete, what lies under resources/ and in results folders and is needed by no
+config under config/.
 
-Every config must be valid, so that a typing error in one never costs its results. Only what the pipeline itself writes
-is looked at, told by its name, its place and what is in it; a folder of the pipeline that holds anything else stays and
-is named. The folders of limited runs (results/limit32) are left alone: `--config limit=32` stands in no config. It
-lists, and deletes with `--delete`.
+Every config must be valid, so that a typing error in one never costs its results. Only entries that the pipeline itself
+writes are looked at. They are recognised by name, place and content; a folder of the pipeline that holds anything else
+stays, and is named. The folders of limited runs (results/limit32) are left alone, since no config says
+`--config limit=32`.
 """
 
 from __future__ import annotations
@@ -16,90 +17,84 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from imprint import catalog, models, origin, references, run_lock, training, work
-from imprint import config as configs
-from imprint.errors import ImprintError, shown
-from imprint.experiment import Experiment
-from imprint.identity import LEFTOVER, read_json
-from imprint.model_files import MANIFEST, WEIGHTS
+from imprint.artifacts import lora
+from imprint.config import catalog, loading
+from imprint.dag import run_lock
+from imprint.dag.experiment import Experiment
+from imprint.dag.jobs import all_jobs
+from imprint.models.model_files import MANIFEST, WEIGHTS
+from imprint.runtime import origin, stages, work
+from imprint.runtime.errors import ImprintError, shown
+from imprint.runtime.identity import LEFTOVER, read_json
+from imprint.runtime.stages import STAGES
 
 MODELS, DATA = Path("resources/models"), Path("resources/data")
 CONFIGS = (".yaml", ".yml", ".json")
-NAME = references.NAME.removeprefix("^").removesuffix("$")
-TABLE = r"\.(parquet|parquet\.made\.json|work|job\.json)"
-RUN = rf"{NAME}/seed\d+/{NAME}{TABLE}"
-# Part of a results folder -> the paths of its entries below it.
-PARTS = {
-    "arms": rf"{NAME}/seed\d+",
-    "datasets": rf"{NAME}(\.attempts)?{TABLE}",
-    "analyses": rf"{NAME}{TABLE}",
-    "charts": rf"{NAME}\.(svg|md)(\.made\.json)?",
-    "benchmarks/train": rf"{NAME}\.seed\d+\.tsv",
-    "benchmarks/synthesize": rf"{NAME}\.tsv",
-    **dict.fromkeys(("benchmarks/generate", "benchmarks/judge"), rf"{NAME}\.seed\d+\.{NAME}\.tsv"),
-    **dict.fromkeys(("generations", "prompts", "judgements", "scores"), RUN),
-}
-BESIDE = "|".join(training.BESIDE)
-WEIGHT_FILES = "|".join(re.escape(name) for name in (WEIGHTS, models.ADAPTER, "adapter_config.json"))
+BESIDE = "|".join(STAGES["train"].beside)
+WEIGHT_FILES = "|".join(re.escape(name) for name in (WEIGHTS, lora.FILE, lora.CONFIG))
 FIT = re.compile(
     rf"(manifest|job|manifest\.json\.made)\.json|work|({BESIDE})\.parquet|weights(/({WEIGHT_FILES}|tmp[a-z0-9_]{{8}}))?"
 )
-"""What lies in the folder of a fit. A killed one leaves a temporary folder in its weights."""
+"""Paths inside the folder of a fit. A killed fit leaves a temporary folder in weights/."""
+
+
+def shapes() -> Iterator[str]:
+    """Regular expressions of the entries of a results folder that an experiment may not need: what jobs with wildcards
+    make (for a fit, its folder), the files beside it, logs and benchmarks."""
+    for stage in STAGES.values():
+        for pattern in stage.outputs.values():
+            stem, _, suffix = pattern.partition("/manifest.json" if "manifest" in pattern else ".")
+            if "{" in pattern and not pattern.startswith("resources/"):
+                endings = rf"\.{re.escape(suffix)}(\.made\.json)?" + (
+                    r"|\.work|\.job\.json" if "parquet" in suffix else ""
+                )
+                yield stages.shape(stem) + (rf"({endings})" if suffix else "")
+        if stage.job:
+            yield stages.shape(stages.log(stage))
+            yield stages.shape(stages.benchmark(stage))
 
 
 def needed(experiment: Experiment) -> set[Path]:
-    """Everything that one experiment makes or fetches, at the depth of PARTS."""
-    keep = {Path(experiment.model_manifest(name)).parent for name in experiment.config.models}
-    keep |= {folder.with_name(f".{folder.name}.work") for folder in keep}
-    keep |= {Path(file).parent for name in experiment.datasets(False) for file in experiment.dataset_files(name)}
-    keep |= {Path(experiment.dataset(name)) for name in experiment.config.datasets}
-    keep |= {Path(experiment.attempts(name)) for name in experiment.datasets(True)}
-    keep |= {Path(path).parent for path in experiment.fitted_manifests()}
-    root = Path(experiment.results)
-    for run in experiment.runs:
-        keep |= {Path(experiment.generations(run)), Path(experiment.prompts(run)), Path(experiment.scores(run))}
-        keep.add(root / "benchmarks/generate" / f"{run.arm}.seed{run.seed}.{run.eval}.tsv")
-    for run in experiment.judged:
-        keep.add(Path(experiment.judgements(run)))
-        keep.add(root / "benchmarks/judge" / f"{run.arm}.seed{run.seed}.{run.eval}.tsv")
-    for path in experiment.fitted_manifests():
-        manifest = Path(path)
-        keep.add(root / "benchmarks/train" / f"{manifest.parts[-3]}.{manifest.parts[-2]}.tsv")
-    keep |= {root / "benchmarks/synthesize" / f"{name}.tsv" for name in experiment.datasets(True)}
-    keep |= {Path(experiment.analysis(name)) for name in experiment.config.analyses}
-    for chart in experiment.config.charts:
-        keep |= {root / "charts" / f"{chart}.svg", root / "charts" / f"{chart}.md"}
-    return keep
+    """The files and folders that one experiment makes or fetches."""
+    keep = set()
+    for jobs in all_jobs(experiment).values():
+        files = [Path(file) for file in jobs.files()]
+        makes_folders = jobs.name in ("fetch_model", "fetch_data", "train")
+        keep |= {file.parent if makes_folders else file for file in files} | {Path(trace) for trace in jobs.traces()}
+    return keep | {path.with_name(f".{path.name}.work") for path in keep if path.parent == MODELS}
 
 
 def unneeded(experiments: list[Experiment]) -> list[Path]:
-    """What no experiment needs, sorted. A work folder belongs to the output that it is making."""
+    """The entries that no experiment needs, sorted. An output keeps its work folder, its job record and the file that
+    says what it was made from."""
     keep = set().union(*(needed(experiment) for experiment in experiments))
-    made = [path for path in keep if path.suffix == ".parquet"]
-    keep |= {path.with_suffix(suffix) for path in made for suffix in (".work", ".job.json")}
+    tables = [path for path in keep if path.suffix == ".parquet"]
+    keep |= {path.with_suffix(suffix) for path in tables for suffix in (".work", ".job.json")}
     kept = {_place(path) for path in keep}
     kept |= {_place(origin.path_for(path)) for path in keep}
-    found = [*entries(MODELS, rf"{NAME}-[0-9a-f]{{8}}|\.{NAME}-[0-9a-f]{{8}}\.work")]
+    model = stages.shape("{model}")
+    candidates = [*entries(MODELS, rf"{model}|\.{model}\.work")]
     downloads = [path for path in entries(DATA, ".+") if path.name in catalog.load()]
-    found += downloads
+    candidates += downloads
     for path in downloads:
         if _place(path) in kept:
-            found += entries(path, LEFTOVER.pattern)
+            candidates += entries(path, LEFTOVER.pattern)
     for experiment in experiments:
         if experiment.config.limit is None:
-            for part, shape in PARTS.items():
-                found += entries(Path(experiment.results, part), shape)
-    # Two configs may call one folder by two names, when one is a link.
-    return sorted({place: path for path in found if (place := _place(path)) not in kept}.values())
+            for shape in shapes():
+                candidates += entries(Path(experiment.results), shape)
+    # Two configs may call one folder by two names, where one name is a link: an entry is listed once.
+    return sorted({place: path for path in candidates if (place := _place(path)) not in kept}.values())
 
 
 def _place(path: Path) -> Path:
-    """Where an entry lies, whatever links lead there."""
+    """The path of an entry with the links above it resolved. An entry that is a link itself stays one."""
     return path.parent.resolve() / path.name
 
 
 def entries(folder: Path, shape: str) -> Iterator[Path]:
-    """What lies in a folder and has a path below it that fits a pattern; no link, and nothing behind one."""
+    """The entries below a folder whose relative path fits the regular expression `shape`. Links, and what lies behind
+    them, are left out."""
     paths = [folder]
     for _ in shape.split("/"):
         folders = [path for path in paths if path.is_dir() and not path.is_symlink()]
@@ -110,7 +105,7 @@ def entries(folder: Path, shape: str) -> Iterator[Path]:
 
 
 def reason_to_stay(path: Path) -> str:
-    """Why an entry that no config needs is not deleted; empty where nothing speaks against it."""
+    """Why an entry that no config needs is not deleted; empty where it may be deleted."""
     if path.name.endswith(".work") and path.is_dir() and _working(path):
         return "a job is working in it"
     if others := _others(path):
@@ -119,6 +114,7 @@ def reason_to_stay(path: Path) -> str:
 
 
 def _working(folder: Path) -> bool:
+    """Whether a job holds a work folder."""
     lock = folder / work.LOCK
     if not lock.is_file():
         return False
@@ -131,7 +127,8 @@ def _working(folder: Path) -> bool:
 
 
 def _others(path: Path) -> list[str]:
-    """What an entry holds that the pipeline does not write there; all of it, where the entry is not the pipeline's."""
+    """Names of what an entry holds, but the pipeline does not write there. For an entry that is not the pipeline's at
+    all, these are all its names."""
     if not path.is_dir():
         return [path.name] if path.parent == DATA else []
     if path.name.endswith(".work") and (path / work.LOCK).is_file():
@@ -151,17 +148,18 @@ def _others(path: Path) -> list[str]:
 
 
 def _model_files(manifest: Path) -> list[str]:
-    """The files of a fetched model, by its manifest; none where that is no manifest of a model."""
+    """The files of a fetched model, as its manifest lists them; none where the file is not a model's manifest."""
     try:
-        told = read_json(manifest)
+        content = read_json(manifest)
     except ImprintError:
         return []
-    own = isinstance(told, dict) and told.get("kind") == "model" and isinstance(told.get("files"), dict)
-    return list(told["files"]) if own else []
+    of_model = isinstance(content, dict) and content.get("kind") == "model" and isinstance(content.get("files"), dict)
+    return list(content["files"]) if of_model else []
 
 
 def files_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """The files in a folder and its folders, linked ones too; no folder twice, for links may lead in circles."""
+    """The files in a folder and in all folders below it, through links too. `seen` has the folders that were visited:
+    links may lead in circles."""
     if (place := folder.resolve()) in seen:
         return
     seen.add(place)
@@ -178,26 +176,27 @@ def size(path: Path) -> int:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """List, and with --delete delete."""
+    """Print the entries that no config needs, and delete them with `--delete`."""
     parser = argparse.ArgumentParser(prog="python -m imprint.prune")
     parser.add_argument("--delete", action="store_true", help="delete instead of listing")
     options = parser.parse_args(arguments)
     files = sorted(path for path in files_below(Path("config"), set()) if path.suffix.lower() in CONFIGS)
     try:
-        experiments = [Experiment(configs.load([file])) for file in files]
+        experiments = [Experiment(loading.load([file])) for file in files]
     except ImprintError as error:
         sys.exit(f"imprint.prune: nothing was deleted, because a config is not valid: {error}")
     try:
         if options.delete:
             run_lock.refuse_while_running()
-            for results in {Path(each.results).resolve(): each.results for each in experiments}.values():
+            by_place = {Path(experiment.results).resolve(): experiment.results for experiment in experiments}
+            for results in by_place.values():
                 if Path(results).is_dir():
                     run_lock.hold(results)
     except ImprintError as error:
         sys.exit(f"imprint.prune: nothing was deleted: {error}")
     count = 0
     for path in unneeded(experiments):
-        name = shown(path).replace("\n", r"\n")  # a line an entry, whatever it is called
+        name = shown(path).replace("\n", r"\n")  # one line for each entry, even where its name has line breaks
         if reason := reason_to_stay(path):
             print(f"left as it is: {name} ({shown(reason)})".replace("\n", r"\n"))
             continue

@@ -1,11 +1,12 @@
 """`python -m imprint.score SCORE rows.jsonl`: verdicts on responses, without a model.
 
-A row is one JSON object with `response` and what the score needs: the reference fields of a dataset row beside it or
-under `reference`. For IFEval that is `prompt`, `instruction_id_list` and `kwargs`, as in its own files. Rows that hold
-no more than `prompt` and `response` take the rest from the row of that prompt in the file `--references` names. SCORE
-is written as in a config, with settings if it has any: `ifeval`, or `{format: {tag: plan}}`. One JSON object a row
-comes out: the row's number and key, and each metric as a number, or as a list in item order; `unverified` says why a
-check came to no verdict.
+A row is a JSON object with `response` and the reference fields of a dataset row, beside `response` or under
+`reference`. For IFEval these are `prompt`, `instruction_id_list` and `kwargs`, as in its own files. With `--references
+FILE`, a row takes the fields that it lacks from the row of FILE with the same `prompt`. SCORE is written as in a
+config, with settings if it has any: `ifeval`, or `{format: {tag: plan}}`.
+
+The output is one JSON object for each row: the row's number and key, and each metric as a number, or as a list in item
+order. `unverified` says why a check came to no verdict.
 
     $ python -m imprint.score ifeval rows.jsonl
     {"row": 1, "key": 1001, "prompt_strict": 0.0, ..., "instruction_strict": [1.0, 0.0], "labels": ["...", "..."]}
@@ -22,65 +23,70 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from imprint import bounded, json_lines, plugins, verification
-from imprint.errors import OBEYED, ImprintError, shown
-from imprint.references import ScoreRef
+from imprint.config.references import ScoreRef
+from imprint.runtime import plugins
+from imprint.runtime.errors import OBEYED, ImprintError, shown
 from imprint.scores import Option, Verdict
+from imprint.scoring import bounded, verification
+from imprint.tables import json_lines
+
+NO_REFERENCE = frozenset(("response", "answers", "state", "messages", "fields", "strata"))
+"""Fields of a row that are not reference fields, if the row has no `reference`."""
 
 
 def score_named(text: str) -> ScoreRef:
-    """The score that a command line names, `NAME` or `{NAME: SETTINGS}`."""
+    """The score that a command line names, `NAME` or `{NAME: SETTINGS}`. Raises ImprintError for anything else."""
     try:
-        given = yaml.safe_load(text)
-    except (yaml.YAMLError, LookupError, ValueError, RecursionError):  # the last three of tags with odd values
+        written = yaml.safe_load(text)
+    except (yaml.YAMLError, LookupError, ValueError, RecursionError):  # YAML tags with odd values raise the last three
         raise ImprintError(f"{text}: not YAML; write NAME or '{{NAME: {{key: value}}}}'") from None
     try:
-        return ScoreRef.model_validate(given)
+        return ScoreRef.model_validate(written)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, (text, *first["loc"])))
         raise ImprintError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
-def _response(given: Any, asks: str) -> str | list[Option]:
+def _response(value: Any, asks: str) -> str | list[Option]:
     if asks == "loglikelihood":
         try:
-            if not isinstance(given, list):
+            if not isinstance(value, list):
                 raise TypeError
-            return [Option(**option) for option in given]
+            return [Option(**option) for option in value]
         except TypeError:
             raise ImprintError(
-                f'the field "response" holds {given!r:.80}; write a list with one '
+                f'the field "response" holds {value!r:.80}; write a list with one '
                 '{"text": ..., "logprob": nats, "tokens": count} an option'
             ) from None
-    if not isinstance(given, str):
-        raise ImprintError(f'the field "response" holds {type(given).__name__}; write text')
-    return given
+    if not isinstance(value, str):
+        raise ImprintError(f'the field "response" holds {type(value).__name__}; write text')
+    return value
 
 
 def verdicts(ref: ScoreRef, row: dict[str, Any]) -> dict[str, Any]:
-    """One input row to one output row; raises `ImprintError` when a field is missing."""
+    """The output row of one input row. Raises ImprintError if a field is missing or wrong, and `bounded.Failure` if the
+    check comes to no verdict."""
     module = plugins.load("scores", ref.name)
     if "response" not in row:
         raise ImprintError('has no field "response"; add the text that is to be scored')
-    given = {
-        key: value for key, value in row.items() if key not in ("response", "answers", "messages", "fields", "strata")
-    }
+    beside = {key: value for key, value in row.items() if key not in NO_REFERENCE}
     example = {
         "example_id": str(row.get("key", row.get("example_id", ""))),
         "messages": row.get("messages") or [{"role": "user", "content": row.get("prompt", "")}],
-        "reference": row.get("reference", given),
+        "reference": row.get("reference", beside),
         "fields": row.get("fields", {}),
+        "state": row.get("state"),
     }
     if not isinstance(example["reference"], dict):
         raise ImprintError(f'the field "reference" holds {example["reference"]!r:.80}; write an object')
     response = _response(row["response"], module.ASKS)
-    # A judged score reads a judge's answers, which a row may bring along; without them its metrics are null.
-    answers = [row.get("answers", {})] if hasattr(module, "QUESTIONS") else []
-    found: list[Verdict] = verification.verdicts(ref.name, ref.settings, example, response, *answers)
+    if module.QUESTIONS:  # a row may have a judge's answers; without them the metrics are null
+        example["answers"] = row.get("answers", {})
+    metrics: list[Verdict] = verification.verdicts(ref.name, ref.settings, example, response)
     out: dict[str, Any] = {key: row[key] for key in ("key", "example_id") if key in row}
     labels: dict[int, str | None] = {}
-    for verdict in found:
+    for verdict in metrics:
         if verdict.item is None:
             out[verdict.metric] = verdict.value
         else:
@@ -88,22 +94,22 @@ def verdicts(ref: ScoreRef, row: dict[str, Any]) -> dict[str, Any]:
             labels[verdict.item] = verdict.label
     if labels:
         out["labels"] = [labels[item] for item in sorted(labels)]
-    if any(verdict.unparsed for verdict in found):
+    if any(verdict.unparsed for verdict in metrics):
         out["unparsed"] = True
     return out
 
 
 def _rows(lines: Any, name: str, references: str | None) -> Any:
-    """The numbered rows of a file, each with what the references hold for its prompt."""
-    known: dict[Any, dict[str, Any]] = {}
+    """(line number, row) of every row of a file, with the fields that the references have for its prompt."""
+    by_prompt: dict[Any, dict[str, Any]] = {}
     if references:
         with Path(references).open(encoding="utf-8") as file:
-            known = {str(row.get("prompt")): row for _, row in json_lines.rows(file, references)}
+            by_prompt = {str(row.get("prompt")): row for _, row in json_lines.rows(file, references)}
     for number, row in json_lines.rows(lines, name):
         prompt = str(row.get("prompt"))
-        if references and prompt not in known:
+        if references and prompt not in by_prompt:
             raise ImprintError(f"{name}, line {number}: {references} has no prompt {prompt!r:.80}")
-        yield number, {**known.get(prompt, {}), **row}
+        yield number, {**by_prompt.get(prompt, {}), **row}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -123,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
                     out = verdicts(ref, row)
                 except ImprintError as error:
                     raise ImprintError(f"{options.rows}, line {number}: {error}") from None
-                except bounded.Stumble as error:  # rows are written by hand, and a score relies on what a reader checks
+                except bounded.Stumble as error:  # a score relies on a reader's checks, which are not run here
                     raise ImprintError(
                         f"{options.rows}, line {number}: not what the score {ref.name} reads ({error}); compare its "
                         "fields with a row of a dataset"
@@ -131,7 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
                 except bounded.Failure as error:
                     out = {"unverified": str(error)}
                 line = json.dumps({"row": number, **out}, ensure_ascii=False)
-                print(OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", line), flush=True)  # the same JSON
+                print(OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", line), flush=True)  # escaped: equal JSON
     except UnicodeDecodeError as error:
         sys.exit(f"imprint.score: byte {error.start} of the input is not UTF-8; save it as UTF-8")
     except (ImprintError, OSError) as error:

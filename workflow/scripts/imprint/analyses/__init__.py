@@ -1,34 +1,33 @@
-"""Analyses: functions of arms' weights to tidy rows. A module says in `inputs` which arms it reads, so that an analysis
-is made anew when one of them is, and in each row's `null` what there would be if there were nothing to find."""
+"""Analyses: functions from arms' weights to tidy rows. `inputs` of a module declares the arms that it reads, so an
+analysis is made anew when one of them is. `null` of a row is the value to expect if there is no effect."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from imprint import plugins, tables
+from imprint.runtime import plugins
+from imprint.tables.inputs import Read
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """One analysis at one seed. `arms`: name -> chain of manifests (see `imprint.models.load`)."""
+    """One analysis at one seed."""
 
     seed: int
     settings: Any
-    arms: dict[str, list[Path]]
+    inputs: Read
 
 
-def run(spec: dict[str, Any], out: Path) -> None:
-    """Write the rows of one analysis, all seeds. A module yields rows without `analysis` and `seed`."""
-    settings = plugins.settings("analyses", spec["plugin"], spec["settings"])
-    rows = plugins.load("analyses", spec["plugin"]).rows
+class Analyser(plugins.Contract):
+    """What an analysis defines."""
 
-    def found() -> Iterator[dict[str, Any]]:
-        for seed, arms in spec["arms"]:
-            chains = {name: [Path(path) for path in chain] for name, chain in arms.items()}
-            for row in rows(Analysis(seed, settings, chains)):
-                yield {"analysis": spec["analysis"], "seed": seed, **row}
+    @staticmethod
+    @abstractmethod
+    def rows(job: Analysis) -> Iterator[dict[str, Any]]:
+        """Rows of the table `analyses`, without `analysis` and `seed`."""
 
-    tables.write(out, "analyses", found())
+
+CONTRACT = Analyser

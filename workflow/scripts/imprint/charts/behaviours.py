@@ -1,22 +1,23 @@
-"""How arms go about their tasks: the share of responses that show a behaviour, with its interval."""
+"""The behaviours of arms: the share of responses that show each behaviour, with its interval."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import altair as alt
-import polars as pl
-
-from imprint import charts
+from imprint.charts import Evals
 from imprint.scores import behaviours, judged_behaviours
+
+if TYPE_CHECKING:
+    import polars as pl
+
 
 TABLES = ("summary",)
 
 CELL_WIDTH = 92
 CELL_HEIGHT = 34
 
-# Each behaviour as the rules see it, and below that as a judge does.
+# Metric -> label of its row. Each behaviour has a row for the rules and one for the judge below it.
 ROWS = {
     metric: f"{name.replace('_', ' ')}, {by}"
     for name in behaviours.METRICS
@@ -24,8 +25,12 @@ ROWS = {
 }
 
 
-def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts.Evals) -> Any | None:
-    """One heat map an eval that is described by its behaviours: rows are behaviours, columns arms."""
+def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals) -> Any | None:
+    """One heat map for each eval that has behaviours: rows are behaviours, columns are arms."""
+    import polars as pl
+
+    from imprint.charts import _drawing as drawing
+
     table = _shares(tables["summary"])
     panels = []
     for name in evals:
@@ -34,15 +39,21 @@ def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts
             panels.append(_panel(rows, evals, name, [arm for arm in arms if arm in set(rows["arm"])]))
     if not panels:
         return None
-    margin = {"left": 5, "top": 5, "bottom": 5, "right": round(0.75 * charts.LETTER * max(map(len, arms)))}
-    return charts.stack(panels).properties(padding=margin)
+    margin = {"left": 5, "top": 5, "bottom": 5, "right": round(0.75 * drawing.LETTER * max(map(len, arms)))}
+    return drawing.stack(panels).properties(padding=margin)
 
 
 def _shares(summary: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl
+
     return summary.filter(pl.col("metric").is_in(list(ROWS)))
 
 
-def _panel(rows: pl.DataFrame, evals: charts.Evals, name: str, shown: list[str]) -> Any:
+def _panel(rows: pl.DataFrame, evals: Evals, name: str, shown: list[str]) -> Any:
+    import altair as alt
+
+    from imprint.charts import _drawing as drawing
+
     values = [
         {
             "arm": row["arm"],
@@ -54,33 +65,35 @@ def _panel(rows: pl.DataFrame, evals: charts.Evals, name: str, shown: list[str])
         for row in rows.to_dicts()
     ]
     order = [label for metric, label in ROWS.items() if metric in set(rows["metric"])]
-    room = charts.LETTER * max(map(len, shown))
+    room = drawing.LETTER * max(map(len, shown))
     top = alt.Axis(orient="top", labelAngle=-35, ticks=False, domain=False, labelLimit=room, minExtent=0.62 * room)
     base = alt.Chart(alt.InlineData(values=values)).encode(
         x=alt.X("arm:N", title=None, sort=None, scale=alt.Scale(domain=shown), axis=top),
-        y=alt.Y("behaviour:N", **charts.rows_axis(order)),
+        y=alt.Y("behaviour:N", **drawing.rows_axis(order)),
     )
     shade = alt.Color("share:Q", scale=alt.Scale(scheme="cividis", domain=[0, 1]), legend=None)
     ink = alt.condition("datum.share > 0.5", alt.value("#111111"), alt.value("#FFFFFF"))
-    known = base.transform_filter("isValid(datum.share)")
+    scored = base.transform_filter("isValid(datum.share)")
     layers = alt.layer(
-        known.mark_rect(stroke=None).encode(color=shade),
-        known.mark_text(fontSize=12, dy=-6).encode(text=alt.Text("share:Q", format=".2f"), color=ink),
-        known.mark_text(fontSize=9, dy=8).encode(text="interval:N", color=ink),
+        scored.mark_rect(stroke=None).encode(color=shade),
+        scored.mark_text(fontSize=12, dy=-6).encode(text=alt.Text("share:Q", format=".2f"), color=ink),
+        scored.mark_text(fontSize=9, dy=8).encode(text="interval:N", color=ink),
         base.transform_filter("!isValid(datum.share)")
-        .mark_text(fontSize=10, color=charts.INK)
+        .mark_text(fontSize=10, color=drawing.INK)
         .encode(text="missing:N"),
     )
     return layers.properties(
         width=CELL_WIDTH * len(shown),
         height=CELL_HEIGHT * len(order),
-        title=charts.eval_title(evals, name, "share of responses, 95% interval"),
+        title=drawing.eval_title(evals, name, "share of responses, 95% interval"),
     )
 
 
 def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
-    """For the caption: how many arms are shown, the fewest responses behind a share, and what became of the questions
-    to judges: how many were put, and how many answers could not be read or never came."""
+    """For the caption: how many arms are shown, the fewest responses behind a share, how many questions the judge was
+    asked, how many answers could not be read, how many never came, and whether no judge was there."""
+    import polars as pl
+
     rows = _shares(tables["summary"])
     judged = rows.filter(pl.col("metric").is_in(list(judged_behaviours.METRICS)))
     return {

@@ -1,20 +1,24 @@
-"""The coefficients of composed arms over depth and kind of module: where each task vector was taken up."""
+"""The coefficients of composed arms by layer and kind of module: how much of each task vector each block has."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
+from imprint.charts import Evals
 
-from imprint import charts
+if TYPE_CHECKING:
+    import polars as pl
 
 TABLES = ("coefficients",)
 
 
-def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts.Evals) -> Any | None:
-    """One heat map an arm and vector: rows are kinds of module, columns layers, with what stands outside the layers in
-    a column of its own. Colours of one arm share one scale."""
+def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals) -> Any | None:
+    """One heat map for each arm and vector (`drawing.depth_map`). The colours of one arm share a scale."""
+    import polars as pl
+
+    from imprint.charts import _drawing as drawing
+
     table = _means(tables["coefficients"])
     panels = []
     for arm in arms:
@@ -22,18 +26,20 @@ def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts
         largest = max((abs(value) for value in rows["value"].to_list()), default=0.0) or 1.0
         for vector in rows["vector"].unique(maintain_order=True):
             cells = rows.filter(pl.col("vector") == vector)
-            panels.append(charts.depth_map(cells, f"{arm}: {vector}", "coefficients", largest))
-    return charts.stack(panels) if panels else None
+            panels.append(drawing.depth_map(cells, f"{arm}: {vector}", "coefficients", largest))
+    return drawing.stack(panels) if panels else None
 
 
 def _means(coefficients: pl.DataFrame) -> pl.DataFrame:
-    """Columns arm, vector, layer, kind, value (the mean over parts and seeds), in the table's order."""
+    """Columns arm, vector, layer, kind and value (a mean over parts and seeds), in the table's order."""
+    import polars as pl
+
     kind = pl.col("kind").str.strip_suffix(".weight")
     return coefficients.group_by("arm", "vector", "layer", kind, maintain_order=True).agg(pl.col("value").mean())
 
 
 def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
-    """For the caption: how many coefficients, arms and seeds there are, and their range."""
+    """For the caption: the number of coefficients, arms and seeds, and the range of the coefficients."""
     table = tables["coefficients"]
     values = table["value"].to_list() or [0.0]
     return {

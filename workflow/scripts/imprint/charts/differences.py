@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import altair as alt
-import polars as pl
+from imprint.charts import Evals
 
-from imprint import charts
+if TYPE_CHECKING:
+    import polars as pl
 
 TABLES = ("comparisons",)
 
 VERDICTS = ["better", "tie", "worse"]
 
 
-def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts.Evals) -> Any | None:
-    """One panel an eval, one row a comparison, a line at no difference; comparisons without a pair are left out."""
+def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals) -> Any | None:
+    """One panel for each eval, one row for each comparison, and a line at 0. A comparison without pairs is left out."""
+    import polars as pl
+
+    from imprint.charts import _drawing as drawing
+
     table = tables["comparisons"].filter((pl.col("family") == "primary") & (pl.col("n_pairs") > 0))
     table = table.with_columns(pair=pl.col("arm") + " \N{MINUS SIGN} " + pl.col("control"))
     panels = []
@@ -24,42 +28,50 @@ def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts
         rows = table.filter(pl.col("eval") == name)
         if len(rows):
             panels.append(_panel(rows, _ordered(rows, arms), _ordered(table, arms), evals))
-    return charts.stack(panels) if panels else None
+    return drawing.stack(panels) if panels else None
 
 
 def _ordered(rows: pl.DataFrame, arms: Sequence[str]) -> list[str]:
-    """The pairs in the order of their arms, then of the table."""
+    """The pairs, sorted by `arms`, then in the table's order."""
+    import polars as pl
+
     return [pair for arm in arms for pair in rows.filter(pl.col("arm") == arm)["pair"].unique(maintain_order=True)]
 
 
-def _panel(rows: pl.DataFrame, pairs: list[str], longest: list[str], evals: charts.Evals) -> Any:
+def _panel(rows: pl.DataFrame, pairs: list[str], longest: list[str], evals: Evals) -> Any:
+    import altair as alt
+
+    from imprint.charts import _drawing as drawing
+
     first = rows.row(0, named=True)
     columns = ["pair", "difference", "ci_low", "ci_high", "verdict"]
-    y = alt.Y("pair:N", **charts.rows_axis(pairs, longest))
-    colours = alt.Scale(domain=VERDICTS, range=[charts.BETTER, charts.UNDECIDED, charts.WORSE])
+    y = alt.Y("pair:N", **drawing.rows_axis(pairs, longest))
+    colours = alt.Scale(domain=VERDICTS, range=[drawing.BETTER, drawing.UNDECIDED, drawing.WORSE])
     shapes = alt.Scale(domain=VERDICTS, range=["triangle-up", "circle", "triangle-down"])
     base = alt.Chart(alt.InlineData(values=rows.select(columns).to_dicts())).encode(
         y=y, color=alt.Color("verdict:N", scale=colours, legend=None)
     )
-    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=charts.INK, strokeDash=[3, 3], opacity=0.7)
+    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=drawing.INK, strokeDash=[3, 3], opacity=0.7)
     layers = alt.layer(
-        zero.encode(x=charts.values_axis("zero")),
+        zero.encode(x=drawing.values_axis("zero")),
         base.transform_filter("isValid(datum.ci_low)")
         .mark_rule(strokeWidth=2)
-        .encode(x=charts.values_axis("ci_low"), x2="ci_high:Q"),
+        .encode(x=drawing.values_axis("ci_low"), x2="ci_high:Q"),
         base.mark_point(filled=True, size=100, opacity=1).encode(
-            x=charts.values_axis("difference"), shape=alt.Shape("verdict:N", scale=shapes, legend=None)
+            x=drawing.values_axis("difference"), shape=alt.Shape("verdict:N", scale=shapes, legend=None)
         ),
     )
     side = "right" if first["direction"] == 1 else "left"
     note = f"difference in {first['metric']}; the arm is better to the {side}"
     return layers.properties(
-        width=charts.WIDTH, height=charts.ROW * len(pairs), title=charts.eval_title(evals, first["eval"], note)
+        width=drawing.WIDTH, height=drawing.ROW * len(pairs), title=drawing.eval_title(evals, first["eval"], note)
     )
 
 
 def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
     """For the caption: the range of n, the tests used, the size of the family, and the verdicts."""
+    import polars as pl
+
     table = tables["comparisons"].filter(pl.col("family") == "primary")
     tested = table.filter(pl.col("n_pairs") > 0)
     return {

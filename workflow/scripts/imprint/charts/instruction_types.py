@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import altair as alt
-import polars as pl
+from imprint.charts import Evals
 
-from imprint import charts
+if TYPE_CHECKING:
+    import polars as pl
 
 TABLES = ("scores",)
 
@@ -17,9 +17,13 @@ CELL_WIDTH = 76
 CELL_HEIGHT = 22
 
 
-def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts.Evals) -> Any | None:
-    """One heat map an eval: rows are types with their number of instructions, columns arms, cells the share followed.
-    A cell without a scored instruction stays empty."""
+def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals) -> Any | None:
+    """One heat map for each eval: rows are types with their number of instructions, columns are arms, cells are shares
+    of instructions followed. A cell without a scored instruction is empty."""
+    import polars as pl
+
+    from imprint.charts import _drawing as drawing
+
     table = _followed(tables["scores"])
     panels = []
     for name in evals:
@@ -28,13 +32,15 @@ def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts
             panels.append(_panel(rows, evals, name, [arm for arm in arms if arm in set(rows["arm"])]))
     if not panels:
         return None
-    # The slanted name of the last arm leans out of the plot.
-    margin = {"left": 5, "top": 5, "bottom": 5, "right": round(0.75 * charts.LETTER * max(map(len, arms)))}
-    return charts.stack(panels).properties(padding=margin)
+    # The slanted name of the last arm extends beyond the plot.
+    margin = {"left": 5, "top": 5, "bottom": 5, "right": round(0.75 * drawing.LETTER * max(map(len, arms)))}
+    return drawing.stack(panels).properties(padding=margin)
 
 
 def _followed(scores: pl.DataFrame) -> pl.DataFrame:
-    """Columns eval, arm, type, n (distinct instructions of the type), share (mean over seeds and samples too)."""
+    """Columns eval, arm, type, n (distinct instructions of the type) and share (a mean over seeds and samples too)."""
+    import polars as pl
+
     rows = scores.filter(
         (pl.col("metric") == METRIC) & pl.col("item_label").is_not_null() & pl.col("value").is_not_null()
     )
@@ -43,21 +49,25 @@ def _followed(scores: pl.DataFrame) -> pl.DataFrame:
     return shares.join(counts, on=["eval", "type"]).sort("eval", "type", "arm")
 
 
-def _panel(rows: pl.DataFrame, evals: charts.Evals, name: str, shown: list[str]) -> Any:
+def _panel(rows: pl.DataFrame, evals: Evals, name: str, shown: list[str]) -> Any:
+    import altair as alt
+
+    from imprint.charts import _drawing as drawing
+
     held_out = set(evals[name].held_out)
-    # Types that are trained on come first; held-out ones say so where the panel has both.
+    # Trained types come first. Held-out types are marked if the panel has both.
     mark = "" if set(rows["type"]) <= held_out else "held out, "
     values = [
         {**row, "label": f"{row['type']} ({mark if row['type'] in held_out else ''}n={row['n']})"}
         for row in sorted(rows.to_dicts(), key=lambda row: (row["type"] in held_out, row["type"]))
     ]
-    room = charts.LETTER * max(map(len, shown))
+    room = drawing.LETTER * max(map(len, shown))
     top = alt.Axis(orient="top", labelAngle=-35, ticks=False, domain=False, labelLimit=room, minExtent=0.62 * room)
     base = alt.Chart(alt.InlineData(values=values)).encode(
         x=alt.X("arm:N", title=None, sort=None, scale=alt.Scale(domain=shown), axis=top),
-        y=alt.Y("label:N", **charts.rows_axis(list(dict.fromkeys(row["label"] for row in values)))),
+        y=alt.Y("label:N", **drawing.rows_axis(list(dict.fromkeys(row["label"] for row in values)))),
     )
-    # Cividis runs evenly from dark to light for all kinds of colour vision, so the number's ink switches once.
+    # Cividis is evenly lighter from 0 to 1 with all kinds of colour vision, so the ink of the numbers switches once.
     shade = alt.Color("share:Q", scale=alt.Scale(scheme="cividis", domain=[0, 1]), legend=None)
     ink = alt.condition("datum.share > 0.5", alt.value("#111111"), alt.value("#FFFFFF"))
     layers = alt.layer(
@@ -68,7 +78,7 @@ def _panel(rows: pl.DataFrame, evals: charts.Evals, name: str, shown: list[str])
     return layers.properties(
         width=CELL_WIDTH * len(shown),
         height=CELL_HEIGHT * kinds,
-        title=charts.eval_title(evals, name, "share followed, strict"),
+        title=drawing.eval_title(evals, name, "share followed, strict"),
     )
 
 

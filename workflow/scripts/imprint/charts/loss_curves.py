@@ -1,50 +1,57 @@
-"""Training loss by step, one line an arm and seed."""
+"""Training loss by step, one line for each arm and seed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import altair as alt
-import polars as pl
+from imprint.charts import Evals
 
-from imprint import charts
+if TYPE_CHECKING:
+    import polars as pl
 
 TABLES = ("curves",)
 
 
-def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts.Evals) -> Any | None:
-    """Lines in the colours and shapes of the arms; seeds after the first are dashed. Values that are not finite (a
-    diverged run) leave a gap."""
+def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals) -> Any | None:
+    """Lines in the colours and shapes of the arms; seeds after the first are dashed. A value that is not finite, as in
+    a diverged run, is left out."""
+    import altair as alt
+    import polars as pl
+
+    from imprint.charts import _drawing as drawing
+
     rows = _losses(tables["curves"]).filter(pl.col("value").is_finite() & pl.col("arm").is_in(list(arms)))
     if not len(rows):
         return None
     shown, seeds = [arm for arm in arms if arm in set(rows["arm"])], sorted(set(rows["seed"]))
-    scales = charts.arm_colour(arms)
-    used = alt.Legend(title=None, orient="bottom", values=shown, columns=3)
+    scales = drawing.arm_colour(arms)
+    legend = alt.Legend(title=None, orient="bottom", values=shown, columns=3)
     values = rows.select("arm", "step", "value", pl.col("seed").cast(pl.String)).to_dicts()
     base = alt.Chart(alt.InlineData(values=values)).encode(
         x=alt.X("step:Q", title="optimiser step", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False)),
         y=alt.Y("value:Q", title="loss (nats per token)", scale=alt.Scale(zero=False)),
-        color=alt.Color("arm:N", scale=scales["color"], legend=used),
+        color=alt.Color("arm:N", scale=scales["color"], legend=legend),
     )
     dashes = alt.Scale(domain=[str(seed) for seed in seeds], range=[[1, 0], [6, 3], [2, 2], [8, 2, 2, 2]])
-    key = alt.Legend(title="seed", orient="bottom", symbolStrokeColor=charts.INK) if len(seeds) > 1 else None
-    shapes = alt.Shape("arm:N", scale=scales["shape"], legend=used)
+    seed_legend = alt.Legend(title="seed", orient="bottom", symbolStrokeColor=drawing.INK) if len(seeds) > 1 else None
+    shapes = alt.Shape("arm:N", scale=scales["shape"], legend=legend)
     return alt.layer(
-        base.mark_line(strokeWidth=2).encode(strokeDash=alt.StrokeDash("seed:N", scale=dashes, legend=key)),
+        base.mark_line(strokeWidth=2).encode(strokeDash=alt.StrokeDash("seed:N", scale=dashes, legend=seed_legend)),
         base.mark_point(filled=True, size=40, opacity=1).encode(shape=shapes, detail="seed:N"),
-    ).properties(width=charts.WIDTH + 80, height=260)
+    ).properties(width=drawing.WIDTH + 80, height=260)
 
 
 def _losses(curves: pl.DataFrame) -> pl.DataFrame:
-    # An arm trained by rewards has no loss of this kind: `rewards` is its chart.
+    # The loss of an arm trained by rewards is another quantity; the chart `rewards` shows that arm.
+    import polars as pl
+
     rewarded = curves.filter(pl.col("quantity") == "reward")["arm"].unique().to_list()
     curves = curves.filter(~pl.col("arm").is_in(rewarded))
     return curves.filter(pl.col("quantity") == "loss").sort("arm", "seed", "step")
 
 
 def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
-    """For the caption: how many runs and the longest one's steps."""
+    """For the caption: the number of runs, and the steps of the longest one."""
     rows = _losses(tables["curves"])
     return {"runs": rows.select("arm", "seed").n_unique(), "steps": rows["step"].max() or 0}

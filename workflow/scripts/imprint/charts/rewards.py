@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import altair as alt
-import polars as pl
+from imprint.charts import Evals
 
-from imprint import charts
+if TYPE_CHECKING:
+    import polars as pl
 
 TABLES = ("curves",)
 
@@ -21,40 +21,54 @@ SHOWN = {
 }
 
 
-def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts.Evals) -> Any | None:
-    """One panel a quantity, one line an arm and seed."""
+def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals) -> Any | None:
+    """One panel for each quantity, one line for each arm and seed."""
+    import polars as pl
+
+    from imprint.charts import _drawing as drawing
+
     rows = _rows(tables["curves"]).filter(pl.col("value").is_finite() & pl.col("arm").is_in(list(arms)))
     panels = []
     for quantity, note in SHOWN.items():
-        some = rows.filter(pl.col("quantity") == quantity)
-        if len(some):
-            panels.append(_panel(some, quantity, note, arms))
-    return charts.stack(panels) if panels else None
+        values = rows.filter(pl.col("quantity") == quantity)
+        if len(values):
+            panels.append(_panel(values, quantity, note, arms))
+    return drawing.stack(panels) if panels else None
 
 
 def _rows(curves: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl
+
     return curves.filter(pl.col("quantity").is_in(list(SHOWN))).sort("arm", "seed", "step")
 
 
 def _panel(rows: pl.DataFrame, quantity: str, note: str, arms: Sequence[str]) -> Any:
-    scales = charts.arm_colour(arms)
-    used = alt.Legend(title=None, orient="bottom", values=[a for a in arms if a in set(rows["arm"])], columns=3)
+    import altair as alt
+
+    from imprint.charts import _drawing as drawing
+
+    scales = drawing.arm_colour(arms)
+    shown = [arm for arm in arms if arm in set(rows["arm"])]
+    legend = alt.Legend(title=None, orient="bottom", values=shown, columns=3)
     base = alt.Chart(alt.InlineData(values=rows.select("arm", "seed", "step", "value").to_dicts())).encode(
         x=alt.X("step:Q", title="update", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False)),
         y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
-        color=alt.Color("arm:N", scale=scales["color"], legend=used),
+        color=alt.Color("arm:N", scale=scales["color"], legend=legend),
         detail="seed:N",
     )
-    shape = alt.Shape("arm:N", scale=scales["shape"], legend=used)
+    shape = alt.Shape("arm:N", scale=scales["shape"], legend=legend)
     layers = alt.layer(
         base.mark_line(strokeWidth=2), base.mark_point(filled=True, size=30, opacity=1).encode(shape=shape)
     )
-    title = charts.title(quantity.replace("_", " "), note)
-    return layers.properties(width=charts.WIDTH + 80, height=140, title=title)
+    title = drawing.title(quantity.replace("_", " "), note)
+    return layers.properties(width=drawing.WIDTH + 80, height=140, title=title)
 
 
 def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
-    """For the caption: how many runs there are, their longest, and the share of groups without variance over all."""
+    """For the caption: the number of runs, the steps of the longest one, and the mean share of groups without
+    variance."""
+    import polars as pl
+
     rows = _rows(tables["curves"])
     flat = rows.filter(pl.col("quantity") == "zero_variance_share")["value"].mean()
     return {

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import altair as alt
-import polars as pl
+from imprint.charts import Evals
 
-from imprint import charts
+if TYPE_CHECKING:
+    import polars as pl
 
 TABLES = ("summary",)
 
 
-def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: charts.Evals) -> Any | None:
-    """One panel an eval, one row an arm; an arm without a scored response keeps its row, empty."""
+def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals) -> Any | None:
+    """One panel for each eval, one row for each arm. The row of an arm without a scored response is empty."""
+    import polars as pl
+
+    from imprint.charts import _drawing as drawing
+
     table = tables["summary"].filter(pl.col("primary"))
     panels = []
     for name in evals:
         rows = table.filter(pl.col("eval") == name)
         if rows["mean"].is_not_null().any():
             panels.append(_panel(rows, [arm for arm in arms if arm in set(rows["arm"])], arms, evals))
-    return charts.stack(panels) if panels else None
+    return drawing.stack(panels) if panels else None
 
 
-def _panel(rows: pl.DataFrame, shown: list[str], arms: Sequence[str], evals: charts.Evals) -> Any:
+def _panel(rows: pl.DataFrame, shown: list[str], arms: Sequence[str], evals: Evals) -> Any:
+    import altair as alt
+    import polars as pl
+
+    from imprint.charts import _drawing as drawing
+
     first = rows.row(0, named=True)
-    scales = charts.arm_colour(arms)
+    scales = drawing.arm_colour(arms)
     zero = first["direction"] == 1 and rows.select(pl.min_horizontal("mean", "ci_low")).min().item() >= 0
-    y = alt.Y("arm:N", **charts.rows_axis(shown, arms))
+    y = alt.Y("arm:N", **drawing.rows_axis(shown, arms))
     colour = alt.Color("arm:N", scale=scales["color"], legend=None)
     base = alt.Chart(alt.InlineData(values=rows.select("arm", "mean", "ci_low", "ci_high").to_dicts())).encode(
         y=y, color=colour
@@ -36,19 +45,21 @@ def _panel(rows: pl.DataFrame, shown: list[str], arms: Sequence[str], evals: cha
     layers = alt.layer(
         base.transform_filter("isValid(datum.ci_low)")
         .mark_rule(strokeWidth=2)
-        .encode(x=charts.values_axis("ci_low", zero=zero), x2="ci_high:Q"),
+        .encode(x=drawing.values_axis("ci_low", zero=zero), x2="ci_high:Q"),
         base.transform_filter("isValid(datum.mean)")
         .mark_point(filled=True, size=90, opacity=1)
-        .encode(x=charts.values_axis("mean", zero=zero), shape=alt.Shape("arm:N", scale=scales["shape"], legend=None)),
+        .encode(x=drawing.values_axis("mean", zero=zero), shape=alt.Shape("arm:N", scale=scales["shape"], legend=None)),
     )
-    note = f"{first['metric']}, {charts.better_is(first['direction'])}"
+    note = f"{first['metric']}, {drawing.better_is(first['direction'])}"
     return layers.properties(
-        width=charts.WIDTH, height=charts.ROW * len(shown), title=charts.eval_title(evals, first["eval"], note)
+        width=drawing.WIDTH, height=drawing.ROW * len(shown), title=drawing.eval_title(evals, first["eval"], note)
     )
 
 
 def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
-    """For the caption: the range of n, and which intervals were used."""
+    """For the caption: the range of n, the kinds of intervals, and how many responses failed."""
+    import polars as pl
+
     table = tables["summary"].filter(pl.col("primary"))
     scored = table.filter(pl.col("n_scored") > 0)
     return {

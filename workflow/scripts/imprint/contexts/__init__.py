@@ -1,29 +1,55 @@
-"""Contexts: how an example is put to a model. A context is a generator that yields requests and is sent the
-responses, so that one call and many calls are one mechanism; only the last request's response is scored."""
+"""Contexts: how an example is put to a model.
+
+A context is a generator (`imprint.policies.dialogue`). It gets a request and yields lists of its own requests, receives
+the lists of their responses, and returns an outcome. So a context may call the model once or many times. Contexts form
+a chain: the next context gets each request of the one before, and the last context's requests go to the model.
+`[plain]` changes nothing.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypedDict
+from abc import abstractmethod
+from typing import Any
+
+from imprint.policies.dialogue import Request, Turns
+from imprint.runtime import plugins
+from imprint.tables.inputs import Read
 
 
-class Message(TypedDict):
-    """One turn of a dialogue: role is system, user or assistant."""
+class Context(plugins.Contract):
+    """What a context defines."""
 
-    role: str
-    content: str
+    @staticmethod
+    @abstractmethod
+    def turns(request: Request, row: dict[str, Any], settings: Any, inputs: Read) -> Turns:
+        """The requests that take the place of `request`. `row` is the example without its reference, which a model must
+        not see. A request with `options` asks how likely each option is as the answer: exactly one of the context's own
+        requests must carry these options on."""
+
+    @staticmethod
+    def draws(settings: Any) -> bool:
+        """Whether the context sets a temperature itself, so that each seed gives another text."""
+        return False
+
+    @staticmethod
+    def answer(response: str, settings: Any) -> tuple[str, bool]:
+        """The part of a response that is scored, and whether the response has the form that the context asks for."""
+        return response, True
+
+    @staticmethod
+    def rewarded(response: str, settings: Any) -> str | None:
+        """The text that a reward for the answer reads while training, or None for the text that is scored."""
+        return None
+
+    @staticmethod
+    def form(settings: Any) -> str | None:
+        """The name of the form that the context asks for, which scores of form know, or None."""
+        return None
+
+    @staticmethod
+    def target(row: dict[str, Any], settings: Any) -> list[Any] | None:
+        """The messages to train on for a dataset row, or None for the messages of the context's one request."""
+        return None
 
 
-@dataclass(frozen=True)
-class Request:
-    """One call to a model: the turns so far, and how its own turn begins and ends.
-
-    `prefill` opens the assistant's turn (it is part of the prompt, not of the response). A request with
-    `final=False` is an intermediate turn, generated greedily until one of `stop` or `max_new_tokens`.
-    """
-
-    messages: list[Message]
-    prefill: str = ""
-    final: bool = True
-    max_new_tokens: int | None = None
-    stop: tuple[str, ...] = ()
+CONTRACT = Context

@@ -1,24 +1,26 @@
-"""The example as it is: its messages, and nothing else in the context."""
+"""The example without any change: the model gets its messages alone."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import Any
 
-from imprint.contexts import Message, Request
-from imprint.plugins import Strict
+from imprint.models.chat_text import Message
+from imprint.policies.dialogue import Request, Turns
+from imprint.runtime.plugins import Strict
+from imprint.tables.inputs import Read
 
 
 class Settings(Strict):
     """No settings."""
 
 
-def turns(messages: list[Message], settings: Settings, ask: str = "generate") -> Generator[Request, str, None]:
-    """One request with the messages of the example."""
-    yield Request(messages)
+def turns(request: Request, row: dict[str, Any], settings: Settings, inputs: Read) -> Turns:
+    """The request itself."""
+    yield [request]
+    return None
 
 
 def target(row: dict[str, Any], settings: Settings) -> list[Message]:
-    """A training row as it is."""
+    """The row's own messages."""
     messages: list[Message] = row["messages"]
     return messages

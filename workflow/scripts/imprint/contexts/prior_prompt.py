@@ -1,26 +1,28 @@
-r"""Prior prompts (Taveekitworachai et al., arXiv 2505.14157): an instruction before the question that asks for a way of
-working in one block and for the result in another. Under `fit` it is trained into the weights (pPE), under `apply` it
-is only put to the model (iPE): one template serves both. The paper's wording is not public; this one is ours, and the
-five styles differ in one clause and one tag only.
+r"""Prior prompts (Taveekitworachai et al., arXiv 2505.14157): an instruction before the question asks for a way of
+working in one block and for the result in another. The same template serves training (`fit`, the paper's pPE) and
+asking alone (`apply`, iPE). The paper's wording is not public; this one is ours. The five styles differ in one clause
+and one tag only.
 
 user: Reply in two marked parts. ... write out a plan and follow it step by step ...        How long does it take?
 assistant: <plan>1. Find the distance. ...</plan>
            <answer>\boxed{12}</answer>
 
-Style `none` adds nothing: it is the arm without a prior prompt, tested like the others.
+Style `none` adds nothing: an arm without a prior prompt is tested like the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
 
-from imprint.contexts import Message, Request
-from imprint.errors import ImprintError
-from imprint.plugins import Strict
-from imprint.scores.format import CLOSE, OPEN, answer_block, well_formed
+from imprint.models.chat_text import Message
+from imprint.policies.dialogue import Request, Turns
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Strict
+from imprint.scoring.forms import CLOSE, OPEN, answer_block, well_formed
+from imprint.tables.inputs import Read
 
 CLAUSES = {
     "think": "reason about the question in your own words, one thought after another",
@@ -60,59 +62,66 @@ def prompt(settings: Settings) -> str:
     return SKELETON.format(tag=settings.style, clause=CLAUSES[settings.style], result=result)
 
 
-def _asked(messages: list[Message], settings: Settings) -> list[Message]:
+def _with_prompt(messages: list[Message], settings: Settings) -> list[Message]:
     """The messages with the prompt before the words of the first user turn."""
     text = prompt(settings)
-    made = list(messages)
-    place = next((i for i, message in enumerate(made) if message["role"] == "user"), None)
+    prompted = list(messages)
+    place = next((i for i, message in enumerate(prompted) if message["role"] == "user"), None)
     if text and place is not None:
-        made[place] = {"role": "user", "content": f"{text}\n\n{made[place]['content']}"}
-    return made
+        prompted[place] = {"role": "user", "content": f"{text}\n\n{prompted[place]['content']}"}
+    return prompted
 
 
-def _request(messages: list[Message], settings: Settings, prefill: str = "", **how: Any) -> Request:
-    made = _asked(messages, settings)
+def _prompted(request: Request, settings: Settings) -> Request:
+    """The request with the prompt before it, in the layout that the settings name."""
+    messages = _with_prompt(request.messages, settings)
     if settings.layout == "chat":
-        return Request(made, prefill=prefill, **how)
-    lines = [f"{message['role'].capitalize()}: {message['content']}" for message in made]
-    opening = "\n".join([*lines, "Assistant:"]) + (f" {prefill}" if prefill else "")
-    return Request([], prefill=opening, **{"stop": ("\nUser:",), **how})
+        return replace(request, messages=messages)
+    lines = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
+    opening = "\n".join([*lines, "Assistant:"]) + (f" {request.prefill}" if request.prefill else "")
+    return replace(request, messages=[], prefill=opening, stop=request.stop or ("\nUser:",))
 
 
-def turns(messages: list[Message], settings: Settings, ask: str = "generate") -> Generator[Request, str, None]:
-    """One request; two when options are scored (`ask` is "loglikelihood"): the first part is written, then the options
-    are scored at the beginning of the answer. Plain text (no messages) stays as it is."""
-    if not messages:
-        yield Request(messages)
-    elif ask == "loglikelihood" and settings.style != "none":
+def turns(request: Request, row: dict[str, Any], settings: Settings, inputs: Read) -> Turns:
+    """One request, or two if options are scored: the model writes the first part greedily, and the options are then
+    scored at the beginning of the answer. Plain text (no messages) is not changed."""
+    if not request.messages:
+        yield [request]
+    elif request.options and settings.style != "none":
         tag = settings.style
         stop = (f"</{tag}>", OPEN)
-        first = yield _request(
-            messages, settings, f"<{tag}>", final=False, max_new_tokens=settings.first_part_tokens, stop=stop
-        )
-        yield _request(messages, settings, f"<{tag}>{first.rstrip()}</{tag}>\n{OPEN}")
+        part = Request(request.messages, f"<{tag}>", settings.first_part_tokens, stop, temperature=0.0, top_p=1.0)
+        (first,) = yield [_prompted(part, settings)]
+        opening = f"<{tag}>{(first.text or '').rstrip()}</{tag}>\n{OPEN}{request.prefill}"
+        yield [_prompted(replace(request, prefill=opening), settings)]
     else:
-        yield _request(messages, settings)
+        yield [_prompted(request, settings)]
+    return None
 
 
 def answer(response: str, settings: Settings) -> tuple[str, bool]:
-    """What is scored, and whether the response has the asked-for form. Broken tags never cost the answer: it is the
-    last answer block, up to the end where it is not closed, and the whole response where there is none."""
+    """The text that is scored, and whether the response has the asked-for form. Broken tags never cost the answer: the
+    last answer block counts, closed or not, and without one the whole response."""
     if settings.style == "none":
         return response, True
-    before, opened, rest = response.rpartition(OPEN)
-    text = rest.partition(CLOSE)[0] if opened else before + rest
+    _, opened, last = response.rpartition(OPEN)
+    text = last.partition(CLOSE)[0] if opened else response
     return text.strip(), well_formed(response, settings.style)
 
 
-def rewarded(response: str, settings: Settings) -> str:
-    """What a reward for the answer reads while training: a closed answer block, or nothing."""
-    return response if settings.style == "none" else answer_block(response)
+def rewarded(response: str, settings: Settings) -> str | None:
+    """The text that a reward for the answer reads while training: a closed answer block, or an empty text."""
+    return None if settings.style == "none" else answer_block(response)
+
+
+def form(settings: Settings) -> str | None:
+    """The tag of the first part, or None for style none."""
+    return None if settings.style == "none" else settings.style
 
 
 def target(row: dict[str, Any], settings: Settings) -> list[Message]:
-    """A training row with the prompt before it. Its assistant turns are trained on as they are, so they must have the
-    asked-for form; a row that does not is an error."""
+    """The row's messages with the prompt before them. Training does not change the assistant's turns, so they must
+    already have the asked-for form. Raises ImprintError if they do not, and for the layout `text`."""
     if settings.layout == "text":
         raise ImprintError("prior_prompt: a dialogue is trained on in its chat template; write layout: chat")
     messages: list[Message] = row["messages"]
@@ -123,4 +132,4 @@ def target(row: dict[str, Any], settings: Settings) -> list[Message]:
                     f"example {row['example_id']}: an assistant turn has no <{settings.style}> part before its "
                     "<answer> part; train on a dataset whose answers have the form that the prompt asks for"
                 )
-    return _asked(messages, settings)
+    return _with_prompt(messages, settings)

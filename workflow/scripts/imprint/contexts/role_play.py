@@ -1,19 +1,21 @@
-"""Role-play prompting with two-round immersion (Kong et al., arXiv 2308.07702): before the question a user turn gives
-the model a role and an assistant turn accepts it. The paper writes one pair per task; the wording here is ours, and the
-default role is a general one, so that one setting serves every eval.
+"""Role-play prompting with two-round immersion (Kong et al., arXiv 2308.07702): before the question, a user turn gives
+the model a role and an assistant turn accepts it. The paper writes one such pair per task. The wording here is ours,
+and the default role is a general one, so that one setting serves every eval.
 
 user: From now on you are ...        assistant: Understood ...        user: the question
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
 
-from imprint.contexts import Message, Request
-from imprint.plugins import Strict
+from imprint.models.chat_text import Message
+from imprint.policies.dialogue import Request, Turns
+from imprint.runtime.plugins import Strict
+from imprint.tables.inputs import Read
 
 ROLE = (
     "From now on you are a seasoned expert in whatever field the next request comes from, known for reading a request "
@@ -32,7 +34,7 @@ class Settings(Strict):
 
 
 def _immersed(messages: list[Message], settings: Settings) -> list[Message]:
-    """The messages with the two rounds before the first user turn; a leading system turn stays in front."""
+    """The messages with the two turns of the role before them; a leading system turn stays in front."""
     lead = 1 if messages and messages[0]["role"] == "system" else 0
     rounds: list[Message] = [
         {"role": "user", "content": settings.role},
@@ -41,11 +43,12 @@ def _immersed(messages: list[Message], settings: Settings) -> list[Message]:
     return [*messages[:lead], *rounds, *messages[lead:]]
 
 
-def turns(messages: list[Message], settings: Settings, ask: str = "generate") -> Generator[Request, str, None]:
-    """One request. An example without messages is plain text, which no role can precede, and stays as it is."""
-    yield Request(_immersed(messages, settings) if messages else messages)
+def turns(request: Request, row: dict[str, Any], settings: Settings, inputs: Read) -> Turns:
+    """One request. Plain text (no messages) is not changed, since no role can precede it."""
+    yield [replace(request, messages=_immersed(request.messages, settings)) if request.messages else request]
+    return None
 
 
 def target(row: dict[str, Any], settings: Settings) -> list[Message]:
-    """A training row with the role before it."""
+    """The row's messages with the two turns of the role before them."""
     return _immersed(row["messages"], settings)

@@ -4,20 +4,23 @@ The paper's layout is not public; this one is ours, a single assistant turn:
 [Role] You are a pharmacist who ...
 [Answer] Take it with food, because ...
 
-A generated answer is that turn in one pass, split at the first `[Answer]`. When options are scored by log-likelihood,
-the model first writes its role, and the options are scored behind it; without that the role would play no part.
+A generated response is such a turn, written in one pass; the answer begins behind the first `[Answer]`. If options are
+scored by log-likelihood, the model first writes its role, and the options are scored behind it. Otherwise the role
+would have no effect.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
 
-from imprint.contexts import Message, Request
-from imprint.errors import ImprintError
-from imprint.plugins import Strict
+from imprint.models.chat_text import Message
+from imprint.policies.dialogue import Request, Turns
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Strict
+from imprint.tables.inputs import Read
 
 ROLE = "[Role]"
 ANSWER = "[Answer]"
@@ -29,26 +32,29 @@ class Settings(Strict):
     )
 
 
-def turns(messages: list[Message], settings: Settings, ask: str = "generate") -> Generator[Request, str, None]:
-    """One request; two when options are scored (`ask` is "loglikelihood"): the role, then the turn that continues it.
-    A role that does not come to `[Answer]` within `role_tokens` is used as far as it got. Plain text (no messages) has
-    no assistant turn to write a role in, and stays as it is."""
-    if messages and ask == "loglikelihood":
-        role = yield Request(messages, prefill=ROLE, final=False, max_new_tokens=settings.role_tokens, stop=(ANSWER,))
-        yield Request(messages, prefill=f"{ROLE}{role.rstrip()}\n{ANSWER} ")
+def turns(request: Request, row: dict[str, Any], settings: Settings, inputs: Read) -> Turns:
+    """One request, or two if options are scored: the model first writes the role greedily, and the options are then
+    scored behind it. A role that does not end within `role_tokens` is cut there. Plain text (no messages) has no
+    assistant turn to hold a role, and is not changed."""
+    if request.messages and request.options:
+        role_request = Request(request.messages, ROLE, settings.role_tokens, (ANSWER,), temperature=0.0, top_p=1.0)
+        (role,) = yield [role_request]
+        yield [replace(request, prefill=f"{ROLE}{(role.text or '').rstrip()}\n{ANSWER} {request.prefill}")]
     else:
-        yield Request(messages)
+        yield [request]
+    return None
 
 
 def answer(response: str, settings: Settings) -> tuple[str, bool]:
-    """What follows the first `[Answer]`, and True; the whole response and False where there is none."""
-    _, delimiter, rest = response.partition(ANSWER)
-    return (rest.lstrip(), True) if delimiter else (response, False)
+    """The text behind the first `[Answer]`, and True. Without an `[Answer]`, the whole response and False."""
+    _, delimiter, text = response.partition(ANSWER)
+    return (text.lstrip(), True) if delimiter else (response, False)
 
 
 def target(row: dict[str, Any], settings: Settings) -> list[Message]:
-    """A training row whose first assistant turn begins with the role prompt in `fields.role_prompt`. A row without one,
-    or that holds a delimiter itself, is an error: the model would learn to split its answers in the wrong place."""
+    """The row's messages, with the role prompt in `fields.role_prompt` at the beginning of the first assistant turn.
+    Raises ImprintError for a row without a role prompt or an assistant turn. A row whose text holds a delimiter is also
+    an error, since the model would learn to split its answers in the wrong place."""
     where = f"example {row['example_id']}"
     role = row["fields"].get("role_prompt")
     if not isinstance(role, str) or not role.strip():

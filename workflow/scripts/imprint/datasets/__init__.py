@@ -1,31 +1,35 @@
-"""Datasets: readers of public files and generators of rows. The prepare job runs one and gives the rows their ids."""
+"""Datasets: readers of public files and generators of rows."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from imprint import plugins, tables
-from imprint.errors import ImprintError
-from imprint.identity import file_sha256, fingerprint
-
-ROLES = {"system", "user", "assistant"}
+from imprint.runtime import plugins
 
 
-def prepare(spec: dict[str, Any], files: list[Path], out: Path) -> None:
-    """Read or generate the rows of one dataset and write them. `files` are those its plug-in reads."""
-    module = plugins.load("datasets", spec["plugin"])
-    settings = plugins.settings("datasets", spec["plugin"], spec["settings"])
-    rows = list(module.rows(settings, {file.name: file for file in files}))
-    if not rows:
-        raise ImprintError(f"dataset '{spec['dataset']}' has no rows; check its settings in the config")
-    for number, row in enumerate(rows, 1):
-        for message in row["messages"]:
-            if message.get("role") not in ROLES or not isinstance(message.get("content"), str):
-                raise ImprintError(
-                    f"dataset '{spec['dataset']}', row {number}: found the message {message!r:.80}; a message is "
-                    "{role: system|user|assistant, content: text}"
-                )
-    # Code is an input of the rule; of the data, the hash of the files, or of the settings of a generator, says which.
-    hashes = [file_sha256(file) for file in sorted(files)]
-    tables.write_dataset(out, spec["dataset"], rows, fingerprint([hashes, spec["plugin"], spec["settings"]]))
+class Dataset(plugins.Contract):
+    """What a reader or generator defines."""
+
+    @staticmethod
+    @abstractmethod
+    def rows(settings: Any, paths: dict[str, Path]) -> Iterable[dict[str, Any]]:
+        """The rows, as `tables.dataset_rows` describes them: `messages`, and optionally `reference`, `fields`, `strata`
+        and `example_id`. `paths` maps the names to the files of the catalog entry, of the bundled file or folder, or of
+        what `files` names."""
+
+    @staticmethod
+    def files(settings: Any) -> str | None:
+        """What a generator reads: `bundled/FOLDER` or a catalog entry; None for one that reads no file."""
+        return None
+
+    @staticmethod
+    def kinds(settings: Any) -> tuple[str, frozenset[str]]:
+        """A name for the kinds of rows of this dataset, and the ids of its kinds. The report compares them with those
+        of the training sets, and says which kinds are held out."""
+        return "", frozenset()
+
+
+CONTRACT = Dataset

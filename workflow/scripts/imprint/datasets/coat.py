@@ -1,12 +1,13 @@
 """COAT's four questions, generated from its tables (arXiv 2311.13577): which object, and in which physical state?
 
-Task u asks for an object for a utility, 0 for a utility and a task, 1 for the configuration that is ideal, 2 for the
-best one when none is. Example of task 2: "the dirty, free ceramic mug, light, hot" (50) beats "the clean, occupied
-ceramic mug, light, hot" (80). An item of task 2 has one choice with the least penalty; no choice carries an id or a
-penalty.
+Task u asks for an object for a utility, 0 for an object for a utility and a task, 1 for the ideal configuration, 2 for
+the best configuration when none is ideal. Example of task 2: "the dirty, free ceramic mug, light, hot" (50) beats "the
+clean, occupied ceramic mug, light, hot" (80). In an item of task 2 exactly one choice has the least penalty. The text
+of a choice holds neither ids nor penalties.
 
-A table set spans a space of items, counted exactly: n items are drawn from it without repetition, spread evenly over
-utilities, tasks and variations. Only sorted lists are drawn from, so that a seed gives the same bytes everywhere.
+The tables define a space of items, whose size is counted exactly. The n items are drawn from it without repetition,
+spread evenly over utilities, tasks and variations. All draws are from sorted lists, so a seed gives the same bytes
+everywhere.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from imprint import coat_tables, coat_wording
-from imprint.coat_tables import Config, Pair, Tables
-from imprint.errors import ImprintError
-from imprint.plugins import Strict
+from imprint.datasets import _coat_tables, _coat_wording
+from imprint.datasets._coat_tables import Config, Pair, Tables
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Strict
 
 # Task 1: wrong configurations of the ideal one's object / of other objects. Task 2: moderate / bad configurations.
 MIXES: dict[str, dict[int, tuple[tuple[int, int], ...]]] = {
@@ -71,7 +72,7 @@ def files(settings: Settings) -> str:
 
 
 class Answer(NamedTuple):
-    """A right choice, and the pools from which so many wrong ones are drawn."""
+    """A right choice, and for its wrong choices (pool, how many to draw from it)."""
 
     choice: str | Config
     pools: tuple[tuple[list[Any], int], ...]
@@ -105,25 +106,26 @@ def _combination(pool: list[Any], count: int, index: int) -> list[Any]:
 
 
 def item(group: Group, index: int) -> list[Any]:
-    """The choices of one item of a group, the right one first; every index below `group.size` is another item."""
+    """The choices of one item of a group, the right one first. Every index below `group.size` gives another item."""
     for answer in group.answers:
         size = answer.size()
         if index < size:
             choices = [answer.choice]
             for pool, count in answer.pools:
-                index, here = divmod(index, math.comb(len(pool), count))
-                choices += _combination(pool, count, here)
+                index, rank = divmod(index, math.comb(len(pool), count))
+                choices += _combination(pool, count, rank)
             return choices
         index -= size
     raise IndexError(index)
 
 
 def _object_answers(tables: Tables, utility: str, right: list[str], options: int, near: list[str]) -> list[Answer]:
-    """Right objects against near ones first, then any that neither the utility nor one of its tasks lists."""
+    """Right objects against `near` ones. If these are too few, the others are objects that neither the utility nor one
+    of its tasks lists."""
     fits = {*tables.objects[utility], *(o for (u, _), names in tables.oracle.items() if u == utility for o in names)}
     far = sorted({name for names in tables.objects.values() for name in names} - fits)
-    some = min(options - 1, len(near))
-    return [Answer(name, ((near, some), (far, options - 1 - some))) for name in sorted(right)]
+    n_near = min(options - 1, len(near))
+    return [Answer(name, ((near, n_near), (far, options - 1 - n_near))) for name in sorted(right)]
 
 
 def _ideal_answers(tables: Tables, pair: Pair, same: int, other: int) -> list[Answer]:
@@ -143,7 +145,7 @@ def _ideal_answers(tables: Tables, pair: Pair, same: int, other: int) -> list[An
 
 def _moderate_answers(tables: Tables, pair: Pair, moderate: int, bad: int) -> list[Answer]:
     """Each moderate configuration against moderate ones that cost more, and bad ones."""
-    # One published configuration (hot lettuce) is both ideal and sub-optimal: it is no choice here.
+    # One published configuration (hot lettuce) is both ideal and sub-optimal, so it cannot be a choice.
     totals = {c: total for c, total in sorted(tables.moderate[pair].items()) if c not in tables.ideal[pair]}
     worst = sorted(set(tables.bad[pair]) - set(tables.ideal[pair]))
     return [
@@ -154,20 +156,20 @@ def _moderate_answers(tables: Tables, pair: Pair, moderate: int, bad: int) -> li
 
 def groups(tables: Tables, task: str, options: int) -> list[Group]:
     """The space of items, in a fixed order, without empty groups."""
-    found: list[tuple[Pair, str, list[Answer]]] = []
+    items: list[tuple[Pair, str, list[Answer]]] = []
     if task == "u":
         for utility, names in sorted(tables.objects.items()):
-            found.append(((utility, ""), "", _object_answers(tables, utility, names, options, [])))
+            items.append(((utility, ""), "", _object_answers(tables, utility, names, options, [])))
     elif task == "0":
         for pair, names in sorted(tables.oracle.items()):
             near = sorted(set(tables.objects[pair[0]]) - set(names))
-            found.append((pair, "", _object_answers(tables, pair[0], names, options, near)))
+            items.append((pair, "", _object_answers(tables, pair[0], names, options, near)))
     else:
         answers = _ideal_answers if task == "1" else _moderate_answers
         for pair in sorted(tables.oracle):
             for first, second in MIXES[task][options]:
-                found.append((pair, f"{first},{second}", answers(tables, pair, first, second)))
-    sized = [Group(pair, variation, kept, sum(a.size() for a in kept)) for pair, variation, kept in found]
+                items.append((pair, f"{first},{second}", answers(tables, pair, first, second)))
+    sized = [Group(pair, variation, rights, sum(right.size() for right in rights)) for pair, variation, rights in items]
     return [group for group in sized if group.size]
 
 
@@ -183,10 +185,12 @@ def _draw(space: list[Group], n: int, rng: random.Random) -> list[tuple[Group, i
 
 
 def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]:
-    """Questions with reference {"options", "answer", "penalty", "bad", "names"}: the choices' texts, the right one's
-    index, the totals of the configurations (None in tasks u and 0), which choices are bad (a wrong object; in tasks 1
-    and 2 a total of 500 or more), and the objects' names in words."""
-    tables = coat_tables.read(paths)
+    """Questions with reference {"options", "answer", "penalty", "bad", "names"}: the choices' texts, the index of the
+    right one, the configurations' total penalties (None in tasks u and 0), whether each choice is bad (a wrong object;
+    in tasks 1 and 2 a total of 500 or more), and the objects' names in words.
+
+    Raises ImprintError if the tables give fewer than n questions."""
+    tables = _coat_tables.read(paths)
     space = groups(tables, settings.task, settings.options)
     available = sum(group.size for group in space)
     if settings.n > available:
@@ -209,21 +213,21 @@ def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]
 def _row(settings: Settings, tables: Tables, group: Group, choices: list[Any], place: int) -> dict[str, Any]:
     utility, job = group.pair
     if isinstance(choices[place], Config):
-        texts = [coat_wording.config_text(config) for config in choices]
-        names = [coat_wording.object_text(config.object_name) for config in choices]
+        texts = [_coat_wording.config_text(config) for config in choices]
+        names = [_coat_wording.object_text(config.object_name) for config in choices]
         ideal = dict.fromkeys(tables.ideal[group.pair], 0)
         totals = {**tables.moderate[group.pair], **tables.bad[group.pair], **ideal}
         cost: list[int] | None = [totals[config] for config in choices]
-        bad = [totals[config] >= coat_tables.BAD for config in choices]
+        bad = [totals[config] >= _coat_tables.BAD for config in choices]
     else:
-        names = [coat_wording.object_text(name) for name in choices]
+        names = [_coat_wording.object_text(name) for name in choices]
         texts = [f"the {name}" for name in names]
         cost, bad = None, [number != place for number in range(len(choices))]
     if len(set(texts)) < len(texts):
         raise ImprintError(f"{utility} > {job}: two choices read the same ({'; '.join(texts)}); rename one")
-    user = coat_wording.question(settings.task, utility, job or None, texts, settings.ask, settings.hint)
+    user = _coat_wording.question(settings.task, utility, job or None, texts, settings.ask, settings.hint)
     if settings.ask == "options":
-        texts = [coat_wording.answer_text(text) for text in texts]
+        texts = [_coat_wording.answer_text(text) for text in texts]
     strata = {"task": settings.task, "options": settings.options, "utility": utility}
     return {
         "messages": [{"role": "user", "content": user}],

@@ -1,6 +1,6 @@
-r"""Questions of mathematics with a short answer: {"problem", "answer"}, or {"problem", "solution"} whose solution ends
-in \boxed{}, one object a line (.jsonl) or in one list (.json). MATH-500 (arXiv 2305.20050), AIME 2024, AMC 2023, the
-training problems of DeepScaleR.
+r"""Questions of mathematics with a short answer, such as MATH-500 (arXiv 2305.20050), AIME 2024, AMC 2023, and the
+training problems of DeepScaleR. A file holds {"problem", "answer"}, or {"problem", "solution"} with a solution that
+ends in \boxed{}: one object a line (.jsonl), or a list of objects (.json).
 
 Example: {"problem": "Find $1+1$.", "solution": "\\boxed{2}"} has the reference {"answer": "2"}.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from imprint.datasets.jsonl import lines
-from imprint.errors import ImprintError
-from imprint.plugins import Strict
-from imprint.scores.math import boxed
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Strict
+from imprint.scoring.forms import boxed
 
 
 class Settings(Strict):
@@ -23,7 +23,8 @@ class Settings(Strict):
 
 
 def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]:
-    """The problem as it is; reference {"answer": text}; strata {"subject", "level"} where a file has them."""
+    """The problem without outer spaces; reference {"answer": text}; strata {"subject", "level"} if the file has
+    them."""
     for _, path in sorted(paths.items()):
         for where, row in _objects(path):
             problem = row.get("problem")
@@ -42,23 +43,23 @@ def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from lines(path)
         return
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ImprintError(f"{path} cannot be read as JSON ({error}); delete it and run again") from error
-    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise ImprintError(f"{path}: found no list of objects; write [{{...}}, ...]")
-    for number, row in enumerate(found, 1):
+    for number, row in enumerate(content, 1):
         yield f"{path}, object {number}", row
 
 
 def _answer(row: dict[str, Any], where: str) -> str:
-    """The answer as text: a whole number given as 27.0 is "27". A problem whose answer the file leaves empty (four of
-    DeepScaleR's) keeps an empty one, which no verifier can read: it is counted there, and nothing is trained on it."""
+    """The answer as text; the number 27.0 becomes "27". A file may leave an answer empty (DeepScaleR's does so in four
+    rows). It stays empty: no verifier can read it, so an eval counts the row, and no fit is rewarded on it."""
     answer = row.get("answer")
     if isinstance(answer, (int, float)):
         return str(int(answer)) if float(answer).is_integer() else str(answer)
-    if not answer and (found := boxed(str(row.get("solution", "")))):
-        answer = found
+    if not answer and (in_box := boxed(str(row.get("solution", "")))):
+        answer = in_box
     if answer is None and "answer" in row:
         answer = ""
     if not isinstance(answer, str):

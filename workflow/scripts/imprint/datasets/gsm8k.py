@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from imprint.datasets.jsonl import lines
-from imprint.errors import ImprintError
-from imprint.plugins import Strict
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Strict
 
 CALCULATOR = re.compile(r"<<[^<>]*>>")  # "<<2*9=18>>" drove a calculator in the paper; it is no part of the text
 

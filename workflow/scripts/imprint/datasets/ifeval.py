@@ -11,24 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from imprint import instructions
-from imprint.errors import ImprintError
-from imprint.plugins import Strict
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Strict
 
 FIELDS = ("key", "prompt", "instruction_id_list", "kwargs")
 
 
 class Settings(Strict):
-    """No settings: the file is read whole."""
+    """Nothing to set."""
 
 
 def kinds(settings: Settings) -> tuple[str, frozenset[str]]:
-    """All types of instructions, of which a fit may have seen some (`datasets/ifeval_format.py`)."""
+    """All types of instructions. A fit may have been trained on some of them (`datasets/ifeval_format.py`)."""
     return "instruction types", frozenset(instructions.INSTRUCTIONS)
 
 
 def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]:
     """One row per line of the one file in `paths`: the prompt as the user's turn, and as reference what scores/ifeval
-    needs. Raises ImprintError with the line's number on a line that is no such object or that cannot be judged."""
+    needs. Raises ImprintError with the number of a line that is not such an object or that cannot be judged."""
     if len(paths) != 1:
         raise ImprintError(f"ifeval reads one file, input_data.jsonl, but was given {sorted(paths) or 'none'}")
     ((name, path),) = paths.items()

@@ -1,7 +1,8 @@
-"""Prompts in IFEval's format, generated: a base request and one to three verifiable instructions, in wordings of ours.
+"""Generated prompts in IFEval's format: a base request and one to three verifiable instructions, in our own words.
 
-Training on `instructions: train` and testing on `instructions: held_out` asks whether following instructions carries
-over to types never trained on; `part: test` of the trained types asks whether it carries over to new requests.
+Training on `instructions: train` and testing on `instructions: held_out` measures how well instruction following
+carries over to types never trained on. `part: test` of the trained types measures how well it carries over to new
+requests.
 
     seed 0 -> "Explain how rain forms. Answer with less than 60 words."
     reference {"instruction_id_list": ["length_constraints:number_words"],
@@ -18,11 +19,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from imprint.errors import ImprintError
 from imprint.instructions import INSTRUCTIONS
 from imprint.instructions.requests import Request, questions, requests
 from imprint.instructions.wording import ALONE, CLASHES, HELD_OUT, WORDINGS, sentence
-from imprint.plugins import Strict
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Strict
 
 CONSTRAINED = "detectable_format:constrained_response"
 
@@ -51,13 +52,13 @@ def types(which: Literal["train", "held_out", "all"]) -> list[str]:
 
 
 def kinds(settings: Settings) -> tuple[str, frozenset[str]]:
-    """What rows differ in: an eval whose types were trained on is told apart from one whose types are held out."""
+    """The types of instructions that the rows can have."""
     pool = types(settings.instructions)
     return "instruction types", frozenset(name for name in pool if settings.only is None or name in settings.only)
 
 
 def compatible(names: list[str]) -> bool:
-    """Whether instructions may stand in one prompt."""
+    """Whether one prompt may hold all these instructions."""
     if len(names) == 1:
         return True
     alone = any(name in ALONE for name in names)
@@ -98,8 +99,9 @@ def _row(rng: Random, first: str, request: Request, pool: list[str], per_prompt:
             names.append(name)
     names = names[: rng.randint(1, per_prompt)]
     criteria = [WORDINGS[name].draw(rng, request) for name in names]
-    asked = [sentence(rng.choice(WORDINGS[name].phrasings), given) for name, given in zip(names, criteria, strict=True)]
-    prompt = " ".join([request.text, *asked])
+    pairs = zip(names, criteria, strict=True)
+    sentences = [sentence(rng.choice(WORDINGS[name].phrasings), criterion) for name, criterion in pairs]
+    prompt = " ".join([request.text, *sentences])
     return {
         "messages": [{"role": "user", "content": prompt}],
         "reference": {"instruction_id_list": names, "kwargs": criteria, "prompt": prompt},

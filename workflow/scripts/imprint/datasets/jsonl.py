@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from imprint import json_lines
-from imprint.errors import ImprintError
-from imprint.plugins import Strict
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Strict
+from imprint.tables import json_lines
 
 ROLES = ("system", "user", "assistant")
 KEYS = ("messages", "reference", "fields", "strata")
@@ -22,7 +22,7 @@ class Settings(Strict):
 
 
 def lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The JSON objects of a file with "FILE, line N" for each; empty lines are skipped."""
+    """("FILE, line N", object) of every line of a JSONL file that is not empty. Raises ImprintError with that place."""
     try:
         with open(path, encoding="utf-8") as handle:
             for number, row in json_lines.rows(handle, str(path)):
@@ -47,7 +47,7 @@ def _message(value: Any, where: str) -> dict[str, str]:
 
 
 def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]:
-    """The rows of all files, by file name, each checked. Messages may be empty only where a reference stands."""
+    """The rows of all files, by file name, each checked. Only a row with a reference may have no messages."""
     for _, path in sorted(paths.items()):
         for where, row in lines(path):
             if unknown := sorted(set(row) - set(KEYS)):

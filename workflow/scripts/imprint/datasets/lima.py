@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from imprint.errors import ImprintError
-from imprint.plugins import Strict
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Strict
 
 
 class Settings(Strict):
@@ -17,7 +17,7 @@ class Settings(Strict):
 
 
 def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]:
-    """Dialogues that end with the assistant's turn; the number of its turns is a stratum."""
+    """Dialogues that end with the assistant's turn. Stratum `turns` is how many turns the assistant has."""
     for _, path in sorted(paths.items()):
         try:
             listed = json.loads(path.read_text(encoding="utf-8"))

@@ -13,15 +13,15 @@ from typing import Any
 
 from pydantic import Field
 
-from imprint.errors import ImprintError
-from imprint.plugins import Strict
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Strict
 
 LEFT_OUT = {
     "coin_flip": "its verifier takes 0 for right, whatever the question",
     "game_of_life_halting": "its verifier takes any text for right",
     "puzzle24": "its verifier takes any sum that comes to 24, whatever numbers were given",
 }
-"""Tasks that no question is made of, with the reason. `tests/attacks/test_nonsense.py` tries the verifiers of all."""
+"""Tasks that are refused, with the reason. `tests/attacks/test_nonsense.py` attacks the verifiers of all tasks."""
 
 DEMAND = "Give the final answer between <answer> and </answer>."
 
@@ -36,7 +36,8 @@ class Settings(Strict):
 
 
 def make(task: str, n: int, seed: int, config: dict[str, Any]) -> Any:
-    """The library's dataset. Unknown tasks and settings that it refuses are errors."""
+    """The library's dataset. Raises ImprintError for a task that is unknown or left out, and for settings that the
+    library refuses."""
     from reasoning_gym.factory import DATASETS, create_dataset
 
     if task in LEFT_OUT:
@@ -47,12 +48,14 @@ def make(task: str, n: int, seed: int, config: dict[str, Any]) -> Any:
     try:
         return create_dataset(task, size=n, seed=seed, **config)
     except (TypeError, ValueError, AssertionError) as error:
-        what = f"the config {config!r:.200} of '{task}'"
-        raise ImprintError(f"reasoning_gym refuses {what}: {error}; change `config`") from error
+        raise ImprintError(
+            f"reasoning_gym refuses the config {config!r:.200} of '{task}': {error}; change `config`"
+        ) from error
 
 
 def pack(value: Any) -> Any:
-    """Plain JSON that `unpack` turns into an equal value: some verifiers tell tuples from lists."""
+    """Plain JSON that `unpack` turns into an equal value, tuples included: some verifiers tell tuples from lists.
+    Raises ImprintError for a value that JSON cannot hold."""
     if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, list):

@@ -1,17 +1,28 @@
-"""Engines: what runs a model. An engine takes rendered prompts and gives back responses; it knows nothing of examples,
-arms or evals."""
+"""Engines: programs that run a model. An engine takes rendered prompts and gives back responses; it knows nothing of
+examples, arms or evals. An engine module says in `CAN` what it can do, and its `start` gives a `Running` engine."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from imprint.models.chat_text import ChatText, Message
+from imprint.runtime import plugins
+
+ABILITIES = ("generate", "loglikelihood", "hooks", "weights")
+"""The abilities of engines, in this order: write responses; say how likely given texts are; let hooks into the model
+(`Running.model` is a torch module); run weights that are on disk, so that arms of the model can be fitted."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Text to continue, rendered by the chat template, and how. `temperature` 0 is greedy. `seed` drives this prompt's
-    sampling alone, so that a response does not depend on what else is in the batch. A response ends at the model's
-    end token, before one of `stop`, or at `max_new_tokens`. No special token lies across one of `breaks`
-    (`imprint.chat_text`)."""
+    """A text to continue, rendered by the chat template, and the way to continue it. `temperature` 0 is greedy. `seed`
+    drives the sampling of this prompt alone, so that a response does not depend on the rest of the batch. A response
+    ends at the model's end token, before one of `stop`, or after `max_new_tokens`. No special token lies across one of
+    `breaks` (`imprint.models.chat_text`)."""
 
     text: str
     max_new_tokens: int
@@ -24,8 +35,8 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Candidates:
-    """A prompt and the texts whose likelihood as its continuation is asked for. `breaks` are the prompt's; the
-    continuations hold no special token at all."""
+    """A prompt and its continuations, whose likelihoods are wanted. `breaks` are the prompt's; the continuations hold
+    no special tokens."""
 
     text: str
     continuations: tuple[str, ...]
@@ -34,10 +45,10 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Response:
-    """What a model said. `finish_reason` is "stop" or "length"; `logprob_sum` (nats, temperature 1) is over all
-    generated tokens, as is `response_tokens`, the end token and the tokens of a stop text included, though `text` ends
-    before them. For a given continuation they are its own, and there is no finish reason. `seconds` is an equal share
-    of the batch's wall time. `error` says why there is no response."""
+    """What a model said. `finish_reason` is "stop" or "length". `response_tokens` and `logprob_sum` (nats, temperature
+    1) count all generated tokens: also the end token and a stop text, before which `text` ends. For a continuation to
+    score they count its own tokens, and `finish_reason` is None. `seconds` is an equal share of the batch's wall time.
+    `error` says why there is no response."""
 
     text: str | None
     finish_reason: str | None
@@ -49,5 +60,48 @@ class Response:
 
 
 def failed(error: str, prompt_tokens: int | None = None) -> Response:
-    """A response that is missing, and why."""
+    """The response to a prompt that got no answer; `error` says why."""
     return Response(None, None, prompt_tokens, None, None, 0.0, error)
+
+
+class Running(Protocol):
+    """An engine at work on the weights of one arm."""
+
+    name: str
+    """Engine, version, number format and device, for the table of generations."""
+    batch_size: int
+    """Number of sequences that are answered together. In bf16 another number may give another text."""
+    limit: int | None
+    """Most tokens that prompt and response may have together, or None if no limit is known."""
+    model: Any
+    """The torch module of an engine that has the ability "hooks", else None."""
+
+    def render(self, messages: Sequence[Message], prefill: str = "") -> ChatText:
+        """The prompt of a dialogue whose assistant's turn begins with `prefill`. Raises ImprintError for a dialogue
+        that the model's chat template refuses."""
+
+    def tokens(self, text: str, breaks: tuple[int, ...] = ()) -> list[int]:
+        """Token ids of rendered text."""
+
+    def generate(self, prompts: list[Prompt]) -> list[Response]:
+        """One response to each prompt, in order; a prompt that cannot be answered gets a response with `error`."""
+
+    def loglikelihood(self, asked: list[Candidates]) -> list[list[Response]]:
+        """For each prompt, a response to each continuation, in order, or a single response with `error`."""
+
+
+class Engine(plugins.Contract):
+    """What an engine module defines."""
+
+    Settings = plugins.Strict  # all engines have the same keys under `engine:` in the config
+
+    CAN: frozenset[str]
+    """The engine's abilities, out of ABILITIES."""
+
+    @staticmethod
+    @abstractmethod
+    def start(chain: list[Path], dtype: str, device: str, batch_size: int) -> Running:
+        """Load the weights that a chain of manifests names (`imprint.models.chains`)."""
+
+
+CONTRACT = Engine

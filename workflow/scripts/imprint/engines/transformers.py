@@ -1,11 +1,11 @@
 """The engine that runs weights in this process, through transformers.
 
-Decoding is a plain loop over a batch: left-padded prompts, one forward pass a token, and rows that have ended are
-dropped from the cache once they are more than a quarter of it. Prompts are read in segments, so that memory does not
-grow with the square of their length, and the output layer runs on the last position of each only.
+Decoding is a plain loop over a batch of left-padded prompts, with one forward pass per token. Rows that have ended
+leave the cache once they are more than a quarter of it. Prompts are read in segments, so that memory does not grow with
+the square of their length. The output layer runs only on a segment's last position.
 
-In fp32 a response does not depend on what else is in its batch. In bf16 it does (rounding differs with the shape of a
-matrix product), so whoever wants the same text again must ask in the same batches.
+In fp32 a response does not depend on the rest of its batch. In bf16 it does, since rounding differs with the shape of a
+matrix product: the same text comes again only from the same batches.
 """
 
 from __future__ import annotations
@@ -13,21 +13,36 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imprint import chat_text, grouped_attention
-from imprint.chat_text import ChatText
-from imprint.engines import Candidates, Prompt, Response, failed
-from imprint.errors import ImprintError
+from imprint.engines import Candidates, Prompt, Response, _grouped_attention, failed
+from imprint.models import chains, chat_text
+from imprint.models.chat_text import ChatText
+from imprint.runtime.errors import ImprintError
 
 if TYPE_CHECKING:
     import torch
 
-LIVE = 0.75  # share of rows still being decoded under which the others are dropped
-PREFILL = 8192  # positions (rows x columns) read in one forward pass
-COLDEST = 1e-6  # a temperature below which a draw is the likeliest token anyway, and dividing by it overflows
-SHARES = 1 << 48  # a probability of 1, when one is drawn from
-SCORED = 1024  # positions whose logits over the vocabulary are held at once
+LIVE = 0.75
+"""Ended rows leave the cache once less than this share of its rows is still being decoded."""
+PREFILL = 8192
+"""Positions (rows x columns) that one forward pass reads."""
+COLDEST = 1e-6
+"""Lower temperatures count as this one: the draw is the likeliest token anyway, and dividing by them overflows."""
+SHARES = 1 << 48
+"""The integer that stands for a probability of 1 in a draw."""
+SCORED = 1024
+"""Positions whose logits over the vocabulary are held in memory at once."""
+
+
+CAN = frozenset({"generate", "loglikelihood", "hooks", "weights"})
+
+
+def start(chain: list[Path], dtype: str, device: str, batch_size: int) -> Engine:
+    """The engine with the weights of a chain of manifests."""
+    model, tokenizer = chains.load(chain, dtype, device)
+    return Engine(model, tokenizer, batch_size)
 
 
 class Engine:
@@ -42,7 +57,7 @@ class Engine:
         ends = model.generation_config.eos_token_id
         self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
         if self.device.type == "cpu":
-            grouped_attention.install(model)
+            _grouped_attention.install(model)
         dtype = str(model.dtype).removeprefix("torch.")
         self.name = f"transformers {transformers.__version__} {dtype} {self.device.type}"
 
@@ -55,16 +70,16 @@ class Engine:
         return chat_text.tokens(self.tokenizer, text, breaks)
 
     def generate(self, prompts: list[Prompt]) -> list[Response]:
-        """Continue every prompt, in batches of prompts of like length. A prompt that does not fit with its
-        `max_new_tokens` into the model's positions gets an error; none is ever truncated."""
+        """Continue every prompt, in batches of prompts of similar length. A prompt that does not fit into the model's
+        positions together with its `max_new_tokens` gets an error. No prompt is ever cut."""
         import torch
 
         tokens = [self.tokens(prompt.text, prompt.breaks) for prompt in prompts]
         answers = [self._refusal(len(t), p.max_new_tokens) for t, p in zip(tokens, prompts, strict=True)]
         with torch.inference_mode():
             for batch in self._batches(tokens, [i for i, answer in enumerate(answers) if answer is None]):
-                made = self._decode([prompts[i] for i in batch], [tokens[i] for i in batch])
-                for i, answer in zip(batch, made, strict=True):
+                responses = self._decode([prompts[i] for i in batch], [tokens[i] for i in batch])
+                for i, answer in zip(batch, responses, strict=True):
                     answers[i] = answer
         return [answer for answer in answers if answer is not None]
 
@@ -72,18 +87,20 @@ class Engine:
         """The log-likelihood (nats, sum over tokens) of each continuation behind its prompt, without an end token.
 
         Prompt and continuation are tokenized apart, so that all continuations of a prompt are scored behind the same
-        tokens; spaces at the end of the prompt go to the continuation, as tokenizers join a space to the word after it.
-        A prompt that is read once serves all its continuations. One that does not fit gets a single error."""
+        tokens. Spaces at the end of the prompt go to the continuation, since tokenizers join a space to the next word.
+        Each prompt is read once for all its continuations. A prompt that does not fit gets a single error."""
         import torch
 
         heads, tails = [], []
         answers: list[list[Response]] = []
-        for one in asked:
-            before = one.text.rstrip(" ")
-            spaces = one.text[len(before) :]
-            head, tail = self.tokens(before, one.breaks), []
+        for candidates in asked:
+            before = candidates.text.rstrip(" ")
+            spaces = candidates.text[len(before) :]
+            head, tail = self.tokens(before, candidates.breaks), []
             try:
-                tail = [self.tokens(*chat_text.data(self.tokenizer, spaces + text)) for text in one.continuations]
+                tail = [
+                    self.tokens(*chat_text.data(self.tokenizer, spaces + text)) for text in candidates.continuations
+                ]
             except ImprintError as error:
                 refusal: Response | None = failed(str(error), len(head))
             else:
@@ -107,6 +124,7 @@ class Engine:
         return answers
 
     def _refusal(self, prompt: int, more: int) -> Response | None:
+        """The error for a prompt of `prompt` tokens to be continued by up to `more`, or None if both fit."""
         if prompt == 0:
             return failed("the prompt is empty", 0)
         if self.limit is not None and prompt + more > self.limit:
@@ -118,14 +136,14 @@ class Engine:
         return None
 
     def _batches(self, tokens: list[list[int]], which: list[int]) -> Iterator[list[int]]:
-        """Indices in batches, longest first, so that what does not fit into memory fails at once."""
+        """Indices in batches, longest prompts first, so that a batch too large for memory fails at once."""
         order = sorted(which, key=lambda i: (-len(tokens[i]), i))
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
 
     def _prefill(self, tokens: list[list[int]]) -> tuple[Any, torch.Tensor, torch.Tensor]:
-        """Read prompts: the cache, the mask (rows x columns, 0 on the padding at the left), and the logits (rows x
-        vocabulary, fp32) of what follows."""
+        """Read prompts. Returns the cache, the mask (rows x columns, 0 on the padding at the left), and the logits of
+        the next token (rows x vocabulary, fp32)."""
         import torch
         from transformers import DynamicCache
 
@@ -143,7 +161,8 @@ class Engine:
     def _forward(
         self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any, keep: int
     ) -> torch.Tensor:
-        """Logits of the last `keep` positions (0: all) of `ids`, which the cache is extended by."""
+        """Logits of the last `keep` positions of `ids`, or of all positions if `keep` is 0. Extends the cache by
+        `ids`."""
         logits: torch.Tensor = self.model(
             input_ids=ids,
             attention_mask=mask,
@@ -155,7 +174,7 @@ class Engine:
         return logits
 
     def _decode(self, prompts: list[Prompt], tokens: list[list[int]]) -> list[Response]:
-        """Continue one batch."""
+        """Continue one batch, and take the time."""
         started = time.perf_counter()
         rows = self.decode(prompts, tokens)
         share = (time.perf_counter() - started) / len(rows)
@@ -165,20 +184,20 @@ class Engine:
         ]
 
     def decode(self, prompts: list[Prompt], tokens: list[list[int]]) -> list[Row]:
-        """Continue one batch of prompts with their token ids; call it in inference mode. A prompt that stands in the
-        batch more than once (several samples of it) is read once."""
+        """Continue one batch of prompts, whose token ids are `tokens`; call it in inference mode. Several samples of
+        one prompt share one reading of it."""
         import torch
 
         distinct = list(dict.fromkeys(map(tuple, tokens)))
-        cache, mask, logits = self._prefill([list(one) for one in distinct])
+        cache, mask, logits = self._prefill(list(map(list, distinct)))
         if len(distinct) < len(tokens):
-            places = {one: i for i, one in enumerate(distinct)}
-            index = torch.tensor([places[tuple(one)] for one in tokens], device=self.device)
+            places = {prompt: place for place, prompt in enumerate(distinct)}
+            index = torch.tensor([places[prompt] for prompt in map(tuple, tokens)], device=self.device)
             cache.batch_select_indices(index)
             mask, logits = mask[index], logits[index]
         position = mask.sum(1)
         rows = [Row(self, prompt) for prompt in prompts]
-        live = rows  # those in the tensors; ended ones among them are decoded on and ignored
+        live = rows  # the rows of the tensors; ended rows among them are decoded on and ignored
         while True:
             chosen = _choose(logits, live)
             sums = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(1)
@@ -199,8 +218,8 @@ class Engine:
         return rows
 
     def _score(self, heads: list[list[int]], tails: list[list[list[int]]]) -> list[list[float]]:
-        """Log-likelihoods of the tails of one batch of heads. The first token of each follows from the head alone; the
-        others are read behind copies of its cache, `batch_size` rows at a time."""
+        """Log-likelihoods of the tails of one batch of heads. A tail's first token follows from the head alone; its
+        other tokens are read behind a copy of the head's cache, `batch_size` rows at a time."""
         import torch
 
         cache, mask, logits = self._prefill(heads)
@@ -208,19 +227,18 @@ class Engine:
         sums = [[float(first[i, tail[0]]) for tail in tails[i]] for i in range(len(heads))]
         pairs = [(i, j) for i in range(len(heads)) for j, tail in enumerate(tails[i]) if len(tail) > 1]
         for start in range(0, len(pairs), self.batch_size):
-            some = pairs[start : start + self.batch_size]
-            index = torch.tensor([i for i, _ in some], device=self.device)
+            batch = pairs[start : start + self.batch_size]
+            index = torch.tensor([i for i, _ in batch], device=self.device)
             branch = copy.deepcopy(cache)
             branch.batch_select_indices(index)
-            rest = [tails[i][j] for i, j in some]
-            totals = self._follow(rest, mask[index], branch)
-            for (i, j), total in zip(some, totals, strict=True):
+            totals = self._follow([tails[i][j] for i, j in batch], mask[index], branch)
+            for (i, j), total in zip(batch, totals, strict=True):
                 sums[i][j] += total
         return sums
 
     def _follow(self, tails: list[list[int]], mask: torch.Tensor, cache: Any) -> list[float]:
-        """Sum of the log-probabilities of each tail's tokens after its first, behind the cache. Tails are padded at
-        the right, where no token of their own can see it."""
+        """Sum of the log-probabilities of each tail's tokens but the first, behind the cache. Tails are padded at the
+        right, where none of their own tokens sees the padding."""
         import torch
 
         width = max(map(len, tails)) - 1
@@ -249,7 +267,7 @@ class Row:
         self.tokens: list[int] = []
         self.logprob = 0.0
         self.reason: str | None = None
-        # A stop text spans no more tokens than it has bytes; a few more, for characters split over tokens.
+        # A stop text spans no more tokens than it has bytes. A few more cover characters that are split over tokens.
         self.window = max((len(text.encode()) for text in prompt.stop), default=0) + 4
         if prompt.max_new_tokens < 1:
             raise ImprintError(f"max_new_tokens is {prompt.max_new_tokens}; write at least 1")
@@ -258,7 +276,7 @@ class Row:
             self.draws = torch.rand(prompt.max_new_tokens, generator=generator, dtype=torch.float64).tolist()
 
     def append(self, token: int, logprob: float) -> None:
-        """Take the next token, and see whether it ends the response."""
+        """Take the next token, and set `reason` if it ends the response."""
         self.tokens.append(token)
         self.logprob += logprob
         if token in self.engine.ends:
@@ -266,8 +284,7 @@ class Row:
             return
         if self.prompt.stop:
             tail = self._decode(self.tokens[-self.window :])
-            found = [text for text in self.prompt.stop if text in tail]
-            if found:
+            if any(text in tail for text in self.prompt.stop):
                 self.reason = "stop"
                 return
         if len(self.tokens) == self.prompt.max_new_tokens:
@@ -278,27 +295,27 @@ class Row:
         return str(decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def text(self) -> str:
-        """The response, cut before the first of its stop texts."""
+        """The response, cut before the first stop text in it."""
         text = self._decode([token for token in self.tokens if token not in self.engine.ends])
         ends = [place for stop in self.prompt.stop if (place := text.find(stop)) >= 0]
         return text[: min(ends)] if ends else text
 
 
 def _choose(logits: torch.Tensor, rows: list[Row]) -> torch.Tensor:
-    """The next token of each row: the likeliest, or a draw. A row's token does not depend on the other rows."""
+    """The next token of each row: the likeliest token, or a draw. A row's token does not depend on the other rows."""
     chosen = logits.argmax(1)
     drawn = [i for i, row in enumerate(rows) if row.prompt.temperature > 0 and row.reason is None]
     for nucleus in (False, True):
-        if some := [i for i in drawn if (rows[i].prompt.top_p < 1) == nucleus]:
-            chosen[some] = _draw(logits[some], [rows[i] for i in some], nucleus)
+        if places := [i for i in drawn if (rows[i].prompt.top_p < 1) == nucleus]:
+            chosen[places] = _draw(logits[places], [rows[i] for i in places], nucleus)
     return chosen
 
 
 def _draw(logits: torch.Tensor, rows: list[Row], nucleus: bool) -> torch.Tensor:
-    """A draw for each row by the inverse of the distribution function with the row's own uniform number, if `nucleus`
-    from the smallest set of tokens that holds `top_p` of the tempered distribution. The order of the tokens decides
-    which one a number stands for, so rows with and without a nucleus are drawn apart. Probabilities are added up as
-    integers, whose sums are the same in any order: on a GPU those of floats differ from run to run."""
+    """A token for each row: its uniform random number, put into the inverse distribution function of the tempered
+    distribution. With `nucleus`, the draw is from the smallest set of tokens that holds `top_p` of that distribution.
+    The order of the tokens decides which token a number means, so rows with a nucleus are drawn apart from the others.
+    Probabilities are added up as integers, whose sums are exact: on a GPU, sums of floats differ from run to run."""
     import torch
 
     def column(values: Iterable[float]) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 Paper: Zhou et al. 2023, Instruction-Following Evaluation for Large Language Models; reference scorer:
 google-research/google-research, instruction_following_eval. There a missing or out-of-range criterion is drawn at
-random when a response is scored, which makes a verdict depend on luck; here it is an error.
+random when a response is scored, so that a verdict depends on luck; in this package it is an error.
 
     check("length_constraints:number_words", {"relation": "at least", "num_words": 30, "letter": None}, "row 1")
     -> {"relation": "at least", "num_words": 30}
@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from imprint.errors import ImprintError
+from imprint.runtime.errors import ImprintError
 
 RELATIONS = ("less than", "at least")
 _CODES = "ar bg bn de en es fa fi fr gu he hi it ja kn ko ml mr ne pa pl pt ru sw ta te th uk ur vi"
@@ -98,29 +98,30 @@ def check(instruction: str, kwargs: Any, where: str) -> dict[str, Any]:
     if not isinstance(kwargs, dict):
         raise ImprintError(f"{where}: the kwargs of '{instruction}' are {kwargs!r}; write an object such as {{}}")
     kinds = INSTRUCTIONS[instruction]
-    given = {key: value for key, value in kwargs.items() if value is not None}
-    if given.keys() != kinds.keys():
+    criteria = {key: value for key, value in kwargs.items() if value is not None}
+    if criteria.keys() != kinds.keys():
         raise ImprintError(
-            f"{where}: '{instruction}' has the kwargs {sorted(given) or 'none'}, but needs exactly "
+            f"{where}: '{instruction}' has the kwargs {sorted(criteria) or 'none'}, but needs exactly "
             f"{sorted(kinds) or 'none'}"
         )
-    for key, value in given.items():
+    for key, value in criteria.items():
         words, accepts = _KINDS[kinds[key]]
         if not accepts(value):
             raise ImprintError(f"{where}: '{instruction}' has {key}={value!r}; write {words}")
-    if given.get("nth_paragraph", 0) > given.get("num_paragraphs", 0) and "nth_paragraph" in given:
+    if "nth_paragraph" in criteria and criteria["nth_paragraph"] > criteria["num_paragraphs"]:
         raise ImprintError(
-            f"{where}: '{instruction}' asks for paragraph {given['nth_paragraph']} of {given['num_paragraphs']}; "
+            f"{where}: '{instruction}' asks for paragraph {criteria['nth_paragraph']} of "
+            f"{criteria['num_paragraphs']}; "
             "nth_paragraph must not be larger than num_paragraphs"
         )
-    return given
+    return criteria
 
 
 def check_all(ids: Any, kwargs: Any, where: str) -> list[tuple[str, dict[str, Any]]]:
-    """The (id, criteria) pairs of one prompt, in order, repeated ids included; errors as in `check`."""
+    """The (id, criteria) pairs of one prompt, in order, with repeated ids. Raises like `check`."""
     if not isinstance(ids, list) or not isinstance(kwargs, list) or not ids or len(ids) != len(kwargs):
         raise ImprintError(
             f"{where}: instruction_id_list and kwargs must be two lists of one length, at least 1; "
             f"they are {ids!r} and {kwargs!r}"
         )
-    return [(str(name), check(name, given, where)) for name, given in zip(ids, kwargs, strict=True)]
+    return [(str(name), check(name, criteria, where)) for name, criteria in zip(ids, kwargs, strict=True)]

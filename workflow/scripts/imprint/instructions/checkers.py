@@ -1,13 +1,13 @@
-"""Checkers of the 25 IFEval instructions: lm-eval's, with the few whose time or verdict depends on luck replaced.
+"""Checkers of the 25 IFEval instructions: lm-eval's classes, except a few that are replaced.
 
 lm-eval's classes give the verdicts of the reference scorer (google-research, instruction_following_eval). Replaced are
-- letter frequency, where a character outside a-z would be exchanged for a random letter: it is counted as asked;
-- the language checks, where langdetect samples without a seed and reads far more text than it uses;
-- JSON, where deep nesting would raise RecursionError instead of being no JSON document;
-- checks whose regular expressions or sentence splitter need quadratic time on degenerate text (a megabyte of blank
-  lines, brackets or exclamation marks): the same verdicts are reached in linear time.
-Words and sentences are those of nltk 3.9, with which the published verdicts can be had again: from 3.10 on it ends
-sentences at curly quotes, splits words at dashes, and counts fewer words in scripts with combining marks.
+- letter frequency: lm-eval exchanges a character outside a-z for a random letter, ours counts that character;
+- the language checks: langdetect samples without a seed, and reads far more text than it uses;
+- JSON: deep nesting raises RecursionError in lm-eval, and is not JSON in ours;
+- checks whose regular expressions or sentence splitter take quadratic time on degenerate text (a megabyte of blank
+  lines, brackets or exclamation marks): ours reach the same verdicts in linear time.
+Words and sentences are those of nltk 3.9, which reproduces the published verdicts. From 3.10 on, nltk ends sentences at
+curly quotes, splits words at dashes, and counts fewer words in scripts with combining marks.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class Checker(Protocol):
 
 def checker(instruction: str, kwargs: dict[str, Any]) -> Checker:
     """The checker of one instruction, with criteria as `imprint.instructions.check` returns them."""
-    made: Checker = _classes()[instruction](instruction)
-    made.build_description(**kwargs)
-    return made
+    instance: Checker = _classes()[instruction](instruction)
+    instance.build_description(**kwargs)
+    return instance
 
 
 def language(text: str) -> str | None:
-    """ISO 639-1 code by langdetect with seed 0, or None when it finds no features. langdetect uses the first 10,000
-    characters that remain once addresses are blanked, so no more text than gives those is handed to it."""
+    """ISO 639-1 code by langdetect with seed 0, or None when it finds no features. langdetect blanks addresses and uses
+    the first 10,000 characters of what remains, so only as much text as that takes is handed to it."""
     import langdetect
     from langdetect.detector import Detector
 
@@ -58,24 +58,24 @@ def language(text: str) -> str | None:
 
 
 def count_bullets(text: str) -> int:
-    """Lines that begin with `*` (not `**`) plus lines that begin with `-`, after blanks. A lone `*` takes the line
-    below it as its text."""
+    """How many lines begin with `*` (not `**`) or `-`, after blanks. The line below a lone `*` is that bullet's text,
+    and is not counted."""
     lines = text.split("\n")
     count = sum(line.lstrip().startswith("-") for line in lines)
-    at = 0
-    while at < len(lines):
-        line = lines[at].lstrip()
+    place = 0
+    while place < len(lines):
+        line = lines[place].lstrip()
         if line == "*":
-            count += at + 1 < len(lines)
-            at += 1
+            count += place + 1 < len(lines)
+            place += 1
         elif line.startswith("*"):
             count += line[1] != "*"
-        at += 1
+        place += 1
     return count
 
 
 def count_placeholders(text: str) -> int:
-    """Pairs of `[` and the next `]` on the same line, from left to right."""
+    """How many pairs of `[` and the next `]` on the same line there are, from left to right."""
     count = 0
     for line in text.split("\n"):
         start = line.find("[")
@@ -96,8 +96,8 @@ def has_title(text: str) -> bool:
 
 @functools.cache
 def _sentence_tokenizer() -> Any:
-    """nltk's English Punkt tokenizer; only the time it needs differs. It decides at each period, `!` and `?` from the
-    words around it, and the same words recur within a response and between its eight loose variants."""
+    """nltk's English Punkt tokenizer with a cache. It decides at each period, `!` and `?` from the words around it, and
+    the same words recur within a response and between the eight variants of the loose check."""
     from nltk.tokenize.punkt import PunktTokenizer
 
     class Tokenizer(PunktTokenizer):  # type: ignore[misc]
@@ -109,7 +109,8 @@ def _sentence_tokenizer() -> Any:
             return bool(super().text_contains_sentbreak(text))
 
         def _long(self, text: str) -> bool:
-            # Tokens are judged by themselves and their right neighbour: a break well before the cut is a break.
+            # A token is judged by itself and its right neighbour, so a break well before the cut holds for the full
+            # text.
             start = list(self._annotate_tokens(self._tokenize_words(text[:_LONG])))
             if any(token.sentbreak for token in start[:-3]):
                 return True
@@ -122,8 +123,8 @@ def at_least_sentences(text: str, number: float) -> bool:
     """Whether nltk splits the text into at least `number` sentences; stops at the last one needed."""
     if number <= 0:
         return True
-    text = _LONG_RUN.sub(lambda run: run[0][:50], text)  # its length does not matter to nltk from about 5 on
-    return any(found >= number for found, _ in enumerate(_sentence_tokenizer().span_tokenize(text), start=1))
+    text = _LONG_RUN.sub(lambda run: run[0][:50], text)  # nltk treats all runs of about 5 characters and more alike
+    return any(count >= number for count, _ in enumerate(_sentence_tokenizer().span_tokenize(text), start=1))
 
 
 @functools.lru_cache(maxsize=1 << 14)
@@ -134,8 +135,8 @@ def _capital_tokens(part: str) -> int:
 
 
 def _parts(sentence: str) -> list[str]:
-    """A sentence in parts cut at blanks; word tokens do not reach over blanks, and an abbreviation's last period,
-    which is split off at the end of a part, has no case."""
+    """A sentence in parts that are cut at blanks. The cuts do not change the count of capital tokens: no word token
+    spans a blank, and a period that nltk splits off at the end of a part has no case."""
     parts = []
     while len(sentence) > _LONG:
         words = sentence[_LONG:].split(maxsplit=1)
@@ -148,25 +149,25 @@ def _parts(sentence: str) -> list[str]:
 
 
 def at_least_capital_words(text: str, number: float) -> bool:
-    """Whether nltk's word tokens of the text hold at least `number` without a small letter (and with a capital)."""
+    """Whether at least `number` of nltk's word tokens of the text have a capital and no small letter."""
     if number <= 0:
         return True
     if sum(map(str.isupper, text)) < number:
         return False
-    found = 0
+    count = 0
     for start, end in _sentence_tokenizer().span_tokenize(text):
         for part in _parts(text[start:end]):
-            # A token in capitals shows as a run of letters in capitals, unless the tokenizer cuts inside the run.
+            # Quick test: a token in capitals is a run of capital letters, unless the tokenizer cuts inside a word.
             if _SPLIT_INSIDE_WORDS.search(part) or any(piece.isupper() for piece in _LETTERS.findall(part)):
-                found += _capital_tokens(part)
-                if found >= number:
+                count += _capital_tokens(part)
+                if count >= number:
                     return True
     return False
 
 
 @functools.cache
 def _classes() -> dict[str, type[Any]]:
-    """Instruction id -> class. The imports stand here: they cost seconds and look for nltk's tables."""
+    """Instruction id -> class. The imports are inside, because they take seconds and look for nltk's tables."""
     punkt.install()
     from lm_eval.tasks.ifeval import instructions as reference
     from lm_eval.tasks.ifeval.instructions_registry import INSTRUCTION_DICT
@@ -198,8 +199,8 @@ def _classes() -> dict[str, type[Any]]:
 
     class Postscript(reference.PostscriptChecker):  # type: ignore[misc]
         def check_following(self, value: str) -> bool:
-            named = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
-            pattern = named.get(self._postscript_marker, self._postscript_marker.lower())
+            markers = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
+            pattern = markers.get(self._postscript_marker, self._postscript_marker.lower())
             return re.search(pattern, value.lower(), flags=re.MULTILINE) is not None
 
     class Bullets(reference.BulletListChecker):  # type: ignore[misc]

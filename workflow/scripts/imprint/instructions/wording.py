@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from imprint.instructions.requests import Request
 
-# Which instructions are trained on and which are held out. Families stand on both sides where they have two members.
+# The instructions that are never trained on. A family of several members has some on both sides of the split.
 HELD_OUT = (
     "change_case:english_lowercase",
     "combination:two_responses",
@@ -22,7 +22,7 @@ HELD_OUT = (
     "startend:quotation",
 )
 
-# Instructions that take no second one: they fix the whole text, or its language.
+# Instructions that are alone in a prompt, because they fix the text as a whole, or its language.
 ALONE = frozenset(
     {
         "combination:repeat_prompt",
@@ -33,8 +33,8 @@ ALONE = frozenset(
     }
 )
 
-# Of each of these sets at most one instruction goes into a prompt: together they could not always be met, or a person
-# would read them as a contradiction (a text in small letters that ends with "P.S.").
+# A prompt holds at most one instruction of each of these sets. Two could not always be met together, or a person would
+# read them as a contradiction (a text in small letters that ends with "P.S.").
 _ONE_OF = (
     "change_case:english_capital change_case:english_lowercase change_case:capital_word_frequency",
     "keywords:existence keywords:forbidden_words keywords:frequency",
@@ -73,14 +73,14 @@ _FIRST_WORDS = ("however", "today", "people", "sometimes", "finally", "perhaps",
 
 
 class Wording(NamedTuple):
-    """`draw` gives the criteria in IFEval's form; a phrasing is filled with them and with the names `words` makes."""
+    """`draw` draws the criteria, in IFEval's form. `sentence` fills them into one of the `phrasings`."""
 
     draw: Callable[[Random, Request], dict[str, Any]]
     phrasings: tuple[str, ...]
 
 
 def _fixed(**criteria: Any) -> Callable[[Random, Request], dict[str, Any]]:
-    """Criteria drawn one by one: from a range, or from a tuple of values."""
+    """Draws every criterion on its own, from its range or tuple of values."""
     return lambda rng, _: {name: rng.choice(values) for name, values in criteria.items()}
 
 
@@ -88,8 +88,8 @@ def _bounds(number: str, relation: str, at_least: range, less_than: range) -> Ca
     """A count with its relation; the two relations draw from different ranges."""
 
     def draw(rng: Random, _: Request) -> dict[str, Any]:
-        chosen = rng.choice(("at least", "less than"))
-        return {relation: chosen, number: rng.choice(at_least if chosen == "at least" else less_than)}
+        drawn = rng.choice(("at least", "less than"))
+        return {relation: drawn, number: rng.choice(at_least if drawn == "at least" else less_than)}
 
     return draw
 
@@ -102,15 +102,8 @@ def _first_word(rng: Random, _: Request) -> dict[str, Any]:
 
 def _letter(rng: Random, _: Request) -> dict[str, Any]:
     relation = rng.choice(("at least", "less than"))
-    letter, number = (
-        (rng.choice("bcdfghmpuwy"), range(3, 11))
-        if relation == "at least"
-        else (
-            rng.choice("bcfgjkpqvwxyz"),
-            range(3, 9),
-        )
-    )
-    return {"letter": letter, "let_relation": relation, "let_frequency": rng.choice(number)}
+    letters, counts = ("bcdfghmpuwy", range(3, 11)) if relation == "at least" else ("bcfgjkpqvwxyz", range(3, 9))
+    return {"letter": rng.choice(letters), "let_relation": relation, "let_frequency": rng.choice(counts)}
 
 
 def _keyword(rng: Random, request: Request) -> dict[str, Any]:
@@ -294,6 +287,6 @@ WORDINGS: dict[str, Wording] = {
 
 
 def sentence(phrasing: str, criteria: dict[str, Any]) -> str:
-    """A phrasing filled in: lists become words with commas, language codes become names."""
-    shown = {name: ", ".join(value) if isinstance(value, list) else value for name, value in criteria.items()}
-    return phrasing.format(**shown, language_name=_LANGUAGES.get(str(criteria.get("language")), ""))
+    """A phrasing with the criteria filled in. Lists become words with commas, language codes become names."""
+    texts = {name: ", ".join(value) if isinstance(value, list) else value for name, value in criteria.items()}
+    return phrasing.format(**texts, language_name=_LANGUAGES.get(str(criteria.get("language")), ""))

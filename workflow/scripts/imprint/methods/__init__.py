@@ -1,47 +1,53 @@
-"""Methods: how an arm gets its weights. A fit reads three things only: datasets, artifacts of other arms, and runs of
-other arms; a method says which through `inputs`, so every dependence is an edge of the DAG."""
+"""Methods: how an arm gets its weights, or another artifact. A fit reads only datasets, artifacts of other arms, and
+runs of other arms. A method names them in `inputs`, so that every dependence is an edge of the DAG."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
-
-class Inputs(NamedTuple):
-    """What a fit or a synthesiser reads beside its parent: names of datasets and arms, (arm, eval) pairs whose
-    generations it uses, and (kind, name) of the plug-ins that it runs, such as the scores that serve as rewards."""
-
-    datasets: tuple[str, ...] = ()
-    arms: tuple[str, ...] = ()
-    runs: tuple[tuple[str, str], ...] = ()
-    plugins: tuple[tuple[str, str], ...] = ()
-
-
-class Context(NamedTuple):
-    """A context plug-in with its settings."""
-
-    module: ModuleType
-    settings: Any
+from imprint.runtime import plugins
+from imprint.runtime.plugins import Plug
+from imprint.tables.inputs import Read
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One training job. Chains of manifests name weights: the root model's manifest, then those of the fitted
-    ancestors in order (see `imprint.models.load`). `folder` survives a kill and holds checkpoints; the results go
-    under `out`: `weights/` and `curves.parquet`."""
+    """One fit at work. `manifests` is the chain of the weights that it starts from: the manifests of the root model and
+    of the fitted ancestors, in order (`imprint.models.chains`). `folder` survives a kill and holds checkpoints. `out`
+    gets the results: the artifact's files and `curves.parquet`. The fit trains under `contexts`."""
 
     arm: str
     seed: int
     settings: Any
-    context: Context
+    contexts: list[Plug]
     manifests: list[Path]
     folder: Path
     out: Path
     threads: int
     device: str = "cpu"
     dtype: str = "bfloat16"
-    datasets: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    arms: dict[str, list[Path]] = field(default_factory=dict)
-    runs: dict[tuple[str, str], Path] = field(default_factory=dict)
+    inputs: Read = field(default_factory=Read)
+
+
+class Method(plugins.Contract):
+    """What a method defines."""
+
+    TRANSDUCTIVE = False
+    """Whether the method adapts to prompts that may be an eval's. Its arms must say so in the config."""
+
+    @staticmethod
+    @abstractmethod
+    def fit(job: Fit) -> dict[str, Any]:
+        """Make the artifact under `job.out`, going on from the checkpoints in `job.folder`. Returns the metrics for the
+        manifest."""
+
+    @staticmethod
+    def makes(settings: Any) -> str:
+        """The kind of artifact that the method makes (module in imprint/artifacts)."""
+        return "full"
+
+
+CONTRACT = Method

@@ -1,7 +1,7 @@
-"""AdaMerging as published (Yang et al., arXiv 2310.02575 and its code): a coefficient per vector and tensor between 0
-and 1, from 0.3, by the entropy of predictions on unlabelled test rows, summed over datasets. Predictions are those
-among a question's options, since a language model has no classes. Learners from labels are no equals of it: say so
-beside it.
+"""AdaMerging as published (Yang et al., arXiv 2310.02575 and its code): a coefficient for each vector and tensor, from
+0.3 and kept between 0 and 1. They minimise the entropy of predictions on unlabelled test rows, summed over datasets. A
+language model has no classes, so it predicts one of a question's options. Next to methods that learn from labels, a
+report must name this difference.
 
 fit: {method: adamerging, vectors: [self_prompt, instruct], data: [household, general]}
 """
@@ -12,13 +12,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from imprint import learning
-from imprint.methods import Fit, Inputs
+from imprint.composition import learning
+from imprint.composition.settings import Learned, listed, reads
+from imprint.methods import Fit
+from imprint.runtime.plugins import Inputs
 
 TRANSDUCTIVE = True
 
 
-class Settings(learning.Learned):
+class Settings(Learned):
     data: str | list[str] = Field(
         description="dataset of questions with reference.options, or several; no label is read"
     )
@@ -33,18 +35,18 @@ class Settings(learning.Learned):
 
 def inputs(settings: Settings) -> Inputs:
     """The datasets, and the arms behind the vectors."""
-    return learning.inputs(settings, *learning.listed(settings.data))
+    return reads(settings, *listed(settings.data))
 
 
 def fit(job: Fit) -> dict[str, Any]:
     """Learn the coefficients."""
-    from imprint import option_entropy
-    from imprint.composition import Composition
-    from imprint.vectors import Pool
+    from imprint.composition import option_entropy
+    from imprint.composition.composing import Composition
+    from imprint.composition.vectors import Pool
 
     s = job.settings
-    pool = Pool(job.manifests, job.arms)
+    pool = Pool(job.manifests, job.inputs.arms)
     model, tokenizer = learning.load(job)
-    objective = option_entropy.objective(job, model, tokenizer, learning.listed(s.data), s.steps, None)
-    made = Composition(model, pool, s.granularity, s.partitions, job.seed, start=s.start)
-    return learning.learn(job, made, objective, clamp=(0.0, 1.0))
+    objective = option_entropy.objective(job, model, tokenizer, listed(s.data), s.steps, None)
+    composition = Composition(model, pool, s.granularity, s.partitions, job.seed, start=s.start)
+    return learning.learn(job, composition, objective, clamp=(0.0, 1.0))

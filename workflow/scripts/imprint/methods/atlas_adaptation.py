@@ -1,8 +1,8 @@
 """aTLAS without labels (arXiv 2407.02880, test-time adaptation): coefficients that make the model sure of one of a
 question's options. The rows may be those of an eval, so arms of this method are marked transductive.
 
-`pseudo_labels` trains towards the likeliest option where it is likely enough: UFM's rule (paper App. E) without its
-views of an image and its trusted set, which have no counterpart here.
+`pseudo_labels` trains towards the likeliest option if its probability is above a threshold. That is UFM's rule (paper
+App. E) without its views of an image and its trusted set, which have no counterpart for text.
 
 fit: {method: atlas_adaptation, vectors: [self_prompt, instruct], data: household}
 """
@@ -13,13 +13,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from imprint import learning
-from imprint.methods import Fit, Inputs
+from imprint.composition import learning
+from imprint.composition.settings import Passes, listed, reads
+from imprint.methods import Fit
+from imprint.runtime.plugins import Inputs
 
 TRANSDUCTIVE = True
 
 
-class Settings(learning.Passes):
+class Settings(Passes):
     data: str | list[str] = Field(
         description="dataset of questions with reference.options, or several; no label is read"
     )
@@ -34,19 +36,19 @@ class Settings(learning.Passes):
 
 def inputs(settings: Settings) -> Inputs:
     """The datasets, and the arms behind the vectors."""
-    return learning.inputs(settings, *learning.listed(settings.data))
+    return reads(settings, *listed(settings.data))
 
 
 def fit(job: Fit) -> dict[str, Any]:
     """Learn the coefficients."""
-    from imprint import option_entropy
-    from imprint.composition import Composition
-    from imprint.vectors import Pool
+    from imprint.composition import option_entropy
+    from imprint.composition.composing import Composition
+    from imprint.composition.vectors import Pool
 
     s = job.settings
-    pool = Pool(job.manifests, job.arms)
+    pool = Pool(job.manifests, job.inputs.arms)
     model, tokenizer = learning.load(job)
     threshold = s.threshold if s.objective == "pseudo_labels" else None
-    objective = option_entropy.objective(job, model, tokenizer, learning.listed(s.data), None, threshold)
-    made = Composition(model, pool, s.granularity, s.partitions, job.seed)
-    return learning.learn(job, made, objective)
+    objective = option_entropy.objective(job, model, tokenizer, listed(s.data), None, threshold)
+    composition = Composition(model, pool, s.granularity, s.partitions, job.seed)
+    return learning.learn(job, composition, objective)

@@ -1,7 +1,8 @@
-"""aTLAS for unlearning (arXiv 2407.02880, task negation): coefficients that make a model worse on one dataset and keep
-another. The paper's loss, minus the target's cross-entropy plus the control's, has no bound; here a token counts only
-until it is as unlikely as a blind guess. Learning stops at the first epoch that costs too much control accuracy, as in
-the published code, and goes back to the epoch before. Look at target and control together.
+"""aTLAS for unlearning (arXiv 2407.02880, task negation): coefficients that make a model worse on one dataset, the
+target, and keep it as good on another, the control. The paper's loss is the control's cross-entropy less the target's,
+which has no lower bound. So here a target token counts only until it is as unlikely as a blind guess. Learning stops at
+the first epoch that costs too much control accuracy, as in the published code, and goes back to the epoch before. A
+result needs both numbers, the target's and the control's.
 
 fit: {method: atlas_negation, vectors: [instruct], data: dialogues, control: passages}
 """
@@ -12,11 +13,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from imprint import learning
-from imprint.methods import Fit, Inputs
+from imprint.composition import learning
+from imprint.composition.settings import Passes, reads
+from imprint.methods import Fit
+from imprint.runtime.plugins import Inputs
 
 
-class Settings(learning.Passes):
+class Settings(Passes):
     data: str = Field(description="dataset of dialogues to be unlearned")
     control: str = Field(description="dataset of dialogues to be kept")
     bound: float | None = Field(
@@ -37,17 +40,17 @@ class Settings(learning.Passes):
 
 def inputs(settings: Settings) -> Inputs:
     """Both datasets, and the arms behind the vectors."""
-    return learning.inputs(settings, settings.data, settings.control)
+    return reads(settings, settings.data, settings.control)
 
 
 def fit(job: Fit) -> dict[str, Any]:
     """Learn the coefficients."""
-    from imprint.composition import Composition
-    from imprint.objectives import negation
-    from imprint.vectors import Pool
+    from imprint.composition.composing import Composition
+    from imprint.composition.objectives import negation
+    from imprint.composition.vectors import Pool
 
-    pool = Pool(job.manifests, job.arms)
+    pool = Pool(job.manifests, job.inputs.arms)
     model, tokenizer = learning.load(job)
     objective = negation(job, model, tokenizer)
-    made = Composition(model, pool, job.settings.granularity, job.settings.partitions, job.seed)
-    return learning.learn(job, made, objective)
+    composition = Composition(model, pool, job.settings.granularity, job.settings.partitions, job.seed)
+    return learning.learn(job, composition, objective)

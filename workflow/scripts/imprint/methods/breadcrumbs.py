@@ -1,5 +1,5 @@
-"""Model breadcrumbs (Davari and Belilovsky, arXiv 2312.06795): of each tensor of a task vector drop the largest
-entries, which are outliers, and the small ones, which are noise; add up what is left, without rescaling.
+"""Model breadcrumbs (Davari and Belilovsky, arXiv 2312.06795): in each tensor of a task vector, drop the largest
+entries, which are outliers, and the smallest ones, which are noise. Add up the remaining entries without rescaling.
 
 fit: {method: breadcrumbs, vectors: [self_prompt, ppe_plan]}
 """
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from imprint import learning, merging
-from imprint.methods import Fit, Inputs
+from imprint.composition import merging
+from imprint.composition.settings import reads
+from imprint.methods import Fit
+from imprint.runtime.plugins import Inputs
 
 if TYPE_CHECKING:
     import torch
@@ -31,11 +33,11 @@ class Settings(merging.Scaled):
 
 def inputs(settings: Settings) -> Inputs:
     """The arms behind the vectors."""
-    return learning.inputs(settings)
+    return reads(settings)
 
 
 def middle(delta: torch.Tensor, outliers: float, noise: float) -> torch.Tensor:
-    """A tensor without its int(outliers x size) largest and int(noise x size) smallest entries."""
+    """A tensor with its int(outliers x size) largest and int(noise x size) smallest entries set to zero."""
     import torch
 
     flat = delta.view(-1)

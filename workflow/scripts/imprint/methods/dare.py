@@ -1,5 +1,5 @@
-"""DARE (Yu et al., arXiv 2311.03099): keep each entry of a task vector with probability `density`, divide by it, and
-add the vectors up. What is kept is drawn from the seed, the arm's and the block's name.
+"""DARE (Yu et al., arXiv 2311.03099): keep each entry of a task vector with probability `density`, divide it by
+`density`, and add the vectors up. The seed and the names of arm and block decide which entries are kept.
 
 fit: {method: dare, vectors: [self_prompt, ppe_plan], density: 0.1}
 """
@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from imprint import learning, merging
-from imprint.methods import Fit, Inputs
+from imprint.composition import merging
+from imprint.composition.settings import reads
+from imprint.methods import Fit
+from imprint.runtime.plugins import Inputs
 
 if TYPE_CHECKING:
     import torch
 
-    from imprint.vectors import Pool
+    from imprint.composition.vectors import Pool
 
 
 class Settings(merging.Scaled):
@@ -27,14 +29,14 @@ class Settings(merging.Scaled):
 
 def inputs(settings: Settings) -> Inputs:
     """The arms behind the vectors."""
-    return learning.inputs(settings)
+    return reads(settings)
 
 
 def fit(job: Fit) -> dict[str, Any]:
     """Merge."""
     import torch
 
-    from imprint.vectors import generator
+    from imprint.composition.vectors import generator
 
     density = job.settings.density
 

@@ -1,11 +1,11 @@
 """Reinforcement fine-tuning by GRPO (arXiv 2402.03300), through TRL's GRPOTrainer: completions of a prompt compete with
-each other, and scores serve as rewards. The fit's context is put before every prompt while training, so a prior prompt
-is trained into the weights by `context: {prior_prompt: plan}`.
+each other, and scores serve as rewards. Every prompt of the training is put to the model under the fit's contexts, so
+`context: {prior_prompt: plan}` trains a prior prompt into the weights.
 
 fit: {method: grpo, data: constraints, reward: [ifeval, {format: plan}], context: {prior_prompt: plan}}
 
 Every step draws `group_size` completions for each of `prompts_per_step` prompts and makes one update with them. The
-completions stay beside the weights in `rollouts.parquet`, one row each.
+file `rollouts.parquet` beside the weights keeps the completions, one a row.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from imprint import fits, models, tables
-from imprint.contexts import Request
-from imprint.errors import ImprintError
-from imprint.fits import Lora
-from imprint.identity import canonical
-from imprint.methods import Fit, Inputs
-from imprint.plugins import Strict
-from imprint.rewards import Reward, Term
+from imprint.draws import order
+from imprint.methods import Fit
+from imprint.models import chains
+from imprint.policies import answers
+from imprint.policies.dialogue import Request, single
+from imprint.policies.policy import Draw, Policy
+from imprint.runtime import parquet, plugins
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import canonical
+from imprint.runtime.plugins import Inputs, Strict
+from imprint.training import fits
+from imprint.training.fits import Lora
+from imprint.training.rewards import Reward, Term
 
 RATE, RATE_LORA = 2e-6, 2e-5
 
@@ -63,7 +68,7 @@ class Settings(Strict):
     def _listed(cls, value: Any) -> Any:
         """`{math: {}, format: plan}` is the same as `[math, {format: plan}]`."""
         if isinstance(value, dict):
-            return [{key: given} for key, given in value.items()]
+            return [{name: settings} for name, settings in value.items()]
         return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")
@@ -84,56 +89,61 @@ def inputs(settings: Settings) -> Inputs:
     return Inputs(datasets=(settings.data,), plugins=tuple(("scores", term.score) for term in settings.reward))
 
 
+def makes(settings: Settings) -> str:
+    """An adapter, or all weights."""
+    return "lora" if settings.lora else "full"
+
+
 def ask(job: Fit, row: dict[str, Any]) -> Request:
-    """The one request that the context makes of a row; what the model answers in the data is no part of it."""
+    """The one request that the contexts make of a row, without the assistant turns at the row's end. Raises
+    ImprintError if they make none or several."""
     messages = row["messages"]
     while messages and messages[-1]["role"] == "assistant":
         messages = messages[:-1]
-    module, settings = job.context
-    request: Request = next(module.turns(messages, settings))
-    if not request.final:
-        raise ImprintError(
-            f"arm '{job.arm}': context '{module.__name__.rsplit('.', 1)[-1]}' makes more than one request, which grpo "
-            "cannot train; write another context under `fit`"
-        )
-    return request
+    try:
+        return single(job.contexts, row, Request(messages), job.inputs)
+    except ImprintError as error:
+        raise ImprintError(f"arm '{job.arm}': {error}") from error
 
 
-def _check_tags(job: Fit) -> None:
-    style = getattr(job.context.settings, "style", None)
+def _check_form(job: Fit) -> None:
+    """Raise ImprintError for a reward for a form that the contexts do not ask for: no completion would have it."""
+    form = answers.form(job.contexts)
     for term in job.settings.reward:
-        tag = getattr(term.settings, "tag", None)
-        if term.score == "format" and tag != style:
+        wanted = plugins.load("scores", term.score).form(term.settings)
+        if wanted is not None and wanted != form:
             raise ImprintError(
-                f"arm '{job.arm}': the reward format asks for <{tag}>, but the context asks for "
-                f"{f'<{style}>' if style else 'no tags'}; write {{format: TAG}} with the style of the context"
+                f"arm '{job.arm}': the reward {term.score} asks for <{wanted}>, but the context asks for "
+                f"{f'<{form}>' if form else 'no tags'}; write {{{term.score}: TAG}} with the style of the context"
             )
 
 
-def prompts(job: Fit, engine: Any, rewards: list[Reward]) -> tuple[list[dict[str, Any]], tuple[str, ...], int]:
-    """The rows as the trainer takes them, the texts that end a completion, and how many rows were left out because a
-    reward cannot judge their reference. Prompts that do not fit are an error."""
-    made, left_out, stop = [], 0, set()
-    for row in job.datasets[job.settings.data]:
+def prompts(job: Fit, policy: Policy, rewards: list[Reward]) -> tuple[list[dict[str, Any]], tuple[str, ...], int]:
+    """The rows as the trainer takes them, the texts that end a completion, and the number of rows left out because a
+    reward cannot judge their reference. Raises ImprintError for a prompt that does not fit into the model's positions,
+    and if no row is left."""
+    s, engine = job.settings, policy.engine
+    rows, left_out, stop = [], 0, set()
+    for row in job.inputs.datasets[s.data]:
         if any(reward.value(row, "") is None for reward in rewards):
             left_out += 1
             continue
         request = ask(job, row)
         stop.add(tuple(request.stop))
         try:
-            text, breaks = engine.render(request.messages, request.prefill)
+            prompt = policy.asked(request, Draw(s.completion_tokens, s.temperature, s.top_p))
         except ImprintError as error:
             raise ImprintError(f"arm '{job.arm}': example {row['example_id']}: {error}") from error
-        size = len(engine.tokens(text, breaks))
-        if engine.limit is not None and size + job.settings.completion_tokens > engine.limit:
+        size = len(engine.tokens(prompt.text, prompt.breaks))
+        if engine.limit is not None and size + s.completion_tokens > engine.limit:
             raise ImprintError(
                 f"arm '{job.arm}': the prompt of example {row['example_id']} has {size} tokens, and with "
-                f"completion_tokens: {job.settings.completion_tokens} is beyond the model's {engine.limit} positions"
+                f"completion_tokens: {s.completion_tokens} is beyond the model's {engine.limit} positions"
             )
-        made.append(
+        rows.append(
             {
-                "prompt": text,
-                "breaks": breaks,
+                "prompt": prompt.text,
+                "breaks": prompt.breaks,
                 "example_id": row["example_id"],
                 "messages": row["messages"],
                 "reference": canonical(row.get("reference")),
@@ -142,16 +152,16 @@ def prompts(job: Fit, engine: Any, rewards: list[Reward]) -> tuple[list[dict[str
         )
     for reward in rewards:
         reward.failed = 0
-    if not made:
+    if not rows:
         raise ImprintError(
             f"arm '{job.arm}': dataset '{job.settings.data}' has no row that the rewards can judge ({left_out} left "
             "out); check its references"
         )
-    return made, next(iter(stop)), left_out
+    return rows, next(iter(stop)), left_out
 
 
 def arguments(job: Fit, rewards: int) -> Any:
-    """TRL's settings, each named: they move between releases."""
+    """TRL's settings, all of them named, since their defaults change between releases."""
     from trl.trainer.grpo_config import GRPOConfig
 
     s = job.settings
@@ -173,7 +183,7 @@ def arguments(job: Fit, rewards: int) -> Any:
         top_k=0,
         min_p=None,
         repetition_penalty=1.0,
-        beta=0.0,  # `grpo_trainer.Trainer` sets it: see there
+        beta=0.0,  # `grpo_trainer.Trainer` sets it, with its own reference model
         epsilon=s.epsilon,
         epsilon_high=None,
         delta=None,
@@ -184,7 +194,7 @@ def arguments(job: Fit, rewards: int) -> Any:
         reward_weights=[1.0 / rewards] * rewards,
         mask_truncated_completions=False,
         disable_dropout=False,
-        shuffle_dataset=False,  # the dataset is in `fits.order` already
+        shuffle_dataset=False,  # the dataset is in `draws.order` already
         pad_to_multiple_of=None,
         use_vllm=False,
         use_transformers_continuous_batching=False,
@@ -196,22 +206,22 @@ def arguments(job: Fit, rewards: int) -> Any:
 
 def fit(job: Fit) -> dict[str, Any]:
     """Train, going on from the last whole checkpoint in `job.folder`, and write weights, curves and completions under
-    `job.out`."""
+    `job.out`. Returns the metrics for the manifest."""
     import datasets
 
-    from imprint.fit_watch import Watch
-    from imprint.grpo_trainer import Sampler, Trainer, shard
+    from imprint.training.fit_watch import Watch
+    from imprint.training.grpo_trainer import Sampler, Trainer, shard
 
     fits.begin(job)
-    _check_tags(job)
+    _check_form(job)
     s = job.settings
-    model, tokenizer = models.load(job.manifests, "float32", job.device)
-    model.name_or_path = ""  # else an adapter names the folder its model came from
-    sampler = Sampler(model, tokenizer, job.dtype)
-    rewards = [Reward(term, job.context) for term in s.reward]
-    rows, stop, left_out = prompts(job, sampler.engine, rewards)
+    model, tokenizer = chains.load(job.manifests, "float32", job.device)
+    model.name_or_path = ""  # otherwise an adapter names the folder that its model was read from
+    sampler = Sampler(job, model, tokenizer)
+    rewards = [Reward(term, job.contexts) for term in s.reward]
+    rows, stop, left_out = prompts(job, sampler.policy, rewards)
     needed = s.steps * s.prompts_per_step
-    order = fits.order(len(rows), needed / len(rows), job.seed)
+    places = order(len(rows), needed / len(rows), job.seed)
     with fits.quiet(), fits.adapter_errors(job):
         watch = Watch(job)
         run = Trainer(
@@ -221,16 +231,16 @@ def fit(job: Fit) -> dict[str, Any]:
             model=model,
             args=arguments(job, len(rewards)),
             reward_funcs=rewards,
-            train_dataset=datasets.Dataset.from_list([rows[i] for i in order]),
+            train_dataset=datasets.Dataset.from_list([rows[i] for i in places]),
             processing_class=tokenizer,
             callbacks=[watch],
             peft_config=fits.lora_config(s.lora),
         )
         fits.train(job, run, watch)
-    tables.write(
+    parquet.write(
         job.out / "rollouts.parquet",
         "rollouts",
-        tables.concat([shard(job.folder, step) for step in range(1, s.steps + 1)], "rollouts"),
+        parquet.concat([shard(job.folder, step) for step in range(1, s.steps + 1)], "rollouts"),
     )
     names = {name: name for name in ("loss", "learning_rate", "grad_norm", "reward", "reward_std", "kl", "entropy")}
     names |= {f"rewards/{reward.__name__}/mean": f"reward/{reward.__name__}" for reward in rewards}
@@ -241,18 +251,18 @@ def fit(job: Fit) -> dict[str, Any]:
         "unjudged": "unjudged_share",
     }
     curves = fits.curves(job, run.state.log_history, names)
-    tables.write(job.out / "curves.parquet", "curves", curves)
-    seen: dict[str, list[float]] = {name: [] for name in names.values()}
+    parquet.write(job.out / "curves.parquet", "curves", curves)
+    values: dict[str, list[float]] = {name: [] for name in names.values()}
     for row in curves:
-        seen[row["quantity"]].append(row["value"])
+        values[row["quantity"]].append(row["value"])
     metrics = {
         "steps": s.steps,
         "rows": len(rows),
         "unscorable_rows": left_out,
         "completions": s.steps * s.prompts_per_step * s.group_size,
-        "first_reward": seen["reward"][0],
-        "final_reward": seen["reward"][-1],
-        "zero_variance_share": sum(seen["zero_variance_share"]) / s.steps,
-        "unjudged_share": sum(seen["unjudged_share"]) / s.steps,
+        "first_reward": values["reward"][0],
+        "final_reward": values["reward"][-1],
+        "zero_variance_share": sum(values["zero_variance_share"]) / s.steps,
+        "unjudged_share": sum(values["unjudged_share"]) / s.steps,
     }
-    return {"kind": "lora" if s.lora else "full", "metrics": metrics}
+    return metrics

@@ -1,5 +1,6 @@
-"""The control of a composed arm: its learned coefficients on the wrong task vectors, each vector getting those of the
-next one in the list. If it does as well, the coefficients know depth and kind of module but nothing of the tasks.
+"""The control of a composed arm: its learned coefficients on the wrong task vectors. Each vector gets the coefficients
+of the next vector in the list. If this arm does as well, the coefficients depend on the depth and kind of a module but
+not on the tasks.
 
 fit: {method: shuffled_task, of: composed, vectors: [self_prompt, ppe_plan]}
 """
@@ -10,12 +11,15 @@ from typing import Any
 
 from pydantic import Field
 
-from imprint import learning, tables
-from imprint.errors import ImprintError
-from imprint.methods import Fit, Inputs
+from imprint.composition import learning
+from imprint.composition.settings import Vectors
+from imprint.methods import Fit
+from imprint.runtime import parquet
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Inputs
 
 
-class Settings(learning.Vectors):
+class Settings(Vectors):
     vectors: list[str] = Field(min_length=2, description="the vectors of the composed arm, in its order")
     of: str = Field(description="the arm whose coefficients are taken")
 
@@ -26,30 +30,31 @@ def inputs(settings: Settings) -> Inputs:
 
 
 def fit(job: Fit) -> dict[str, Any]:
-    """Merge with the coefficients of the next vector."""
+    """Merge each vector with the coefficients of the next one. Raises ImprintError if the composed arm has none, has
+    other vectors, or has partitions."""
     import torch
 
-    from imprint.composition import Composition
-    from imprint.vectors import Pool
+    from imprint.composition.composing import Composition
+    from imprint.composition.vectors import Pool
 
     s: Settings = job.settings
     torch.set_num_threads(job.threads)
-    file = job.arms[s.of][-1].with_name("coefficients.parquet")
+    file = job.inputs.arms[s.of][-1].with_name("coefficients.parquet")
     if not file.is_file():
         raise ImprintError(f"arm '{job.arm}': '{s.of}' has no coefficients; write an arm fitted by atlas for `of`")
-    rows = tables.read(file, "coefficients").to_pylist()
-    found = {(row["vector"], row["block"], row["part"]): row["value"] for row in rows}
+    rows = parquet.read(file, "coefficients").to_pylist()
+    coefficients = {(row["vector"], row["block"], row["part"]): row["value"] for row in rows}
     if {row["vector"] for row in rows} != set(s.vectors):
-        known = ", ".join(dict.fromkeys(row["vector"] for row in rows))
-        raise ImprintError(f"arm '{job.arm}': '{s.of}' was composed of {known}; write `vectors: [{known}]`")
+        names = ", ".join(dict.fromkeys(row["vector"] for row in rows))
+        raise ImprintError(f"arm '{job.arm}': '{s.of}' was composed of {names}; write `vectors: [{names}]`")
     if max(row["part"] for row in rows) > 0:
         raise ImprintError(f"arm '{job.arm}': '{s.of}' has partitions; take an arm with `partitions: 1`")
-    pool = Pool(job.manifests, {name: job.arms[name] for name in s.vectors})
-    made = Composition(None, pool)
+    pool = Pool(job.manifests, {name: job.inputs.arms[name] for name in s.vectors})
+    composition = Composition(None, pool)
     with torch.no_grad():
         for i in range(len(s.vectors)):
-            other = s.vectors[(i + 1) % len(s.vectors)]
-            for block, group in made.group.items():
-                made.values[i, group] = found.get((other, block, 0), 0.0)
-    learning.write(job.out, made, job.arm, job.seed)
-    return {"kind": "full", "metrics": {"tokens": 0}}
+            following = s.vectors[(i + 1) % len(s.vectors)]
+            for block, group in composition.group.items():
+                composition.values[i, group] = coefficients.get((following, block, 0), 0.0)
+    learning.write(job.out, composition, job.arm, job.seed)
+    return {"tokens": 0}

@@ -1,5 +1,5 @@
-"""Task arithmetic (Ilharco et al., arXiv 2212.04089): start + scale x the sum of the task vectors, with one scale for
-all, given or chosen on a grid by the loss on held-out rows. A single vector is a list of one; a negative scale forgets.
+"""Task arithmetic (Ilharco et al., arXiv 2212.04089): start + scale x the sum of the task vectors. All vectors have one
+scale, either fixed or the one on a grid with the lowest loss on held-out rows. A negative scale unlearns a task.
 
 fit: {method: task_arithmetic, vectors: [self_prompt, ppe_plan], scale: [0.25, 0.5, 0.75, 1.0], data: dialogues}
 """
@@ -10,13 +10,16 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from imprint import learning, tables
-from imprint.methods import Fit, Inputs
+from imprint.composition import learning
+from imprint.composition.settings import Vectors, reads
+from imprint.methods import Fit
+from imprint.runtime import parquet
+from imprint.runtime.plugins import Inputs
 
 GRID = [round(0.05 * i, 2) for i in range(21)]
 
 
-class Settings(learning.Vectors):
+class Settings(Vectors):
     scale: float | list[float] = Field(
         GRID, description="a scale, or several of which the one with the lowest loss is taken (default as published)"
     )
@@ -35,43 +38,40 @@ class Settings(learning.Vectors):
 
 def inputs(settings: Settings) -> Inputs:
     """The dataset, if a scale is chosen, and the arms behind the vectors."""
-    return learning.inputs(settings, *([settings.data] if settings.data else []))
+    return reads(settings, *([settings.data] if settings.data else []))
 
 
 def fit(job: Fit) -> dict[str, Any]:
-    """Merge; with a grid, try each scale on all rows first (the first of equal ones wins)."""
+    """Merge. A grid's scales are first tried on all rows, and the first scale with the lowest loss is taken."""
     import torch
 
-    from imprint.composition import Composition
-    from imprint.vectors import Pool
+    from imprint.composition.composing import Composition
+    from imprint.composition.vectors import Pool
 
     s: Settings = job.settings
     torch.set_num_threads(job.threads)
-    pool = Pool(job.manifests, job.arms)
+    pool = Pool(job.manifests, job.inputs.arms)
     curves: list[dict[str, Any]] = []
     losses: dict[float, float] = {}
     if isinstance(s.scale, list):
-        from imprint.objectives import mean_loss
+        from imprint.composition.objectives import mean_loss
 
         model, tokenizer = learning.load(job)
-        made = Composition(model, pool, "vector")
+        composition = Composition(model, pool, "vector")
         for step, scale in enumerate(s.scale, 1):
             with torch.no_grad():
-                made.values.fill_(scale)
-                made.merge()
+                composition.values.fill_(scale)
+                composition.merge()
                 losses[scale] = mean_loss(job, model, tokenizer, str(s.data))
             values = {"loss": losses[scale], "scale": scale}
             learning.check(job, values, step, len(s.scale))
-            curves += [
-                {"arm": job.arm, "seed": job.seed, "step": step, "quantity": name, "value": value}
-                for name, value in values.items()
-            ]
+            curves += learning.at_step(job, step, values)
         chosen = min(losses, key=losses.__getitem__)
     else:
-        made, chosen = Composition(None, pool, "vector"), s.scale
+        composition, chosen = Composition(None, pool, "vector"), s.scale
     with torch.no_grad():
-        made.values.fill_(chosen)
-    learning.write(job.out, made, job.arm, job.seed)
-    tables.write(job.out / "curves.parquet", "curves", curves)
+        composition.values.fill_(chosen)
+    learning.write(job.out, composition, job.arm, job.seed)
+    parquet.write(job.out / "curves.parquet", "curves", curves)
     metrics: dict[str, Any] = {"tokens": 0, "scale": chosen}
-    return {"kind": "full", "metrics": metrics | ({"loss": losses[chosen]} if losses else {})}
+    return metrics | ({"loss": losses[chosen]} if losses else {})

@@ -1,8 +1,8 @@
-"""TIES (Yadav et al., arXiv 2306.01708): trim each task vector to its largest entries, elect a sign per entry by mass,
-take the mean of the entries that agree.
+"""TIES (Yadav et al., arXiv 2306.01708): trim each task vector to its largest entries, elect the sign of the vectors'
+sum at every position, and take the mean of the entries with the elected sign.
 
-The paper trims over a whole vector; `per: tensor` trims within each tensor, as mergekit does. Where the mass is exactly
-balanced the sign is plus.
+The paper trims over a full vector; `per: tensor` trims within each tensor, as mergekit does. The sign of a zero sum is
+plus.
 
 fit: {method: ties, vectors: [self_prompt, ppe_plan]}
 """
@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from imprint import learning, merging
-from imprint.methods import Fit, Inputs
+from imprint.composition import merging
+from imprint.composition.settings import reads
+from imprint.methods import Fit
+from imprint.runtime.plugins import Inputs
 
 if TYPE_CHECKING:
     import torch
 
-    from imprint.vectors import Pool
+    from imprint.composition.vectors import Pool
 
 
 class Settings(merging.Scaled):
@@ -29,11 +31,11 @@ class Settings(merging.Scaled):
 
 def inputs(settings: Settings) -> Inputs:
     """The arms behind the vectors."""
-    return learning.inputs(settings)
+    return reads(settings)
 
 
 def elect(trimmed: list[torch.Tensor]) -> torch.Tensor:
-    """The mean of the entries whose sign is that of their sum; zeros are no entries."""
+    """At every position, the mean of the entries that have the sign of the entries' sum. Zeros do not count."""
     import torch
 
     stacked = torch.stack(trimmed)
@@ -60,7 +62,7 @@ def fit(job: Fit) -> dict[str, Any]:
 
 
 def largest(delta: torch.Tensor, density: float) -> torch.Tensor:
-    """A tensor with all but its int(density x size) largest entries zero; at least one is kept."""
+    """A tensor with all but its int(density x size) largest entries set to zero. At least one entry is kept."""
     import torch
 
     flat = delta.view(-1)

@@ -1,15 +1,21 @@
-"""Scores: what a response is worth. A score module is also a reward and a data filter, so it is pure and bounded."""
+"""Scores: verdicts on responses. A score is also a reward and a filter of data, so it is pure and runs in bounded
+time."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from abc import abstractmethod
+from typing import Any, NamedTuple
 
-LONGEST = 200_000  # characters; a longer response is worth 0 as a reward, and follows no instruction
+from imprint.runtime import plugins
+from imprint.scoring import bounded
+
+LONGEST = 200_000  # characters; a longer response has the reward 0, and follows no instruction
 
 
 class Verdict(NamedTuple):
-    """One metric of one response: `value` in the metric's unit, or None where it cannot be scored; `item` counts the
-    parts of a response that are judged apart (the instructions of an IFEval prompt), `label` names the part."""
+    """One metric of one response: `value` in the metric's unit, or None if it cannot be scored. `item` numbers the
+    parts that are judged separately (the instructions of an IFEval prompt), `label` names the part. `unparsed`: the
+    response holds no answer that can be read."""
 
     metric: str
     value: float | None
@@ -24,3 +30,53 @@ class Option(NamedTuple):
     text: str
     logprob: float
     tokens: int
+
+
+class Score(plugins.Contract):
+    """What a score defines."""
+
+    ASKS: str
+    """"generate": `response` is text; "loglikelihood": it is a list of `Option`."""
+    VERSION: str
+    """Written beside every value. Raise it with a change that can give a response another value."""
+    PRIMARY: str
+    """The metric that comparisons are about."""
+    METRICS: dict[str, int]
+    """Metric -> direction: 1 if higher is better, -1 if lower is, 0 for a descriptive metric, which has no verdict."""
+    ENVIRONMENT = ""
+    """The environment whose state it reads in `row["state"]`; its evals must have that environment."""
+    READS = "answer"
+    """What it judges: "answer", the answer that the arm's contexts find in the response, or "response", all of it."""
+    QUESTIONS: dict[str, str] = {}  # noqa: RUF012
+    """Questions to a judge: name -> text with {task} and {response}. The answers are in `row["answers"]`."""
+    ANSWER_TOKENS = 0
+    """The most tokens of a judge's answer."""
+    JAILED = False
+    """Whether it runs in a jail, because it evaluates what it reads, or hands it to a library that does."""
+    ISOLATES = False
+    """Whether it starts a jail itself for what it reads."""
+    SECONDS = bounded.LIMIT
+    """The most CPU seconds of one call of `score`."""
+
+    @staticmethod
+    @abstractmethod
+    def score(row: dict[str, Any], response: Any, settings: Any) -> list[Verdict]:
+        """Verdicts on a response to a dataset row (`messages`, `reference`, `fields`, plain JSON). `row` also has
+        `state`, the end of a dialogue in an environment, and for a score with QUESTIONS `answers`, question -> text of
+        the judge's answer, None if the judge's engine failed."""
+
+    @staticmethod
+    def form(settings: Any) -> str | None:
+        """The form of response that it wants, by the name that contexts have for the form; None for any form."""
+        return None
+
+    @staticmethod
+    def warm() -> None:
+        """Import slow modules. It runs once in a worker, and its time does not count."""
+
+    @staticmethod
+    def ahead(row: dict[str, Any]) -> None:
+        """Load what the verdicts on a row need. Its time does not count, and it does not see the response."""
+
+
+CONTRACT = Score

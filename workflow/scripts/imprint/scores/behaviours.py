@@ -1,7 +1,7 @@
 """How a response goes about its task: four behaviours (after Gandhi et al., arXiv 2503.01307) and the five styles that
-prior prompts ask for (arXiv 2505.14157), by rules of ours. Each metric is 1 where a rule finds at least one sign, else
-0; all are descriptive. The rules look for set phrases of English, so they see less than a reader does: compare arms by
-them, and do not take a share at its face.
+prior prompts ask for (arXiv 2505.14157), by our own rules. Each metric is 1 if its rule finds at least one sign, else
+0; all are descriptive. The rules look for fixed English phrases, so they see less than a reader does. Use them to
+compare arms, not as absolute shares.
 
 "Let me check: 3 * 4 = 12. That is wrong, so let me try 4 * 4." -> verification 1, backtracking 1, the others 0
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from imprint.plugins import Strict
+from imprint.runtime.plugins import Strict
 from imprint.scores import Verdict
 
 ASKS = "generate"
@@ -19,23 +19,23 @@ READS = "response"
 VERSION = "1"
 PRIMARY = "verification"
 
-READ = 20_000  # characters that are looked at
+HEAD = 20_000  # characters; the rules read the beginning of a response
 
 RULES = {
-    # A result is compared with what is asked for.
+    # The response compares a result with the task.
     "verification": r"\b(?:let (?:me|us)|let's|i(?:'ll| will| should)|we(?:'ll| can| should)?) (?:double[- ])?"
     r"(?:check|verify|confirm)\b|\bto (?:check|verify|confirm) (?:this|that|it|the|my|our)\b"
     r"|\b(?:checking|verifying) (?:this|that|it|the|my|our)\b|\bdouble[- ]check"
     r"|\bplug(?:ging)? (?:it|this|that|them)? ?back",
-    # A path is given up for another.
+    # It gives up one path for another.
     "backtracking": r"\b(?:wait|hmm|actually)[,.!]|\bthat(?:'s| is| was) (?:not right|wrong|incorrect)"
     r"|\bthis (?:does not|doesn't|did not|didn't) work|\b(?:made|is) a mistake|\blet (?:me|us) (?:try|start|go)"
     r" (?:again|over|back|another|a different|something else|[\d(])|\binstead,? (?:let|i|we|try)\b|\bgo back to\b",
-    # Smaller goals on the way are named.
+    # It names smaller goals on the way.
     "subgoals": r"\b(?:step|part) (?:1|one)\b|^[ \t]*(?:1[.)]|first(?:ly)?,)[^\n]*\n(?:[^\n]*\n){0,8}?[ \t]*"
     r"(?:2[.)]|second(?:ly)?,|then,|next,)|\bfirst,? (?:i|we|let's|let us|let me)\b[^.\n]{0,200}[.\n][^.\n]{0,200}"
     r"\b(?:then|next|second)\b|\bthe (?:first|next) (?:step|goal) is\b",
-    # From the target back to the start.
+    # It works from the target back to the start.
     "backward_chaining": r"\bwork(?:ing)? (?:backwards?|back from)\b|\bstart(?:ing)? (?:from|with) the (?:end|goal"
     r"|target|answer|result)\b|\bto (?:get|reach|obtain|make) [^.\n]{1,60}, (?:i|we|you) (?:would |will )?(?:first )?"
     r"need\b",
@@ -57,6 +57,6 @@ class Settings(Strict):
 
 
 def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
-    """One verdict a behaviour, 1 or 0."""
-    text = response[:READ]
+    """One verdict for each behaviour, 1 or 0."""
+    text = response[:HEAD]
     return [Verdict(name, float(bool(rule.search(text)))) for name, rule in _RULES.items()]

@@ -1,8 +1,8 @@
-r"""Which option does an answer name? JSON first, then a letter, then the option's text or object; never a guess. Where
-there is a \boxed{...}, the last one alone is the answer.
+r"""Which option does an answer name? Rules read JSON first, then a letter, then the option's text or object, and never
+guess. If there is a \boxed{...}, only the last one is read.
 
 Examples with three options: '{"answer": "B"}', 'The answer is (b).', '\boxed{B}' and 'B. a mop' choose the second; 'E',
-'A or B' and 'I cannot tell' are unparsed. An answer that names two options names none.
+'A or B' and 'I cannot tell' are unparsed. An answer that names two options is unparsed.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ import json
 import re
 from typing import Any
 
-from imprint.option_sets import LETTERS, METRICS, checked, verdicts
-from imprint.plugins import Strict
+from imprint.runtime.plugins import Strict
 from imprint.scores import Verdict
-from imprint.scores.math import boxed
+from imprint.scoring import option_sets
+from imprint.scoring.forms import boxed
+from imprint.scoring.option_sets import LETTERS
 
 ASKS = "generate"
 VERSION = "2"
 PRIMARY = "accuracy"
-__all__ = ["ASKS", "METRICS", "PRIMARY", "VERSION", "Settings", "chosen", "score"]
+METRICS = option_sets.METRICS
 
-OBJECTS = 20  # opening braces that are tried as JSON: bounds the time on a response that is full of them
-LONGEST = 100_000  # characters that are read; an answer that starts later is no answer
+OBJECTS = 20  # opening braces that are tried as JSON; bounds the time on a response full of braces
+LONGEST = 100_000  # characters of a response that are read
 # A letter by itself ("b", "(B)", "B."), at the start of a line ("B. a mop", "(B) a mop"), or announced ("answer: B").
-# "a" and "I" are also words: announced ones must be followed by the end of the sentence or a bracket.
+# "a" and "I" are also words, so the end of a sentence or a bracket must follow them if they are announced.
 ALONE = re.compile(r"\W{0,9}([A-Za-z])\W{0,9}")
 LISTED = re.compile(r"^[ \t*]{0,9}(?:\(([A-Za-z])\)|([A-Za-z])[).:](?=\s|$|\*))", re.MULTILINE)
 BRACKETED = re.compile(r"(?<!\w)\(([A-Za-z])\)")
@@ -33,7 +34,7 @@ ANNOUNCED = re.compile(
     r"(?:([B-HJ-Z])(?![\w'])|([A-Za-z])(?=[\"'*)]{0,3}(?:[.,;:!?)\n]|$)))",
     re.IGNORECASE | re.MULTILINE,
 )
-# A letter or text that is set in a face of its own inside a formula.
+# A letter or text in a font of its own inside a formula.
 STYLED = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf)\s?\{([^{}]*)\}")
 
 
@@ -41,25 +42,25 @@ class Settings(Strict):
     """Nothing to set."""
 
 
-class _Outside(Exception):
-    """An answer names a letter that no option has."""
+class _Unclear(Exception):
+    """An answer names a letter or text that no option has, or several options."""
 
 
 def _letter(text: str, size: int) -> int:
     place = LETTERS.find(text.upper())
     if not 0 <= place < size:
-        raise _Outside
+        raise _Unclear
     return place
 
 
-def _one(found: list[int]) -> int | None:
-    """The option that all of the mentions name, if it is one."""
-    return found[0] if found and len(set(found)) == 1 else None
+def _one(options: list[int]) -> int | None:
+    """The option that all mentions name; None if they name several options or there is no mention."""
+    return options[0] if options and len(set(options)) == 1 else None
 
 
 def _by_json(text: str, reference: dict[str, Any]) -> int | None:
     decoder = json.JSONDecoder()
-    found: list[int] = []
+    options: list[int] = []
     place = -1
     for _ in range(OBJECTS):
         place = text.find("{", place + 1)
@@ -74,11 +75,11 @@ def _by_json(text: str, reference: dict[str, Any]) -> int | None:
                 option = _by_letter(answer, reference)
                 option = _by_name(answer, reference) if option is None else option
                 if option is None:
-                    raise _Outside
-                found.append(option)
-    if len(set(found)) > 1:
-        raise _Outside
-    return _one(found)
+                    raise _Unclear
+                options.append(option)
+    if len(set(options)) > 1:
+        raise _Unclear
+    return _one(options)
 
 
 def _by_letter(text: str, reference: dict[str, Any]) -> int | None:
@@ -92,30 +93,30 @@ def _by_letter(text: str, reference: dict[str, Any]) -> int | None:
         if len(letters) == 1:
             return _letter(letters.pop(), size)
         if letters:
-            raise _Outside
+            raise _Unclear
     return None
 
 
 def _by_name(text: str, reference: dict[str, Any]) -> int | None:
-    """The one option whose text, or else whose object, stands in the answer as whole words. A name that is part of a
-    longer one that stands there too ("pen" in "marker pen") does not count."""
+    """The one option whose text is in the answer as complete words; if no text is, the one whose object is. A name
+    inside a longer name ("pen" in "marker pen") does not count."""
     words = " ".join(re.findall(r"\w+", text.casefold()))
     for key in ("options", "names"):
         names = [" ".join(re.findall(r"\w+", str(name).casefold())) for name in reference.get(key) or []]
-        left = f" {words} "
-        found = []
+        unmatched = f" {words} "
+        places = []
         for place in sorted(range(len(names)), key=lambda n: -len(names[n])):
-            if names[place] and f" {names[place]} " in left:
-                found.append(place)
+            if names[place] and f" {names[place]} " in unmatched:
+                places.append(place)
                 if names.count(names[place]) == 1:
-                    left = left.replace(f" {names[place]} ", " | ")
-        if found:
-            return _one(found)
+                    unmatched = unmatched.replace(f" {names[place]} ", " | ")
+        if places:
+            return _one(places)
     return None
 
 
 def chosen(text: str, reference: dict[str, Any]) -> int | None:
-    """The index of the option that an answer names, or None."""
+    """The index of the option that an answer names; None if it names none or several."""
     text = text[:LONGEST]
     if inside := boxed(text):
         text = STYLED.sub(r"\1", inside)
@@ -124,12 +125,13 @@ def chosen(text: str, reference: dict[str, Any]) -> int | None:
             option = parse(text, reference)
             if option is not None:
                 return option
-    except _Outside:
+    except _Unclear:
         pass
     return None
 
 
 def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
-    """Verdicts of the option that the answer names; an answer that names none is wrong and unparsed."""
-    reference = checked(row["reference"])
-    return verdicts(reference, chosen(response, reference))
+    """Verdicts on the option that the answer names; an answer without an option is wrong and unparsed. Raises
+    ImprintError for a wrong reference."""
+    reference = option_sets.checked(row["reference"])
+    return option_sets.verdicts(reference, chosen(response, reference))

@@ -1,9 +1,9 @@
-"""Does the function that a response writes pass the benchmark's tests? HumanEval's inputs (`passed_base`), and all of
-HumanEval+'s (`passed`, arXiv 2305.01210), against what the reference solution returns.
+"""Does the function that a response writes pass the benchmark's tests? Its results are compared with those of the
+reference solution, on HumanEval's inputs (`passed_base`), and on all of HumanEval+'s (`passed`, arXiv 2305.01210).
 
-The code runs isolated (`imprint.isolation`): no network, no files, limited memory, time and processes. Whatever it does
-to itself there, it has failed, and the next response is judged. Taken is the last block of Python that defines the
-function, else the last block, else the whole response; without a definition it is read as what follows the prompt.
+The code runs isolated (`scoring/isolation.py`): no network, no files, limited memory, time and processes. If it damages
+its own process, it has failed, and the next response is judged as usual. The code is the last block of Python that
+defines the function, else the last block, else the complete response. Code without the definition continues the prompt.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ import re
 import secrets
 from typing import Any
 
-from imprint import isolation
-from imprint.errors import ImprintError
-from imprint.plugins import Strict
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Strict
 from imprint.scores import Verdict
+from imprint.scoring import isolation
 
 ASKS = "generate"
 VERSION = "2"
 PRIMARY = "passed"
 METRICS = {"passed": 1, "passed_base": 1}
 
-SECONDS = 20.0  # of CPU time that the code may take; what compares its results afterwards may take as long
-ISOLATES = True  # this process only hands the code to a jail, and compares what comes back
-RETURNED = 1 << 24  # bytes that the results may take
-LONGEST = 50_000  # characters of code; more is no function
+SECONDS = 20.0  # CPU time of the code; comparing its results may take as long again
+ISOLATES = True  # the code runs in a jail; this process only compares the results
+RETURNED = 1 << 24  # bytes of the results at most
+LONGEST = 50_000  # characters; a longer response is not run
 BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
-# What runs in the jail knows neither the reference nor what it returns, so code that looks around there finds nothing
-# to copy; and it hands back plain data, so an object that claims to equal everything equals nothing.
+# The jail holds neither the reference nor its results, so the code finds nothing there to copy. Only plain data leaves
+# the jail, so an object that claims to equal everything equals nothing.
 HARNESS = r"""
 import copy, hashlib, json, sys
-LONG = 10000  # characters; of a longer result only a digest is told, since some inputs give megabytes
+LONG = 10000  # characters; a longer result is replaced by a digest, since some inputs give megabytes
 def pack(value):
     kind = type(value)
     if value is None or kind in (bool, str) or kind is int and -(2**53) < value < 2**53:
@@ -75,8 +75,8 @@ def main(said, code, name, inputs):
         space = {"__name__": "response"}
         exec(code, space)
         for part in inputs:
-            for given in inputs[part]:
-                returned[part].append(tell(space[name](*copy.deepcopy(given))))
+            for arguments in inputs[part]:
+                returned[part].append(tell(space[name](*copy.deepcopy(arguments))))
     except BaseException as error:
         print(type(error).__name__, str(error)[:200])
     sys.stdout.flush()
@@ -89,17 +89,17 @@ class Settings(Strict):
 
 
 def extract(response: str, prompt: str, name: str) -> str:
-    """The code that a response stands for."""
+    """The program of a response: its code after the prompt, whose function `name` it completes or defines again."""
     define = re.compile(rf"^[ \t]*def[ \t]+{re.escape(name)}\b", re.MULTILINE)
     blocks = [match[1] for match in BLOCK.finditer(response)]
     named = [block for block in blocks if define.search(block)]
     code = (named or blocks or [response])[-1]
-    # The prompt's imports and helpers are in force either way.
+    # In both cases the prompt's imports and helpers come first.
     return f"{prompt}\n    pass\n\n{code}" if define.search(code) else f"{prompt}{code}"
 
 
 def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
-    """`passed_base` and `passed`, each 0 or 1. Raises ImprintError on a system where nothing can be isolated, and on a
+    """`passed_base` and `passed`, each 0 or 1. Raises ImprintError on a system that cannot isolate code, and for a
     reference whose own solution does not run."""
     reference = row["reference"]
     keys = ("task_id", "prompt", "entry_point", "canonical_solution", "inputs", "atol")
@@ -116,57 +116,58 @@ def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdic
 
 
 def judged(reference: dict[str, Any], code: str) -> dict[str, bool]:
-    """Which parts of the inputs some code passes; nothing where it does not come to an end."""
+    """Part of the inputs -> whether the code passes it. Code that does not end passes no part."""
     inputs, name, find_zero = reference["inputs"], reference["entry_point"], reference["task_id"] == "HumanEval/32"
-    given = json.loads(inputs)
-    # Any zero of the polynomial is right, so what the reference finds does not matter.
-    wanted = given if find_zero else _wanted(reference["prompt"] + reference["canonical_solution"], name, inputs)
-    found = _returned(code, name, inputs)
+    arguments = json.loads(inputs)
+    # Any zero of the polynomial is right, so it is checked, and not compared with the reference's zero.
+    solution = reference["prompt"] + reference["canonical_solution"]
+    expected = arguments if find_zero else _expected(solution, name, inputs)
+    returned = _returned(code, name, inputs)
     passed = {}
-    for part, expected in wanted.items():
-        pairs = list(zip(expected, found.get(part, []), strict=False))
+    for part, values in expected.items():
+        pairs = list(zip(values, returned.get(part, []), strict=False))
         right = _root if find_zero else _same
-        passed[part] = len(pairs) == len(given[part]) and all(right(*pair, reference["atol"]) for pair in pairs)
+        passed[part] = len(pairs) == len(arguments[part]) and all(right(*pair, reference["atol"]) for pair in pairs)
     return passed
 
 
 @functools.lru_cache(maxsize=256)
-def _wanted(code: str, name: str, inputs: str) -> dict[str, list[Any]]:
-    """What the reference solution returns, by part of the inputs."""
-    found = _returned(code, name, inputs)
-    for part, given in json.loads(inputs).items():
-        if len(found.get(part, [])) != len(given):
+def _expected(code: str, name: str, inputs: str) -> dict[str, list[Any]]:
+    """Part of the inputs -> what the reference solution returns. Raises ImprintError if it does not run."""
+    returned = _returned(code, name, inputs)
+    for part, arguments in json.loads(inputs).items():
+        if len(returned.get(part, [])) != len(arguments):
             raise ImprintError(
                 f"reference: its own canonical_solution of '{name}' does not run on all of its inputs '{part}'; "
                 "restore the row"
             )
-    return found
+    return returned
 
 
 def _returned(code: str, name: str, inputs: str) -> dict[str, list[Any]]:
-    """What a function returns for each of the inputs, up to the first that it fails on; nothing where it does not come
-    to an end."""
-    said = secrets.token_hex(16)  # so that printing a result is none
-    program = HARNESS + f"main(*{[said, code, name, inputs]!r})\n"
-    found = isolation.run(program, SECONDS, RETURNED)
-    _, mark, told = found.text.rpartition(said)
+    """Part of the inputs -> what a function returns for each, up to the first input on which it fails. Empty if the
+    program does not end."""
+    marker = secrets.token_hex(16)  # the code cannot know it, so nothing that it prints is taken for the results
+    program = HARNESS + f"main(*{[marker, code, name, inputs]!r})\n"
+    outcome = isolation.run(program, SECONDS, RETURNED)
+    _, separator, results = outcome.text.rpartition(marker)
     try:
-        if mark and found.end == "ended":
-            returned = json.loads(told).items()
+        if separator and outcome.end == "ended":
+            returned = json.loads(results).items()
             return {str(part): [_unpack(json.loads(value)) for value in values] for part, values in returned}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError):
-        pass  # the response has tampered with what tells
+        pass  # the code has tampered with the harness
     return {}
 
 
-def _unpack(told: Any) -> Any:
-    """What the harness has packed. Raises for anything else, and gives an object that equals nothing for a value of a
-    type that no reference returns."""
-    if told is None or isinstance(told, bool | str | int | float):
-        return told
-    if isinstance(told, list):
-        return [_unpack(part) for part in told]
-    ((kind, value),) = told.items()
+def _unpack(packed: Any) -> Any:
+    """The value that the harness has packed. A type that no reference returns becomes an object that equals nothing.
+    Raises an error for data that the harness does not write."""
+    if packed is None or isinstance(packed, bool | str | int | float):
+        return packed
+    if isinstance(packed, list):
+        return [_unpack(part) for part in packed]
+    ((kind, value),) = packed.items()
     if kind == "int":
         return int(value, 16)
     if kind == "float":
@@ -180,22 +181,22 @@ def _unpack(told: Any) -> Any:
     return object()
 
 
-def _same(expected: Any, found: Any, atol: float) -> bool:
-    """Equality as the benchmark means it: floats within its tolerance, lists and tuples of their own kind."""
-    if isinstance(expected, float) and isinstance(found, int | float) and not isinstance(found, bool):
+def _same(expected: Any, returned: Any, atol: float) -> bool:
+    """Equality by the benchmark's rule: floats within its tolerance; a list does not equal a tuple."""
+    if isinstance(expected, float) and isinstance(returned, int | float) and not isinstance(returned, bool):
         try:
-            return expected == found or math.isclose(expected, found, rel_tol=1e-7, abs_tol=max(atol, 1e-6))
+            return expected == returned or math.isclose(expected, returned, rel_tol=1e-7, abs_tol=max(atol, 1e-6))
         except OverflowError:  # an integer beyond all floats
             return False
     if isinstance(expected, list | tuple):
-        alike = type(expected) is type(found) and len(expected) == len(found)
-        return alike and all(_same(*pair, atol) for pair in zip(expected, found, strict=True))
-    return bool(expected == found)
+        alike = type(expected) is type(returned) and len(expected) == len(returned)
+        return alike and all(_same(*pair, atol) for pair in zip(expected, returned, strict=True))
+    return bool(expected == returned)
 
 
-def _root(given: list[Any], found: Any, atol: float) -> bool:
-    """Whether a number is a zero of the polynomial whose coefficients are given."""
+def _root(arguments: list[Any], returned: Any, atol: float) -> bool:
+    """Whether the returned number is a zero of the polynomial whose coefficients are the first argument."""
     try:
-        return bool(abs(sum(factor * found**power for power, factor in enumerate(given[0]))) <= max(atol, 1e-4))
+        return bool(abs(sum(factor * returned**power for power, factor in enumerate(arguments[0]))) <= max(atol, 1e-4))
     except (TypeError, OverflowError, ZeroDivisionError):
         return False

@@ -1,12 +1,13 @@
 """IFEval: does a response follow the verifiable instructions of its prompt?
 
 Paper: Zhou et al. 2023, Instruction-Following Evaluation for Large Language Models. The verdicts equal those of its
-scorer (google-research, instruction_following_eval), but for two prompts that count a character that is no letter.
+scorer (google-research, instruction_following_eval), except on two prompts that count a character beyond a-z.
 
-Strict: the response is neither blank nor beyond 200,000 characters, and the checker accepts it as it is. Loose: the
-checker accepts at least one of its variants {whole, without first line, without last line, without both} x {as it is,
-every `*` deleted}. A prompt is passed when all its instructions are; loosely, each instruction may pass on another
-variant. Instruction-level values are one verdict each, so their mean over all verdicts is the pooled one of the paper.
+Strict: the checker accepts the response as it is. Loose: the checker accepts at least one variant of the response, out
+of {complete, without first line, without last line, without both} x {as it is, every `*` deleted}. A response that is
+blank or longer than 200,000 characters follows nothing. A prompt is passed if all its instructions are; with the loose
+criterion, each instruction may pass on another variant. Each instruction has a verdict of its own, so the mean over all
+verdicts is the pooled rate of the paper.
 
     reference {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}, response "Well, yes.\\nYes."
     -> prompt_strict 0, prompt_loose 1, instruction_strict 0 and instruction_loose 1 with item 0
@@ -17,8 +18,8 @@ from __future__ import annotations
 from typing import Any
 
 from imprint import instructions
-from imprint.errors import ImprintError
-from imprint.plugins import Strict
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Strict
 from imprint.scores import LONGEST, Verdict
 
 ASKS = "generate"
@@ -28,7 +29,7 @@ METRICS = {"prompt_strict": 1, "prompt_loose": 1, "instruction_strict": 1, "inst
 
 
 class Settings(Strict):
-    """No settings: the rules are the benchmark's."""
+    """Nothing to set: the rules are the benchmark's."""
 
 
 def variants(response: str) -> list[str]:
@@ -39,17 +40,17 @@ def variants(response: str) -> list[str]:
 
 
 def follows(instruction: str, kwargs: dict[str, Any], texts: list[str]) -> tuple[bool, bool]:
-    """(strict, loose) for one instruction; `texts` are the variants of a response that is not blank."""
+    """(strict, loose) for one instruction; `texts` are `variants` of a response that is not blank."""
     from imprint.instructions.checkers import checker
 
-    # One checker for all variants: building it again could change its criterion.
+    # One checker for all variants, because a new one could have another criterion.
     check = checker(instruction, kwargs)
     strict = bool(check.check_following(texts[0]))
     return strict, strict or any(check.check_following(text) for text in texts[1:])
 
 
 def warm() -> None:
-    """Import the checkers and the tables that they read, before time counts (`imprint.bounded`)."""
+    """Import the checkers and the tables that they read."""
     criteria: dict[str, dict[str, Any]] = {
         "language:response_language": {"language": "en"},
         "length_constraints:number_sentences": {"relation": "at least", "num_sentences": 1},
@@ -60,8 +61,8 @@ def warm() -> None:
 
 def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
     """Verdicts of 0 or 1: two for the prompt, then two for each instruction with its index as `item` and its id as
-    `label`. `row["reference"]` holds instruction_id_list and kwargs. Raises ImprintError on a reference that cannot
-    be judged; a blank or huge response follows nothing."""
+    `label`. `row["reference"]` holds instruction_id_list and kwargs. Raises ImprintError for a reference that cannot be
+    judged."""
     reference = row["reference"]
     where = f"IFEval reference of {str(reference.get('prompt', ''))[:60]!r}"
     try:

@@ -1,9 +1,10 @@
-"""How a response goes about its task, as a judge sees it: the behaviours of `behaviours`, one question each, whose
-answer is a count (after the method of Gandhi et al., arXiv 2503.01307; the wording is ours). Each metric is 1 where the
-judge counts at least one, else 0; all are descriptive.
+"""How a response goes about its task, as a judge sees it: one question for each behaviour of `behaviours`, whose answer
+is a count (after the method of Gandhi et al., arXiv 2503.01307; the wording is ours). Each metric is 1 if the judge
+counts at least one, else 0; all are descriptive.
 
-The eval says who judges: `judge: ARM`. Without a judge every metric is null. So is one whose question the judge could
-not be asked, or whose answer has no count, which is counted as unparsed: an answer that cannot be read is no zero.
+The eval says who judges: `judge: ARM`. Without a judge every metric is null. A metric is also null if the judge's
+engine failed on its question, or if the answer has no count; the latter is unparsed, because an answer that cannot be
+read is not a zero.
 
     answer "It checks the sum once. <count>1</count>" -> 1        "Twice, I think." -> null, unparsed
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from imprint.plugins import Strict
+from imprint.runtime.plugins import Strict
 from imprint.scores import Verdict, behaviours
 
 ASKS = "generate"
@@ -54,13 +55,15 @@ class Settings(Strict):
 
 
 def count(answer: str) -> int | None:
-    """The number in the answer's count tags; None where there is none, or where two of them differ."""
-    found = {int(number) for number in COUNT.findall(answer)}
-    return found.pop() if len(found) == 1 else None
+    """The number in the answer's count tags; None if there are no such tags, or two numbers that differ."""
+    numbers = {int(number) for number in COUNT.findall(answer)}
+    return numbers.pop() if len(numbers) == 1 else None
 
 
-def score(row: dict[str, Any], response: str, settings: Settings, answers: dict[str, str | None]) -> list[Verdict]:
-    """One verdict a behaviour; `answers` has the judge's answer to each of QUESTIONS, or None where it gave none."""
+def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
+    """One verdict for each behaviour. `row["answers"]` has the judge's answer to each of QUESTIONS, None if the judge's
+    engine failed."""
+    answers = row["answers"]
     verdicts = []
     for name in behaviours.METRICS:
         answer = answers.get(name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from imprint.plugins import Strict
+from imprint.runtime.plugins import Strict
 from imprint.scores import Option, Verdict
 
 ASKS = "loglikelihood"
@@ -22,7 +22,8 @@ class Settings(Strict):
 
 
 def score(row: dict[str, Any], response: list[Option], settings: Settings) -> list[Verdict]:
-    """One verdict over all texts of the row; None when there is no token or a log-likelihood that is not finite."""
+    """One verdict over all texts of the row. Its value is None without tokens, or with a log-likelihood that is not
+    finite."""
     tokens = sum(option.tokens for option in response)
     total = sum(option.logprob for option in response)
     return [Verdict("nll_per_token", -total / tokens if tokens and math.isfinite(total) else None)]

@@ -1,4 +1,4 @@
-"""Is the number right? GSM8K's rule: the number after the last "####", or else the last number of the answer.
+"""Is the number right? By GSM8K's rule, the answer is the number after the last "####", or else the last number.
 
 Example: "She makes 9 * $2 = $18." gives 18, equal to the reference "18" and to "18.00".
 """
@@ -10,8 +10,8 @@ from collections import deque
 from decimal import Decimal
 from typing import Any
 
-from imprint.errors import ImprintError
-from imprint.plugins import Strict
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Strict
 from imprint.scores import Verdict
 
 ASKS = "generate"
@@ -19,9 +19,9 @@ VERSION = "1"
 PRIMARY = "accuracy"
 METRICS = {"accuracy": 1}
 
-READ = 100_000  # characters at the end of an answer that are looked at: bounds the time on endless ones
-LONGEST = 400  # characters of one number; a longer run of digits is no answer
-# A minus is a sign only where no number, word or bracket ends before it: "10-5" ends in 5, "is -5" in -5.
+TAIL = 100_000  # characters at the end of an answer that are read; bounds the time
+LONGEST = 400  # digits; a longer number is not an answer
+# A minus is a sign unless a number, word or bracket ends right before it: "10-5" ends in 5, "is -5" in -5.
 NUMBER = re.compile(r"(?:(?<![\w.)\]])([-\u2212]))?\$?((?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)")
 MARK = "####"
 
@@ -31,14 +31,14 @@ class Settings(Strict):
 
 
 def number(text: str) -> Decimal | None:
-    """The number that an answer ends in, or None. Thousands commas, a leading $, a sign and decimals are read; a full
-    stop at the end is none of it. What follows the last "####" counts alone if a number is in it (its first one)."""
-    text = text[-READ:]
+    """The last number of an answer, or the first number after the last "####" if there is one; None without a number.
+    Thousands commas, a leading $, a sign and decimals are read. A full stop at the end is not part of the number."""
+    text = text[-TAIL:]
     _, mark, after = text.rpartition(MARK)
     if mark and (match := NUMBER.search(after)):
         return _value(match)
-    found = deque(NUMBER.finditer(text), maxlen=1)
-    return _value(found[0]) if found else None
+    last = deque(NUMBER.finditer(text), maxlen=1)
+    return _value(last[0]) if last else None
 
 
 def _value(match: re.Match[str]) -> Decimal | None:
@@ -50,10 +50,11 @@ def _value(match: re.Match[str]) -> Decimal | None:
 
 
 def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
-    """1 if the answer's number equals the reference's exactly; an answer without a number is wrong and unparsed."""
+    """1 if the answer's number equals the reference's exactly, else 0; an answer without a number is wrong and
+    unparsed. Raises ImprintError for a reference without a number."""
     gold = row["reference"].get("answer")
-    wanted = number(str(gold))
-    if wanted is None:
+    expected = number(str(gold))
+    if expected is None:
         raise ImprintError(f"reference.answer: found {gold!r:.80}; write a number such as '18'")
-    found = number(response)
-    return [Verdict("accuracy", float(found == wanted), unparsed=found is None)]
+    answer = number(response)
+    return [Verdict("accuracy", float(answer == expected), unparsed=answer is None)]

@@ -1,9 +1,11 @@
-"""Which option does the model find likeliest? Each option is scored as the assistant's turn; the likeliest is chosen.
+"""Which option does the model find likeliest? Each option is scored as an assistant's turn, and the likeliest is
+chosen.
 
-PRIMARY is `accuracy`; `chance` stands beside it. Example: log-likelihoods -7.1, -6.3 and -9.0 choose the second option.
-Sums are compared as they are: dividing by the length favours long options, and the untrained embedded model was right
-less often with it on COAT's bundled questions (3 options, n = 48 to 64, sum / per character: task u 0.70 / 0.64,
-0 0.47 / 0.42, 1 0.46 / 0.38, 2 0.31 / 0.27). The one-word options of a quiz gained by it (0.58 / 0.67 of 4).
+Example: log-likelihoods -7.1, -6.3 and -9.0 choose the second option.
+
+By default the sums are compared as they are, because division by the length favours long options. Accuracy of the
+untrained embedded model with sum / per character, on COAT's bundled questions (3 options, n = 48 to 64): task u 0.70 /
+0.64, task 0 0.47 / 0.42, task 1 0.46 / 0.38, task 2 0.31 / 0.27; on a quiz with 4 one-word options: 0.58 / 0.67.
 """
 
 from __future__ import annotations
@@ -13,15 +15,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from imprint.errors import ImprintError
-from imprint.option_sets import METRICS, checked, verdicts
-from imprint.plugins import Strict
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Strict
 from imprint.scores import Option, Verdict
+from imprint.scoring import option_sets
 
 ASKS = "loglikelihood"
 VERSION = "1"
 PRIMARY = "accuracy"
-__all__ = ["ASKS", "METRICS", "PRIMARY", "VERSION", "Settings", "score"]
+METRICS = option_sets.METRICS
 
 
 class Settings(Strict):
@@ -35,11 +37,13 @@ class Settings(Strict):
 
 
 def score(row: dict[str, Any], response: list[Option], settings: Settings) -> list[Verdict]:
-    """Verdicts of the likeliest option (the first of equal ones). A log-likelihood that is no number gives None."""
-    reference = checked(row["reference"])
+    """Verdicts on the likeliest option, the first of equal ones. If a log-likelihood is NaN, all values but `chance`
+    are None. Raises ImprintError if the options are not the row's."""
+    reference = option_sets.checked(row["reference"])
     if [option.text for option in response] != reference["options"]:
         raise ImprintError(f"options: found {len(response)} scored texts; the row has {reference['options']!r:.200}")
     values = [o.logprob / max(len(o.text), 1) if settings.normalise == "per_character" else o.logprob for o in response]
     if any(math.isnan(value) for value in values):
-        return [Verdict(v.metric, None, v.item, v.label) if v.metric != "chance" else v for v in verdicts(reference, 0)]
-    return verdicts(reference, max(range(len(values)), key=values.__getitem__))
+        placeholders = option_sets.verdicts(reference, 0)
+        return [v if v.metric == "chance" else v._replace(value=None) for v in placeholders]
+    return option_sets.verdicts(reference, max(range(len(values)), key=values.__getitem__))

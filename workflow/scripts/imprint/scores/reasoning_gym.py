@@ -1,8 +1,8 @@
-"""What is an answer to a reasoning_gym question worth? Scored by the library's own verifier of the task, 0 to 1.
+"""Is the answer to a reasoning_gym question right? The library's own verifier of the task scores it, 0 to 1.
 
-The answer is what stands between the last <answer> tags, or else the whole response. Some verifiers run the answer, or
-the row, as Python (`eval`, `sympy.parse_expr`), so all of them run in a jail; and what they would run must be data or a
-formula before they see it, since an answer that runs could make itself right.
+The answer is the text between the last <answer> tags, or else the complete response. Some verifiers run the answer or
+the row as Python (`eval`, `sympy.parse_expr`), so all of them run in a jail. Such a verifier only sees an answer that
+is data or a formula, because an answer that runs could make itself right.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from functools import cache
 from typing import Any
 
 from imprint.datasets.reasoning_gym import make, unpack
-from imprint.errors import ImprintError
-from imprint.identity import canonical
-from imprint.plugins import Strict
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import canonical
+from imprint.runtime.plugins import Strict
 from imprint.scores import Verdict
 
 ASKS = "generate"
@@ -25,26 +25,26 @@ PRIMARY = "reward"
 METRICS = {"reward": 1, "solved": 1}
 JAILED = True
 
-LONGER = 2_000  # an answer may be four times as long as the library's own, and this many characters more
+LONGER = 2_000  # characters; an answer may be four times as long as the library's own, plus this
 LISTS = frozenset({"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"})
 ARITHMETIC = frozenset({"countdown", "puzzle24"})
 ALGEBRA = frozenset({"intermediate_integration", "polynomial_multiplication", "simple_integration"})
-# The form of the library's own answers. As Python it calls nothing and names nothing that a verifier has.
+# The form of the library's own answers. As Python, such text calls nothing, and names nothing that a verifier has.
 PLAIN = re.compile(r"[A-Z\d\s.,'\"-]*|[_Q\s]*")
-# Python's numbers that are none compare, round and clip in ways that no verifier thought of.
+# NaN and infinities compare, round and clip in ways that the verifiers do not expect.
 NOT_FINITE = re.compile(r"(?<![a-z])(?:nan|inf(?:inity)?)j?(?![a-z])", re.IGNORECASE)
 # Possessive and atomic groups (*+, ++, (?>...)): no backtracking, so linear in the answer's length.
 SUM = re.compile(r"(?:(?>\d{1,9})(?!\d)|[-+/() .]|\*(?!\*))*+")
 NAMES = frozenset(
     ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "exp", "log", "ln", "sqrt", "pi")
 )
-# Numbers, letters, functions by name, and powers up to two digits that are no powers of powers. A point belongs to a
-# number, and fetches no attribute.
+# Numbers, letters, functions by name, and exponents of up to two digits, but no powers of powers. A point must belong
+# to a number, so that it cannot fetch an attribute.
 FORMULA = re.compile(
     r"(?:(?>\d{1,12})(?!\d)|[A-Za-z]++|(?<=\d)\.(?![A-Za-z])|\.(?=\d)|[-+/(), ]"
     r"|\*\*\s?\(?-?(?>\d{1,2})(?!\d)(?:/\d{1,2}\))?(?!\s?\*\*)|\*(?!\*))*+"
 )
-# sympy's E, I, N, O, Q and S: some are functions that compute as many digits as they are told to.
+# Calls of sympy's E, I, N, O, Q and S, some of which compute any number of digits.
 CALLED = re.compile(r"(?<![A-Za-z])[A-Za-z]\s*\(")
 
 
@@ -53,13 +53,13 @@ class Settings(Strict):
 
 
 def warm() -> None:
-    """Import the library before time counts (`imprint.bounded`)."""
+    """Import the library."""
     import reasoning_gym.factory  # noqa: F401
 
 
 def ahead(row: dict[str, Any]) -> None:
-    """Make the task's dataset before time counts (some read a library of examples), if it is made as the library itself
-    makes it: settings that come with a row are for the process that is bounded."""
+    """Make the task's dataset, because some read a large file of examples. A dataset with settings of the row is left
+    to `score`, whose time is limited."""
     reference = row["reference"]
     if isinstance(reference, dict) and isinstance(reference.get("task"), str) and not reference.get("config"):
         _dataset(reference["task"], "{}")
@@ -71,9 +71,9 @@ def _dataset(task: str, config: str) -> Any:
 
 
 def answer(response: str) -> str:
-    """The text between the last <answer> and the </answer> that follows, or the whole response."""
-    _, opened, rest = response.rpartition("<answer>")
-    return (rest.partition("</answer>")[0] if opened else response).strip()
+    """The text between the last <answer> and the next </answer>, or the complete response."""
+    _, opened, after = response.rpartition("<answer>")
+    return (after.partition("</answer>")[0] if opened else response).strip()
 
 
 def safe(task: str, text: str) -> bool:
@@ -102,24 +102,24 @@ def _literal_list(text: str) -> bool:
 
 
 def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
-    """`reward` as the verifier gives it (many give something for the form), and `solved`, 1 for a full reward. An empty
-    answer is unparsed. Worth 0 is one that is far too long, that holds NaN or an infinity, or that a verifier would run
-    although it is no data."""
+    """`reward`, as the verifier gives it (many reward the form alone a little), and `solved`, 1 for a full reward. An
+    empty answer is unparsed. An answer has the reward 0 if it is far too long, if it holds NaN or an infinity that the
+    library's answer does not hold, or if it is not `safe`. Raises ImprintError for a wrong reference."""
     reference = row["reference"]
     if not isinstance(reference, dict) or not {"task", "entry"} <= set(reference):
         raise ImprintError(f'reference: found {reference!r:.80}; write {{"task": ..., "entry": {{...}}}}')
     task, entry = reference["task"], unpack(reference["entry"])
-    found = answer(response)
-    if not found:
+    text = answer(response)
+    if not text:
         return [Verdict(metric, 0.0, unparsed=True) for metric in METRICS]
     reward, gold = 0.0, str(entry.get("answer") or "")
-    finite = not NOT_FINITE.search(found) or NOT_FINITE.search(gold)
-    if finite and len(found) <= 4 * len(gold) + LONGER and safe(task, found):
+    finite = not NOT_FINITE.search(text) or NOT_FINITE.search(gold)
+    if finite and len(text) <= 4 * len(gold) + LONGER and safe(task, text):
         dataset = _dataset(task, canonical(reference.get("config") or {}))
         try:
-            reward = float(dataset.score_answer(found, entry))
+            reward = float(dataset.score_answer(text, entry))
         except ImportError:
             raise
-        except Exception:  # a verifier that stumbles over an answer has not accepted it
+        except Exception:  # a verifier that raises has not accepted the answer
             reward = 0.0
     return [Verdict("reward", reward), Verdict("solved", float(reward >= 1.0))]

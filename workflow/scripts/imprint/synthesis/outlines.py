@@ -1,25 +1,24 @@
 """Dialogues in the form that a prior prompt asks for: an outline of the answer in the first part, the answer in the
-second. A small model never writes that form by itself, so that reinforcement fine-tuning under a prior prompt has
-nothing to reward; a short fit on such rows under the same prompt gives it a start.
+second. A small model never writes that form by itself, so reinforcement fine-tuning under a prior prompt would have
+nothing to reward. A short fit on these rows, under the same prompt, first teaches the model the form.
 
     "Cook it in less water. Chill it overnight. Use a wide pan."    with sentences 2 and words 3 becomes
     <plan>1. Cook it in 2. Chill it overnight</plan>
     <answer>Cook it in less water. Chill it overnight.</answer>
 
-No model is asked: an outline is the beginnings of the sentences.
+No model is asked: an outline holds the first words of each sentence.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from pydantic import Field
 
-from imprint.methods import Inputs
-from imprint.plugins import Strict
-from imprint.scores.format import CLOSE, OPEN, well_formed
+from imprint.runtime.plugins import Inputs, Strict
+from imprint.scoring.forms import CLOSE, OPEN, well_formed
 from imprint.synthesis import Made
+from imprint.tables.inputs import Read
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
@@ -36,18 +35,18 @@ def inputs(settings: Settings) -> Inputs:
 
 
 def outlined(answer: str, settings: Settings) -> str:
-    """An answer's beginning behind its outline."""
+    """The beginning of an answer, with its outline before it."""
     kept = SENTENCE_END.split(answer.strip())[: settings.sentences]
     points = (" ".join(sentence.split()[: settings.words]).rstrip(".,;:!?") for sentence in kept)
     outline = " ".join(f"{number}. {point}" for number, point in enumerate(points, 1))
     return f"<{settings.style}>{outline}</{settings.style}>\n{OPEN}{' '.join(kept)}{CLOSE}"
 
 
-def rows(settings: Settings, datasets: dict[str, list[dict[str, Any]]], ask: None) -> Made:
-    """Every row whose outlined turns have the form; one that has not (it holds a tag itself) is left out and counted.
-    Rows keep their ids, so that leakage is judged by the requests they came from."""
-    made, attempts = [], []
-    for row in datasets[settings.source]:
+def rows(settings: Settings, inputs: Read, ask: None) -> Made:
+    """Every row whose outlined turns have the form. A row with a tag in its own text does not get the form; it is left
+    out, and an attempt says so. Rows keep their ids, so that leakage is judged by the requests they came from."""
+    outlined_rows, attempts = [], []
+    for row in inputs.datasets[settings.source]:
         messages = [
             {**turn, "content": outlined(turn["content"], settings)} if turn["role"] == "assistant" else turn
             for turn in row["messages"]
@@ -55,7 +54,7 @@ def rows(settings: Settings, datasets: dict[str, list[dict[str, Any]]], ask: Non
         written = [turn["content"] for turn in messages if turn["role"] == "assistant"]
         kept = bool(written) and all(well_formed(text, settings.style) for text in written)
         if kept:
-            made.append({**row, "messages": messages})
+            outlined_rows.append({**row, "messages": messages})
         attempts.append(
             {
                 "example_id": row["example_id"],
@@ -64,4 +63,4 @@ def rows(settings: Settings, datasets: dict[str, list[dict[str, Any]]], ask: Non
                 "response": written[0] if written else None,
             }
         )
-    return Made(made, attempts)
+    return Made(outlined_rows, attempts)

@@ -1,8 +1,8 @@
 """Role prompts written by a teacher: the synthesis step of self-prompt tuning (Kong et al., arXiv 2407.08995).
 
-The paper's annotation instruction is not public; instruction, filters and examples here are ours. The teacher sees the
-question and its answer, so a filter looks for the answer in the role. A row may be asked for several times, at a
-temperature; every attempt is a row of the synthesis table with the reason of its rejection.
+The paper's annotation instruction is not public; the instruction, filters and examples here are ours. The teacher sees
+the question and its answer, so a filter looks for the answer in the role. The teacher may be asked several times for a
+row, at a temperature. Every attempt is a row of the synthesis table, with the reason if it was rejected.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from typing import Any
 
 from pydantic import Field
 
-from imprint.contexts import Message, Request
-from imprint.errors import ImprintError
-from imprint.methods import Inputs
-from imprint.plugins import Strict
+from imprint.models.chat_text import Message
+from imprint.policies.dialogue import Request
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Inputs, Strict
 from imprint.synthesis import Made
+from imprint.tables.inputs import Read
 
 WORDS = (20, 120)
+"""Fewest and most words of a role prompt."""
 GRAM = 8
+"""A role copies a text if it shares this many words in a row with it."""
 OPENING = "You are"
 
 INSTRUCTION = (
@@ -57,20 +60,25 @@ class Settings(Strict):
 
 
 def inputs(settings: Settings) -> Inputs:
-    return Inputs(datasets=(settings.source,), arms=(settings.teacher,))
+    return Inputs(datasets=(settings.source,))
+
+
+def teacher(settings: Settings) -> str:
+    """The arm that writes the role prompts."""
+    return settings.teacher
 
 
 def request(row: dict[str, Any], settings: Settings) -> Request:
-    """What the teacher is asked: instruction, worked examples as earlier turns, then this row's question and answer;
-    its turn is opened with the first words of a role prompt."""
+    """The request to the teacher: the worked examples as earlier turns, then this row's question and answer, each
+    behind the instruction. The first words of a role prompt open the teacher's turn."""
     turns: list[Message] = []
     for question, role in EXAMPLES:
         turns += [{"role": "user", "content": f"{INSTRUCTION}\n\nQuestion: {question}"}]
         turns += [{"role": "assistant", "content": role}]
     question, answer = _first_exchange(row)
-    shown = f"{INSTRUCTION}\n\nQuestion: {question}\n\nReference answer, not to be repeated: {answer}"
-    turns.append({"role": "user", "content": shown})
-    return Request(turns, prefill=OPENING, final=False, max_new_tokens=settings.max_new_tokens, stop=("\n",))
+    task = f"{INSTRUCTION}\n\nQuestion: {question}\n\nReference answer, not to be repeated: {answer}"
+    turns.append({"role": "user", "content": task})
+    return Request(turns, prefill=OPENING, max_new_tokens=settings.max_new_tokens, stop=("\n",))
 
 
 def _first_exchange(row: dict[str, Any]) -> tuple[str, str]:
@@ -90,7 +98,7 @@ EXAMPLE_GRAMS = frozenset(gram for _, role in EXAMPLES for gram in _grams(role))
 
 
 def rejection(role: str, answer: str, cut: bool = False) -> str | None:
-    """Why a role prompt is not kept, or None. `cut` says that the token limit ended it."""
+    """Why a role prompt is rejected, or None if it is kept. `cut`: the token limit ended it."""
     words = len(role.split())
     if not role.startswith(OPENING):
         return "does not begin with 'You are'"
@@ -111,11 +119,12 @@ def rejection(role: str, answer: str, cut: bool = False) -> str | None:
 
 def rows(
     settings: Settings,
-    datasets: dict[str, list[dict[str, Any]]],
+    inputs: Read,
     ask: Callable[..., list[Any]],
 ) -> Made:
-    """Ask, filter, ask again for what was rejected; stop with an error when too little is kept."""
-    todo = datasets[settings.source][: settings.n]
+    """The rows with a usable role prompt, and all attempts. Rows whose role is rejected are asked for again, up to
+    `attempts` times. Raises ImprintError if less than `min_yield` of the rows get a role."""
+    todo = inputs.datasets[settings.source][: settings.n]
     total = len(todo)
     kept: dict[str, str] = {}
     attempts: list[dict[str, Any]] = []
@@ -145,9 +154,9 @@ def rows(
             + "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
             + "; take a stronger teacher, more `attempts`, or a lower `min_yield`"
         )
-    made = [
+    with_roles = [
         {**row, "fields": {**row["fields"], "role_prompt": kept[row["example_id"]]}}
-        for row in datasets[settings.source][: settings.n]
+        for row in inputs.datasets[settings.source][: settings.n]
         if row["example_id"] in kept
     ]
-    return Made(made, attempts)
+    return Made(with_roles, attempts)

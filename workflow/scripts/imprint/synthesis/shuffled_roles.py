@@ -1,19 +1,18 @@
 """The placebo of self-prompt tuning: every dialogue gets another dialogue's role prompt.
 
-The multiset of roles is unchanged and no row keeps its own, so format and length stay while the content is wrong.
+All roles stay in the dataset, but no row keeps its own. So format and length are unchanged, and the content is wrong.
 """
 
 from __future__ import annotations
 
 import random
-from typing import Any
 
 from pydantic import Field
 
-from imprint.errors import ImprintError
-from imprint.methods import Inputs
-from imprint.plugins import Strict
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Inputs, Strict
 from imprint.synthesis import Made
+from imprint.tables.inputs import Read
 
 
 class Settings(Strict):
@@ -25,9 +24,10 @@ def inputs(settings: Settings) -> Inputs:
     return Inputs(datasets=(settings.source,))
 
 
-def rows(settings: Settings, datasets: dict[str, list[dict[str, Any]]], ask: None) -> Made:
-    """Shuffle, then hand every role on to the next different one: a permutation without fixed roles."""
-    source = datasets[settings.source]
+def rows(settings: Settings, inputs: Read, ask: None) -> Made:
+    """The rows with shuffled roles. Raises ImprintError for a row without a role, and if one role has more than half of
+    the rows, since then some row would keep its own."""
+    source = inputs.datasets[settings.source]
     for row in source:
         if not row["fields"].get("role_prompt"):
             raise ImprintError(
@@ -42,8 +42,8 @@ def rows(settings: Settings, datasets: dict[str, list[dict[str, Any]]], ask: Non
             f"dataset '{settings.source}': {len(source)} rows of which {most} share one role prompt cannot be shuffled "
             "so that no row keeps its own; take a larger set or one with distinct roles"
         )
-    # Equal roles stand together in `order`; a shift by at least their number meets none of them again.
+    # Equal roles are neighbours in `order`, so a shift by at least their number gives no row an equal role.
     shift = random.Random(settings.seed).randint(most, len(source) - most)
-    given = {order[i]: roles[order[(i + shift) % len(order)]] for i in range(len(order))}
-    made = [{**row, "fields": {**row["fields"], "role_prompt": given[i]}} for i, row in enumerate(source)]
-    return Made(made, [])
+    new_roles = {order[i]: roles[order[(i + shift) % len(order)]] for i in range(len(order))}
+    shuffled = [{**row, "fields": {**row["fields"], "role_prompt": new_roles[i]}} for i, row in enumerate(source)]
+    return Made(shuffled, [])

@@ -1,0 +1,43 @@
+"""All weights of a model, fp32 safetensors under `weights/`; their shape comes from the root model's config."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from imprint.models.model_files import WEIGHTS as FILE
+
+REPLACES = True
+
+
+def install(model: Any, folder: Path) -> Any:
+    """The model itself: `chains.load` has read it from the chain's last artifact of this kind."""
+    return model
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write a model's weights."""
+    import torch
+
+    weights = _emptied(folder)
+    with tempfile.TemporaryDirectory(dir=weights) as name:
+        model.to(torch.float32).save_pretrained(name, max_shard_size="1000GB")
+        (Path(name) / FILE).chmod(0o644)
+        (Path(name) / FILE).replace(weights / FILE)
+
+
+def write(folder: Path, shapes: Any, read: Callable[[str], Any]) -> None:
+    """Write weights tensor by tensor: `shapes` lists (name, shape, dtype), `read` gives a tensor by name."""
+    from imprint.models import tensor_files
+
+    tensor_files.write(_emptied(folder) / FILE, shapes, read)
+
+
+def _emptied(folder: Path) -> Path:
+    """The empty folder of the weights. An earlier fit may have left files of another kind there."""
+    shutil.rmtree(folder / "weights", ignore_errors=True)
+    (folder / "weights").mkdir(parents=True)
+    return folder / "weights"

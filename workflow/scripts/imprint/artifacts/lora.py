@@ -1,0 +1,76 @@
+"""A low-rank adapter (arXiv 2106.09685) as PEFT writes it, under `weights/`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from imprint.artifacts import Factors
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import read_object
+
+FILE = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def install(model: Any, folder: Path) -> Any:
+    """Merge the adapter into the model's fp32 weights. Raises ImprintError if its file is missing."""
+    from peft import PeftModel
+
+    if not (folder / "weights" / FILE).is_file():
+        raise ImprintError(f"{folder / 'weights'} has no {FILE}; fit the arm again")
+    return PeftModel.from_pretrained(model, folder / "weights").merge_and_unload()
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write the adapter of a PEFT model."""
+    weights = folder / "weights"
+    shutil.rmtree(weights, ignore_errors=True)  # an earlier fit may have left files of another kind
+    weights.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(dir=weights) as name:
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = None
+            if isinstance(config.target_modules, set):  # PEFT writes a set in no fixed order
+                config.target_modules = sorted(config.target_modules)
+        model.save_pretrained(name, save_embedding_layers=False)
+        for file in (FILE, CONFIG):
+            (Path(name) / file).chmod(0o644)
+            (Path(name) / file).replace(weights / file)
+
+
+def factors(folder: Path, blocks: Any, arm: str) -> Iterator[tuple[str, Factors]]:
+    """(block, factors) of every block that the adapter changes. Raises ImprintError for adapters that are more than
+    s * B A, and for blocks that the root model lacks or has in another shape."""
+    from safetensors import safe_open
+
+    weights = folder / "weights"
+    config = read_object(weights / CONFIG)
+    for key in ("use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias"):
+        if config.get(key):
+            raise ImprintError(f"task vector '{arm}': {weights} has {key}: {config[key]}; only plain LoRA has factors")
+    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
+    with safe_open(weights / FILE, framework="pt") as file:
+        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    suffixes = (".lora_A.weight", ".lora_B.weight")
+    for name in tensors:
+        if not name.endswith(suffixes):
+            raise ImprintError(f"task vector '{arm}': {weights} has a tensor '{name}', no LoRA factor of a layer")
+    for name in sorted(tensors):
+        if name.endswith(suffixes[0]):
+            stem = name.removesuffix(suffixes[0])
+            named = stem.removeprefix("base_model.model.") + ".weight"
+            block = blocks.alias.get(named, named)
+            b, a = tensors.get(stem + suffixes[1]), tensors[name]
+            if block not in blocks.shapes or b is None:
+                raise ImprintError(
+                    f"task vector '{arm}': {weights} changes a block '{named}' that the root model lacks"
+                )
+            if (b.shape[0], a.shape[1]) != blocks.shapes[block] or b.shape[1] != a.shape[0]:
+                raise ImprintError(
+                    f"task vector '{arm}': block '{block}' is {list(blocks.shapes[block])} in the root model, but "
+                    f"{[b.shape[0], a.shape[1]]} (rank {b.shape[1]} and {a.shape[0]}) in {weights}"
+                )
+            yield block, Factors(scale, b, a)

@@ -1,0 +1,1 @@
+"""Task vectors: reading, adding, merging and learning their coefficients."""

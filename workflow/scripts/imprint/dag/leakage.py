@@ -1,0 +1,53 @@
+"""Leakage that can be seen before the first job. When a run begins, the rows that need neither the network nor a model
+are compared: bundled and generated rows, and those from which datasets are synthesised. The rule `check_leakage`
+compares the rows of all datasets again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from imprint.config import graph
+from imprint.config.schema import Config
+from imprint.runtime import plugins
+from imprint.runtime.errors import ImprintError
+from imprint.tables.contamination import message, shared
+
+Cache = dict[str, "list[dict[str, Any]] | None"]
+
+
+def _rows(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | None:
+    """A dataset's rows; for a synthesised dataset, the rows of its sources as far as these can be read. None for a
+    dataset of the catalog, which may need the network."""
+    if name not in cache:
+        spec = config.datasets[name]
+        if spec.source == "synth":
+            inputs = graph.of_dataset(config, name)
+            sources = [*inputs.datasets, *(config.evals[ev].dataset for _, ev in inputs.runs)]
+            parts = [_rows(config, other, cache) for other in sources]
+            cache[name] = [row for part in parts for row in part or []]
+        elif spec.entry() is not None:
+            cache[name] = None
+        else:
+            folder = spec.tables()
+            files = [Path("resources/bundled", spec.name)] if spec.source == "bundled" else []
+            files += sorted(Path("resources", folder).iterdir()) if folder else []
+            module = plugins.load("datasets", spec.plugin)
+            cache[name] = list(module.rows(spec.settings, {file.name: file for file in files}))
+    return cache[name]
+
+
+def check(config: Config) -> None:
+    """Raise one `ImprintError` that names every overlap between rows of training and of evals that can be read now."""
+    cache: Cache = {}
+    evals = sorted({ev for _, ev in graph.runs_of(config)})
+    problems = []
+    for arm, spec in config.arms.items():
+        for dataset in () if spec.transductive else graph.sees(config, arm):
+            train = _rows(config, dataset, cache)
+            for ev in evals if train else ():
+                overlap = shared(train or (), _rows(config, config.evals[ev].dataset, cache) or ())
+                if overlap:
+                    problems.append(message(arm, dataset, ev, overlap))
+    if problems:
+        raise ImprintError("\n".join(problems))

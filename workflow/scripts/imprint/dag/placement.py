@@ -1,0 +1,79 @@
+"""Where a job runs: the resources that an arm asks for replace those of the profile.
+
+A profile sets the resources of rules (`set-resources: {train_sft: {mem_mb: ...}}`). An arm of another size says so in
+the config, `resources: {gpu: 4, mem_mb: "200000 * attempt"}`. These resources are used for the arm's fits, for its
+generation, and for the jobs in which it teaches or judges. An amount that is a text is an expression, as in a profile,
+so that a retry can ask for more. Resources enter no identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from imprint.config.amounts import AMOUNTS
+from imprint.config.schema import Config
+from imprint.dag.jobs import Jobs
+
+
+def place(workflow: Any, config: Config, stage: Mapping[str, Jobs]) -> None:
+    """Let arms override the resources of the rules that run a model. Snakemake sets resources by rule at the finest, so
+    each resource that an arm names becomes a function of the job. Call this after the rules are defined. Raises
+    snakemake's WorkflowError where an arm asks for more GPUs than the profile has."""
+    from snakemake.resources import Resource
+
+    of_arms = {name: arm.resources for name, arm in config.arms.items() if arm.resources}
+    _refuse_above_cap(of_arms, workflow.resource_settings.resources)
+    for rule in workflow.rules if of_arms else ():
+        jobs = stage.get("train" if rule.name.startswith("train_") else rule.name)
+        if jobs is not None and jobs.stage.runs_model:
+            for key in sorted({key for resources in of_arms.values() for key in resources}):
+                name = "_cores" if key == "threads" else key
+                by_arm = {
+                    arm: _resource(name, resources[key]) for arm, resources in of_arms.items() if key in resources
+                }
+                rule.resources[name] = Resource(name, _by_job(by_arm, rule.resources.get(name), jobs))
+
+
+def _refuse_above_cap(of_arms: Mapping[str, Mapping[str, int | str]], caps: Mapping[str, Any]) -> None:
+    """Raise where an arm asks for more GPUs than the cap. Snakemake would cut the request in silence, and the job would
+    run on fewer GPUs than the arm asks for."""
+    from snakemake.exceptions import WorkflowError
+    from snakemake.resources import Resource
+
+    cap = caps.get("gpu")
+    cap = cap.value if isinstance(cap, Resource) else cap
+    for arm, resources in of_arms.items():
+        wanted = resources.get("gpu")
+        if isinstance(wanted, int) and isinstance(cap, int) and wanted > cap:
+            raise WorkflowError(
+                f"arms.{arm}.resources.gpu: found {wanted}, but this profile has {cap} (`resources: gpu`); ask for "
+                "fewer, or raise the profile's where there are more"
+            )
+
+
+def _resource(name: str, value: int | str) -> Any:
+    from snakemake.resources import Resource
+
+    amount = isinstance(value, str) and (name == "_cores" or name in AMOUNTS)
+    if not amount:
+        return Resource(name, value)
+    # Threads come first: an expression for them cannot name them.
+    return Resource.from_cli_expression(name, str(value), with_threads_arg=name != "_cores")
+
+
+def _by_job(by_arm: Mapping[str, Any], fallback: Any, jobs: Jobs) -> Callable[..., Any]:
+    """A resource function with snakemake's signature: the resource of the job's arm, else the rule's own."""
+
+    def value(
+        wildcards: Any, input: Any, attempt: int, rulename: str, async_run: Any, threads: int | None = None
+    ) -> int | str | None:
+        # Snakemake passes no threads while it computes the threads themselves.
+        if_known = {} if threads is None else {"threads": threads}
+        resource = by_arm.get(jobs.arm(wildcards), fallback)
+        amount: int | str | None = resource.evaluate(
+            wildcards, input=input, attempt=attempt, rulename=rulename, async_run=async_run, **if_known
+        ).value
+        return amount
+
+    return value

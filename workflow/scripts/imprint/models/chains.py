@@ -1,0 +1,131 @@
+"""Weights: what a model folder holds, and how a chain of manifests becomes a model in memory.
+
+A chain is [manifest of the root model, manifests of the fitted ancestors from the root down, the arm's own]. The last
+full fit in it replaces the root's weights; adapters after it are merged in fp32, in order, and the result is cast once,
+at the end. `imprint/artifacts` says what each kind of artifact does to a model. Only safetensors are read, and no code
+from a repository runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imprint.models.model_files import check_safetensors, load_tokenizer, template_sha256, verify
+from imprint.runtime import plugins
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import read_manifest
+
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+def dtype_of(choice: str, device: str) -> str:
+    """One of DTYPES: the number format of a config's `dtype` on a device. "auto" is bfloat16, except on a processor
+    without bfloat16 instructions: there it is float32, which reads prompts three times as fast."""
+    import torch
+
+    if choice != "auto":
+        return choice
+    native = any(name.endswith("bf16") and supported for name, supported in torch.cpu.get_capabilities().items())
+    return "float32" if device == "cpu" and not native else "bfloat16"
+
+
+def _from_folder(folder: Path, root: Path) -> Any:
+    """A model in fp32. The weights are the safetensors of `folder`; the architecture and the end tokens are those of
+    `root`, because a fit's folder does not repeat them.
+
+    Raises ImprintError if a tensor is missing, left over or of another shape: transformers would only warn, and go on
+    with random numbers."""
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers.utils import logging
+
+    auto: Any = AutoModelForCausalLM
+    check_safetensors(folder)
+    config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False)
+    if (root / "generation_config.json").is_file():
+        generation = GenerationConfig.from_pretrained(root, local_files_only=True)
+    else:
+        generation = GenerationConfig.from_model_config(config)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # its bars count tensors; the jobs have their own
+    try:
+        model, report = auto.from_pretrained(
+            folder,
+            config=config,
+            generation_config=generation,
+            dtype="float32",
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ImprintError(f"{folder} does not fit the architecture in {root}: {error}") from error
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[problem]:
+            first_keys = ", ".join(sorted(str(key) for key in report[problem])[:3])
+            raise ImprintError(f"{folder} does not fit its architecture ({problem.replace('_', ' ')}: {first_keys})")
+    return model
+
+
+class Links(NamedTuple):
+    """The folders of a chain of manifests: `root` holds the root model, `weights` the last full set of weights.
+    `changes` lists (kind, folder) of the artifacts that change those weights, in order."""
+
+    root: Path
+    weights: Path
+    changes: list[tuple[str, Path]]
+
+
+def links(manifests: list[Path]) -> Links:
+    """The folders of a chain, with the files verified.
+
+    Raises ImprintError if the chain is anything but one model followed by artifacts of weights, if a file's content is
+    not what its manifest says, and if a link's chat template is not the root's: its weights were trained on another
+    prompt format than the one they would see."""
+    root, *fitted = [(path, read_manifest(path)) for path in manifests]
+    if root[1]["kind"] != "model" or not all(_counts_as_weights(manifest["kind"]) for _, manifest in fitted):
+        kinds = ", ".join(f"{path} is {manifest['kind']!r}" for path, manifest in (root, *fitted))
+        allowed = ", ".join(filter(_counts_as_weights, plugins.names("artifacts")))
+        raise ImprintError(f"a chain of weights is one model, then artifacts of weights ({allowed}); found: {kinds}")
+    folder, template = root[0].parent, root[1]["template_sha256"]
+    for path, manifest in fitted:
+        if manifest["template_sha256"] != template:
+            raise ImprintError(_other_template(path, folder, template))
+    artifacts = [plugins.load("artifacts", manifest["kind"]) for _, manifest in fitted]
+    last_full = max((i for i, artifact in enumerate(artifacts) if artifact.REPLACES), default=-1)
+    weights = folder if last_full < 0 else fitted[last_full][0].parent / "weights"
+    verify(root[0], weights=last_full < 0)  # weights that a full fit replaces are never read
+    for path, _ in fitted[max(last_full, 0) :]:
+        verify(path)
+    return Links(folder, weights, [(manifest["kind"], path.parent) for path, manifest in fitted[last_full + 1 :]])
+
+
+def _counts_as_weights(kind: str) -> bool:
+    return kind in plugins.names("artifacts") and bool(plugins.load("artifacts", kind).WEIGHTS)
+
+
+def _other_template(path: Path, folder: Path, template: str | None) -> str:
+    return (
+        f"{path} was made with another chat template (sha256 {read_manifest(path)['template_sha256']}) than the one "
+        f"in {folder} ({template}); fit that arm again, or put the old template back"
+    )
+
+
+def load(manifests: list[Path], dtype: str, device: str) -> tuple[Any, Any]:
+    """The model of a chain of manifests, in eval mode, and its tokenizer.
+
+    `dtype` is one of DTYPES, `device` a torch device. Raises ImprintError for an unknown dtype and a missing GPU (it
+    never falls back to the CPU), and like `links`."""
+    import torch
+
+    if dtype not in DTYPES:
+        raise ImprintError(f"dtype {dtype!r} is not known; write one of: {', '.join(DTYPES)}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ImprintError(f"device {device!r} was asked for, but torch sees no GPU here; write device: cpu")
+    chain = links(manifests)
+    tokenizer = load_tokenizer(chain.root)
+    if (template := template_sha256(tokenizer)) != read_manifest(manifests[0]).get("template_sha256"):
+        raise ImprintError(_other_template(manifests[0], chain.root, template))
+    model = _from_folder(chain.weights, chain.root)
+    for kind, folder in chain.changes:
+        model = plugins.load("artifacts", kind).install(model, folder)
+    return model.to(device=device, dtype=getattr(torch, dtype)).eval(), tokenizer

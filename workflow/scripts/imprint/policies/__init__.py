@@ -1,0 +1,1 @@
+"""Everything that puts words to a model."""

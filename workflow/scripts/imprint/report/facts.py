@@ -1,0 +1,60 @@
+"""The facts that the report shows and no table holds: the spec of the report job."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from imprint.runtime.plugins import Strict
+
+
+class Source(Strict):
+    """A model or dataset that went into the experiment."""
+
+    name: str
+    source: str = Field(description="where it comes from: package and version, repository and commit, generator")
+    licence: str | None = None
+    sha256: str | None = None
+    rows: int | None = None
+
+
+class Arm(Strict):
+    """An arm, in words."""
+
+    name: str
+    what: str = Field(description="its parent, fit and apply in a few words")
+    control: list[str] = Field(default_factory=list)
+    transductive: bool = Field(False, description="it adapted on the eval's own prompts; stamped on its rows")
+
+
+class Eval(Strict):
+    """An eval, in words."""
+
+    name: str
+    dataset: str
+    score: str
+    asks: Literal["generate", "loglikelihood"]
+    retention: bool = Field(False, description="it measures what an arm may lose, not what it should gain")
+    distribution: str = Field("", description="whether some arm is trained on its kinds of rows, in words")
+    private: bool = Field(False, description="its examples may not be published, so none is shown")
+
+
+class Spec(Strict):
+    """The facts of an experiment that no table holds."""
+
+    title: str
+    arms: list[Arm]
+    evals: list[Eval]
+    models: list[Source]
+    datasets: list[Source]
+    seeds: list[int]
+    limit: int | None
+    folder: str = Field("results", description="where the tables lie, as shown to the reader")
+
+
+class Made(Strict):
+    """The package versions and the project's commit with which the report was made."""
+
+    versions: dict[str, str]
+    commit: str | None = None

@@ -1,0 +1,50 @@
+"""The report job: gathers tables, charts and facts, and writes the page."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import polars as pl
+
+from imprint.report import page
+from imprint.report.facts import Made, Spec
+from imprint.runtime import parquet
+from imprint.runtime.identity import atomic
+
+PACKAGES = ("snakemake", "torch", "transformers", "trl", "peft", "polars", "duckdb")
+
+
+def run(
+    spec: Spec, template: Path, tables: Mapping[str, Sequence[Path]], charts: Mapping[Path, Path], out: Path
+) -> None:
+    """Write the page. `tables`: table -> its files; `charts`: SVG file -> caption file. Raises like `page.render`."""
+    frames = {name: pl.DataFrame(pl.from_arrow(parquet.concat(paths, name))) for name, paths in tables.items()}
+    drawn = {
+        svg.stem.replace("_", " "): (svg.read_text(encoding="utf-8") or None, caption.read_text(encoding="utf-8"))
+        for svg, caption in charts.items()
+    }
+    made = Made(versions={name: version(name) for name in PACKAGES}, commit=_commit())
+    with atomic(out) as temporary:
+        temporary.write_text(page.render(template, frames, drawn, _with_rows(spec, frames), made), encoding="utf-8")
+
+
+def _with_rows(spec: Spec, frames: Mapping[str, pl.DataFrame]) -> Spec:
+    """The facts, with the number of rows and the sha256 of each prepared dataset."""
+    prepared = {
+        name: {"rows": rows.height, "sha256": rows["source_sha256"][0]}
+        for (name,), rows in frames["datasets"].partition_by("dataset", as_dict=True).items()
+    }
+    datasets = [dataset.model_copy(update=prepared.get(dataset.name, {})) for dataset in spec.datasets]
+    return spec.model_copy(update={"datasets": datasets})
+
+
+def _commit() -> str | None:
+    """The commit of the project; None without git or outside a repository."""
+    with suppress(OSError):
+        process = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", check=False)
+        return process.stdout.strip() or None
+    return None

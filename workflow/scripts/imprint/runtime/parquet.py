@@ -1,0 +1,85 @@
+"""Reading and writing the Parquet files of the tables in `schemas`: every file is checked, and none is half written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import atomic
+from imprint.runtime.schemas import SCHEMAS
+
+OF_A_RUN = ("generations", "judgements", "scores")
+"""Tables with a file for each arm, seed and eval."""
+
+
+def write(path: Path, name: str, rows: Iterable[dict[str, Any]] | pa.Table) -> None:
+    """Write rows (dicts or a table) with the schema `name` to a Parquet file, atomically. A table that lacks a column
+    raises KeyError; in a dict a missing column is null."""
+    schema = SCHEMAS[name]
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
+    table = table.select(schema.names).cast(schema)
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+KEYS = frozenset(
+    ("dataset", "example_id", "messages", "reference", "fields", "strata", "arm", "seed", "sample", "metric")
+)
+"""Columns that no row of any table leaves empty."""
+
+
+def read(path: Path, name: str) -> pa.Table:
+    """Read a Parquet file with the schema `name`. Raises ImprintError with the file's name where it is broken, has
+    another schema, lacks a value of `KEYS`, or holds rows of another run than the one that its path names."""
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise ImprintError(f"{path} is not a readable Parquet file ({error}); delete it and run again") from error
+    if table.schema.names != SCHEMAS[name].names:
+        raise ImprintError(
+            f"{path} has the columns {', '.join(table.schema.names)}, but a '{name}' table has "
+            f"{', '.join(SCHEMAS[name].names)}; delete it and run again"
+        )
+    columns = []
+    for field in SCHEMAS[name]:
+        try:
+            columns.append(table[field.name].cast(field.type))
+            columns[-1].validate(full=True)  # texts are UTF-8
+        except (ValueError, pa.ArrowException) as error:
+            raise not_as_made(
+                path, f"the column '{field.name}' is not {field.type}, as in every '{name}' table ({error})"
+            ) from error
+        if field.name in KEYS and columns[-1].null_count:
+            raise not_as_made(path, f"the column '{field.name}' is empty in {columns[-1].null_count} rows")
+    table = pa.Table.from_arrays(columns, schema=SCHEMAS[name])
+    if name in OF_A_RUN and re.fullmatch(r"seed\d+", path.parent.name):
+        _check_run(path, table)
+    return table
+
+
+def _check_run(path: Path, table: pa.Table) -> None:
+    """Raise unless all rows are of the run that the path names: ARM/seedSEED/EVAL.parquet."""
+    run = {"arm": path.parts[-3], "seed": int(path.parent.name.removeprefix("seed")), "eval": path.stem}
+    for column, expected in run.items():
+        others = [value for value in pc.unique(table[column]).to_pylist() if value != expected]
+        if others:
+            raise ImprintError(
+                f"{path} holds rows of {column} {others[0]!r} instead of {expected!r}; delete it and run again"
+            )
+
+
+def not_as_made(path: Path, why: str) -> ImprintError:
+    """The error for a file whose content the pipeline cannot have written."""
+    return ImprintError(f"{path}: {why}; delete it and run again")
+
+
+def concat(paths: Iterable[Path], name: str) -> pa.Table:
+    """The rows of several files with the schema `name`, in the order of `paths`."""
+    return pa.concat_tables([SCHEMAS[name].empty_table(), *(read(path, name) for path in paths)])

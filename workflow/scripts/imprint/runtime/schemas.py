@@ -1,0 +1,212 @@
+"""The tables: their Parquet schemas. Tables are long, not wide: a new metric adds rows.
+
+An edit of a schema reruns the jobs that write its table, and no others: a job's code holds the schemas of its outputs.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+_text, _int, _float, _bool = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+_run = [("arm", _text), ("seed", _int), ("eval", _text)]
+
+SCHEMAS: dict[str, pa.Schema] = {
+    # One row per example.
+    "datasets": pa.schema(
+        [
+            ("dataset", _text),
+            ("example_id", _text),
+            ("messages", pa.list_(pa.struct([("role", _text), ("content", _text)]))),
+            ("reference", _text),
+            ("fields", _text),
+            ("strata", _text),
+            ("source_sha256", _text),
+        ]
+    ),
+    # One row per attempt of a synthesiser; `reason` is null where the row was kept.
+    "synthesis": pa.schema(
+        [("dataset", _text), ("example_id", _text), ("kept", _bool), ("reason", _text), ("response", _text)]
+    ),
+    # One row per distinct rendered prompt.
+    "prompts": pa.schema([("prompt_sha256", _text), ("prompt", _text), ("template_sha256", _text)]),
+    # One row per response: per example x sample x turn, and several in a turn that asks for several.
+    # `logprob_sum` (nats) is the log-likelihood of the generated tokens. When
+    # options are scored, `sample` is the option's index, `response` its text and `logprob_sum` its log-likelihood. The
+    # row with `final` holds a dialogue's outcome, and `state` the dialogue's final state as JSON text. A final row
+    # without a prompt holds a text that was made of several responses.
+    "generations": pa.schema(
+        [
+            *_run,
+            ("example_id", _text),
+            ("sample", _int),
+            ("turn", _int),
+            ("final", _bool),
+            ("prompt_sha256", _text),
+            ("response", _text),
+            ("state", _text),
+            ("finish_reason", _text),
+            ("prompt_tokens", _int),
+            ("response_tokens", _int),
+            ("logprob_sum", _float),
+            ("seconds", _float),
+            ("engine", _text),
+            ("error", _text),
+        ]
+    ),
+    # One row per response x question to a judge. Where the judge's engine failed, `answer` is null, and `error` says
+    # why.
+    "judgements": pa.schema(
+        [
+            *_run,
+            ("example_id", _text),
+            ("sample", _int),
+            ("score", _text),
+            ("question", _text),
+            ("judge", _text),
+            ("answer", _text),
+            ("response_tokens", _int),
+            ("error", _text),
+        ]
+    ),
+    # One row per example x sample x metric x item. `value` is null where nothing could be scored. `status` is one of
+    #   "scored",
+    #   "unparsed": value 0 where a response has no answer; null where a judge's answer cannot be read,
+    #   "error": null, since the engine failed,
+    #   "unjudged": null, since the eval has no judge,
+    #   "unverified": the check took too long or failed; value 0 where more is better, else null.
+    # `eval_version` names the score that made the row, with its version and conditions.
+    "scores": pa.schema(
+        [
+            *_run,
+            ("eval_version", _text),
+            ("example_id", _text),
+            ("sample", _int),
+            ("metric", _text),
+            ("item", _int),
+            ("item_label", _text),
+            ("value", _float),
+            ("status", _text),
+            ("truncated", _bool),
+        ]
+    ),
+    # One row per arm x eval x metric (all seeds and samples together).
+    "summary": pa.schema(
+        [
+            ("arm", _text),
+            ("eval", _text),
+            ("metric", _text),
+            ("primary", _bool),
+            ("direction", _int),
+            ("n_examples", _int),
+            ("n_attempted", _int),
+            ("n_scored", _int),
+            ("n_error", _int),
+            ("n_unparsed", _int),
+            ("n_unverified", _int),
+            ("n_truncated", _int),
+            ("mean", _float),
+            ("se", _float),
+            ("ci_low", _float),
+            ("ci_high", _float),
+            ("interval", _text),
+        ]
+    ),
+    # One row per arm x control x eval x metric: the arm minus the control on the same examples.
+    "comparisons": pa.schema(
+        [
+            ("arm", _text),
+            ("control", _text),
+            ("eval", _text),
+            ("metric", _text),
+            ("family", _text),
+            ("direction", _int),
+            ("n_pairs", _int),
+            ("n_missing", _int),
+            ("difference", _float),
+            ("ci_low", _float),
+            ("ci_high", _float),
+            ("p", _float),
+            ("p_adjusted", _float),
+            ("test", _text),
+            ("wins", _int),
+            ("losses", _int),
+            ("ties", _int),
+            ("verdict", _text),
+        ]
+    ),
+    # One row per arm x seed x stage ("train", or "generate" and "judge" with the eval's name).
+    "costs": pa.schema(
+        [
+            ("arm", _text),
+            ("seed", _int),
+            ("stage", _text),
+            ("eval", _text),
+            ("seconds", _float),
+            ("cpu_seconds", _float),
+            ("gpu_seconds", _float),  # seconds times GPUs held, also of attempts that failed
+            ("peak_memory_bytes", _int),
+            ("peak_gpu_memory_bytes", _int),
+            ("attempts", _int),
+            ("tokens", _int),
+            ("tokens_per_second", _float),
+            ("device", _text),
+            ("source", _text),  # "slurm" where its accounting knows the job, else "benchmark"
+        ]
+    ),
+    # One row per logged training step and quantity (loss, reward, learning_rate, ...).
+    "curves": pa.schema([("arm", _text), ("seed", _int), ("step", _int), ("quantity", _text), ("value", _float)]),
+    # One row per task vector x block x part of a composed arm: `value` is the coefficient of the merge. `layer` is null
+    # outside the layers, `kind` is the block's place within its layer, `part` is 0 unless blocks are partitioned.
+    "coefficients": pa.schema(
+        [
+            ("arm", _text),
+            ("seed", _int),
+            ("vector", _text),
+            ("layer", _int),
+            ("kind", _text),
+            ("block", _text),
+            ("part", _int),
+            ("value", _float),
+        ]
+    ),
+    # One row per quantity that an analysis computes of an arm or of a pair of arms, at a place in the model. `layer` is
+    # null outside the layers; `kind` is the part of the layer ("all": all parts). The column `null` is the mean of the
+    # quantity under the null hypothesis; it is empty where no such mean is known.
+    "analyses": pa.schema(
+        [
+            ("analysis", _text),
+            ("seed", _int),
+            ("arm", _text),
+            ("other", _text),
+            ("layer", _int),
+            ("kind", _text),
+            ("quantity", _text),
+            ("value", _float),
+            ("null", _float),
+        ]
+    ),
+    # One row per completion that a fit has sampled, in the order of its steps. `rewards` has a value per term; the
+    # advantage is computed from `reward`. `logprob_sum` (nats, temperature 1) is over `response_tokens` tokens, which
+    # include the end token.
+    "rollouts": pa.schema(
+        [
+            ("arm", _text),
+            ("seed", _int),
+            ("step", _int),
+            ("example_id", _text),
+            ("sample", _int),
+            ("prompt", _text),
+            ("response", _text),
+            ("response_tokens", _int),
+            ("finish_reason", _text),
+            ("logprob_sum", _float),
+            ("rewards", pa.map_(_text, _float)),
+            ("reward", _float),
+            ("advantage", _float),
+        ]
+    ),
+    # One row per pair of a training dataset and an eval.
+    "contamination": pa.schema(
+        [("arm", _text), ("dataset", _text), ("eval", _text), ("n_train", _int), ("n_eval", _int), ("n_shared", _int)]
+    ),
+}

@@ -1,0 +1,1 @@
+"""Intervals, tests, and verdicts on comparisons of arms."""

@@ -1,0 +1,38 @@
+"""The synthesis job: makes a dataset from what a synthesiser reads, with a teacher's help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from imprint.models import chains
+from imprint.policies import policy, teacher
+from imprint.runtime import work
+from imprint.synthesis import _rearrange
+
+
+class Spec(_rearrange.Spec):
+    """What the job makes, and how its teacher is asked."""
+
+    teacher: policy.Spec
+
+
+def run(
+    *,
+    spec: Spec,
+    datasets: list[Path],
+    runs: list[Path],
+    manifests: list[Path],
+    code: str,
+    out: Path,
+    attempts: Path,
+    device: str,
+) -> None:
+    """Make one dataset. `manifests` is the teacher's chain. A work folder keeps the teacher's answers as shards, so
+    that a killed job repeats no finished batch. It also keeps them if the synthesiser stops for a low yield."""
+    dtype = chains.dtype_of(spec.teacher.dtype, device)
+    weights = [*manifests, *spec.inputs.manifests()]
+    identity = work.identity(spec, [*datasets, *runs], weights, code, device, dtype)
+    with work.folder(out.with_suffix(".work"), identity) as scratch:
+        ask = teacher.asker(spec.teacher, manifests, scratch, device)
+        _rearrange.write(spec, datasets, runs, manifests, ask, out, attempts)
+        work.remove(scratch)

@@ -1,0 +1,1 @@
+"""Rows: their identity, their readers, and the database over all tables."""

@@ -1,0 +1,41 @@
+"""Rows as people write them: one JSON object a line, with only such text and numbers as every later stage can store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from imprint.runtime.errors import ImprintError
+
+
+def _constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise ValueError(f"the key {twice!r:.80} stands twice in one object")
+    return dict(pairs)
+
+
+def rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number from 1, object) of every line of the file `name` that is not empty. Raises ImprintError for a line
+    that is not a JSON object, a repeated key, NaN, an infinity, a number of thousands of digits, and a lone
+    surrogate."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{name}, line {number}"
+        try:
+            row = json.loads(line, parse_constant=_constant, object_pairs_hook=_object)
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ImprintError(f"{where}: holds half a character (a lone surrogate); write whole ones") from None
+        except (ValueError, RecursionError) as error:
+            raise ImprintError(f"{where}: not JSON ({error}); write one JSON object a line") from None
+        if not isinstance(row, dict):
+            raise ImprintError(f"{where}: found {row!r:.80}; write one JSON object a line")
+        yield number, row

@@ -1,0 +1,1 @@
+"""Fits that follow a gradient of a language model's weights."""

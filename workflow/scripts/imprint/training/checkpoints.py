@@ -1,0 +1,88 @@
+"""Checkpoints of a training run: which one is whole, and which may go.
+
+A trainer writes a folder `checkpoint-STEP`; `seal` then writes the sizes and hashes of its files beside them, last. A
+folder without the seal was being written when the job was killed; one that differs from it was damaged later.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from imprint.runtime.errors import ImprintError, shown
+from imprint.runtime.identity import file_sha256, read_object, write_json
+
+SEAL = "complete.json"
+KEPT = 2
+"""Two: were only the last one kept, a damaged one would cost the whole run."""
+
+
+def _steps(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, latest first."""
+    folders = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    return sorted(folders, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True)
+
+
+def seal(folder: Path, step: int) -> None:
+    """Mark the checkpoint of a step as whole, and remove those older than the last KEPT."""
+    path = folder / f"checkpoint-{step}"
+    files = sorted(file for file in path.iterdir() if file.name != SEAL)
+    write_json(path / SEAL, {f.name: {"bytes": f.stat().st_size, "sha256": file_sha256(f)} for f in files})
+    for old in _steps(folder)[KEPT:]:
+        _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; of a link only the link, since what it leads to is not ours."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
+
+
+def _fault(path: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    if path.is_symlink():
+        return "is a link, which no fit makes"
+    if not (path / SEAL).is_file():
+        return "was not finished"
+    try:
+        seal = {name: (known["bytes"], known["sha256"]) for name, known in read_object(path / SEAL).items()}
+    except (ImprintError, TypeError, KeyError):
+        return f"has an unreadable {SEAL}"
+    files = {file.name: file for file in path.iterdir() if file.name != SEAL}
+    if strange := sorted(set(files) - set(seal)):
+        return f"holds {strange[0]}, which its {SEAL} does not name"
+    for name, (size, sha256) in seal.items():
+        there = files[name].stat().st_size if name in files and files[name].is_file() else None
+        if there != size:
+            return f"is damaged: {name} has {'no' if there is None else there} bytes instead of {size}"
+        if file_sha256(files[name]) != sha256:
+            return f"is damaged: {name} does not have the content that was written"
+    return next(filter(None, map(_unreadable, sorted(path.glob("*.pt*")))), None)
+
+
+def _unreadable(file: Path) -> str | None:
+    """What torch has against a file of states, or None: it reads plain data and refuses pickles that call functions."""
+    import torch
+    from transformers.trainer_pt_utils import safe_globals
+
+    try:
+        with safe_globals():  # type: ignore[no-untyped-call]
+            torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # of many kinds
+        return f"holds {file.name}, which torch does not read ({str(error).partition('. ')[0]:.200})"
+    return None
+
+
+def last(folder: Path) -> Path | None:
+    """The latest whole checkpoint, or None to start from the beginning. Unusable ones are named on stderr and removed,
+    so that the trainer can write them anew."""
+    for path in _steps(folder):
+        fault = _fault(path)
+        if fault is None:
+            return path
+        print(shown(f"imprint: {path} {fault}; going on from the one before it, or from the start"), file=sys.stderr)
+        _remove(path)
+    return None

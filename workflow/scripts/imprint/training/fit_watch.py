@@ -1,0 +1,49 @@
+"""What goes on around the steps of a fit. Imports transformers: only fits import this module."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from transformers import TrainerCallback
+
+from imprint.methods import Fit
+from imprint.runtime import progress
+from imprint.runtime.errors import ImprintError
+from imprint.training import checkpoints
+
+
+class Watch(TrainerCallback):
+    """The bar, the checkpoints, and a stop when the loss is lost."""
+
+    def __init__(self, job: Fit) -> None:
+        self.job = job
+        self.bar: Any = None
+
+    def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        what = f"{self.job.arm} seed {self.job.seed}"
+        self.bar = progress.bar(state.max_steps, what, initial=state.global_step, unit="step")
+
+    def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        self.bar.update(1)
+        control.should_save = state.global_step % self.job.settings.checkpoint_steps == 0
+        control.should_save &= state.global_step < state.max_steps  # then the weights themselves are written
+
+    def on_log(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        logs = kwargs["logs"]
+        for name in ("loss", "grad_norm", "reward"):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise ImprintError(
+                    f"arm '{self.job.arm}': the {name} is {logs[name]} at step {state.global_step} of "
+                    f"{state.max_steps}; write a smaller learning_rate than {args.learning_rate:g}"
+                )
+        if "loss" in logs:
+            shown = {name: f"{logs[name]:.3f}" for name in ("loss", "reward") if name in logs}
+            self.bar.set_postfix(shown, refresh=False)
+
+    def on_save(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        checkpoints.seal(self.job.folder, state.global_step)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
