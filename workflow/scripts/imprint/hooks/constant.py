@@ -1,0 +1,70 @@
+"""A constant that is added to what one layer of the model gives, at every position: of the prompt, of the response, and
+of an option that is scored. It is one number for all elements, or a vector with a number for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Strict
+from imprint.tables.inputs import Read
+
+
+class Settings(Strict):
+    add: float | list[float] = Field(
+        description="what is added, in the units of the activations: one number to every element, or a list with a "
+        "number for each element of the model's hidden size; a list of another length stops the job"
+    )
+    layer: int = Field(
+        ge=0, description="the layer whose output is changed, counted from 0; one that the model lacks stops the job"
+    )
+    strength: float = Field(
+        1.0, description="factor before `add`; 0 leaves the model as it is, a negative one goes the other way"
+    )
+
+
+def install(model: Any, settings: Settings, inputs: Read) -> None:
+    """Add `strength * add` to the output (batch x positions x hidden size) of the layer, in the model's number format.
+    Padding gets it too, but nothing attends to padding. With strength 0 nothing is registered. Raises ImprintError for
+    a layer or a width that the model does not have, and for a constant that its number format cannot hold."""
+    import torch
+
+    layers, width = _layers(model), model.config.get_text_config().hidden_size
+    if settings.layer >= len(layers):
+        raise ImprintError(
+            f"hook 'constant': found layer {settings.layer}, but the model has {len(layers)}; write one of 0 to "
+            f"{len(layers) - 1}"
+        )
+    if isinstance(settings.add, list) and len(settings.add) != width:
+        raise ImprintError(
+            f"hook 'constant': `add` has {len(settings.add)} numbers, but the model's hidden size is {width}; write "
+            "that many, or one number for all elements"
+        )
+    exact = settings.strength * torch.tensor(settings.add, dtype=torch.float64)
+    constant = exact.to(model.device, model.dtype)
+    if not constant.isfinite().all():
+        raise ImprintError(
+            f"hook 'constant': `strength: {settings.strength}` times `add` is more than {model.dtype} can hold; write "
+            "a smaller strength"
+        )
+
+    def added(layer: Any, given: Any, output: Any) -> Any:
+        if isinstance(output, tuple):  # in some architectures the activations come first of several things
+            return (output[0] + constant, *output[1:])
+        return output + constant
+
+    if settings.strength != 0:
+        layers[settings.layer].register_forward_hook(added)
+
+
+def _layers(model: Any) -> Any:
+    """The layers of a language model, first to last: the outermost list of as many modules as its config says."""
+    import torch
+
+    count = model.config.get_text_config().num_hidden_layers
+    for module in model.get_decoder().modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
+            return module
+    raise ImprintError(f"hook 'constant': the model has no list of its {count} layers; write another model")
