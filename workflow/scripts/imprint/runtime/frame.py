@@ -6,10 +6,12 @@ import atexit
 import errno
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +64,17 @@ def device(choice: str, gpus: int) -> str:
     return "cuda"
 
 
-def log_to(path: Path) -> None:
+def log_to(path: Path, heading: str) -> None:
     """From now on, copy what this process and its children print into a file as well. The copy is made by a process of
-    its own, so the log is complete even when this process is killed."""
+    its own, so the log is complete even when this process is killed.
+
+    The file begins with `heading`, so it is never empty. Where a job's log is empty, Snakemake does not show the log
+    that Slurm kept of the job, which says why Slurm ended it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{heading}\n")
     screen = os.dup(2)
-    copy = subprocess.Popen(["tee", str(path)], stdin=subprocess.PIPE, stdout=screen, stderr=screen)
+    copy = subprocess.Popen(["tee", "--append", str(path)], stdin=subprocess.PIPE, stdout=screen, stderr=screen)
     assert copy.stdin is not None
     for stream in (1, 2):
         os.dup2(copy.stdin.fileno(), stream)
@@ -94,7 +101,8 @@ def job(snakemake: Any, network: bool = False) -> Iterator[None]:
     `ImprintError`, or an error of a full or read-only disk, ends the process with one message instead of a traceback.
     """
     prepare(snakemake.threads, network)
-    log_to(Path(snakemake.log[0]))
+    heading = f"{job_name(snakemake)} on {socket.gethostname()}, {datetime.now():%Y-%m-%d %H:%M:%S}"
+    log_to(Path(snakemake.log[0]), heading)
     try:
         origin.begin(snakemake.params.get("code"))
         with ExitStack() as stack:
@@ -130,8 +138,12 @@ def unwritable(error: Exception, folder: Path) -> str | None:
     return f"{name or folder} cannot be written: {reason}; {remedy}"
 
 
+def job_name(snakemake: Any) -> str:
+    """What a person calls the job: its rule and its wildcards."""
+    return " ".join([snakemake.rule, *(f"{key}={value}" for key, value in snakemake.wildcards.items())])
+
+
 def _end(snakemake: Any, message: str) -> None:
     """Print the message with the name of the job, and end the process."""
-    job_name = " ".join([snakemake.rule, *(f"{key}={value}" for key, value in snakemake.wildcards.items())])
-    print(shown(f"\nimprint: {job_name}: {message}\n"), file=sys.stderr, flush=True)
+    print(shown(f"\nimprint: {job_name(snakemake)}: {message}\n"), file=sys.stderr, flush=True)
     sys.exit(1)
