@@ -1,5 +1,6 @@
 """The log of a job: what it holds when the job ends, and when it is killed."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ frame.log_to(Path(sys.argv[1]), "train_sft arm=instruct")
 
 
 def run(log: Path, then: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", JOB + then, str(log)], capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run([sys.executable, "-c", JOB + then, str(log)], capture_output=True, text=True, env=environment)
 
 
 def test_the_log_holds_a_heading_and_what_was_printed(tmp_path: Path) -> None:
