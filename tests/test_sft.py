@@ -196,7 +196,7 @@ def test_a_broken_off_fit_ends_with_the_same_weights(root: Path, tmp_path: Path,
     settings = {"epochs": 2, "checkpoint_steps": 2, "lora": lora}
     whole = job(root, tmp_path / "whole", **settings)
     made = sft.fit(whole)
-    assert len(list(whole.folder.glob("checkpoint-*"))) == checkpoints.KEPT
+    assert len(list(whole.folder.glob("checkpoint-*"))) == checkpoints.NUMBER_KEPT
     broken = job(root, tmp_path / "broken", **settings)
     compute_loss, calls = sft_trainer.Trainer.compute_loss, []
 

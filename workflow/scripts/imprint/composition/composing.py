@@ -1,12 +1,14 @@
-"""theta_0 + sum of coefficient x task vector, in the live model, with exact gradients of the coefficients (aTLAS, Zhang
-et al., arXiv 2407.02880).
+"""Composing task vectors: theta_0 + sum of coefficient x vector in a live model, with exact gradients of the
+coefficients (aTLAS, Zhang et al., arXiv 2407.02880).
 
-dL/dlambda of a block is the inner product of the block's weight gradient, at the merged weights, with the task vector.
-So the merged weights are written into the model without a graph, one ordinary backward pass runs, and a hook
-takes each gradient as it is complete, adds its inner products to the coefficients' gradient, and frees it. For an
-adapter's vector < G, s B A > = s sum((B^T G) * A). No graph over the vectors is built and no full gradient is ever
-held; vectors are read from disk piece by piece, or lie on the GPU as far as it has room for them. It equals autograd
-through `torch.func.functional_call`, and adds up over micro-batches.
+The gradient of a block's coefficient is <G, V>: the inner product of the block's weight gradient G, at the merged
+weights, with the task vector V. So the merged weights are written into the model without a graph, and an ordinary
+backward pass runs. A hook takes each block's gradient when it is complete, adds the inner products to the coefficients'
+gradient, and frees the block's gradient. For an adapter's vector, <G, s B A> = s sum((B^T G) * A).
+
+So no graph over the vectors is built, and the gradients of all blocks are never in memory together. Vectors are read
+from disk piece by piece, or kept on the GPU as far as its memory allows. The gradients equal those of autograd through
+`torch.func.functional_call`, and add up over micro-batches.
 
     composition = Composition(model, pool, granularity="tensor")
     composition.merge()
@@ -22,19 +24,19 @@ from typing import Any, NamedTuple
 import torch
 
 from imprint.composition import writing
-from imprint.composition.sharing import Parts, Whole
+from imprint.composition.sharing import Partitioned, Single
 from imprint.composition.vectors import CPU, Pool, Vector, pieces
 
 
 class Place(NamedTuple):
-    """Where a block stands: its layer (None outside the layers) and what it is in there."""
+    """A block's layer (None outside the layers) and its kind, which is its name within the layer."""
 
     layer: int | None
     kind: str
 
 
 def place(block: str) -> Place:
-    """Layer 3 and "mlp.up_proj.weight" for "model.layers.3.mlp.up_proj.weight"."""
+    """The place of a block: layer 3 and kind "mlp.up_proj.weight" for "model.layers.3.mlp.up_proj.weight"."""
     parts = block.split(".")
     for i, part in enumerate(parts):
         if part.isdecimal():
@@ -43,28 +45,30 @@ def place(block: str) -> Place:
 
 
 def groups(blocks: list[str], granularity: str) -> dict[str, int]:
-    """Block -> index of the coefficient it shares: one each (tensor), or one a layer, a kind or a vector. Outside the
-    layers, "layer" gives each block one of its own."""
-    sharers: dict[str, Callable[[str], object]] = {
+    """Block -> the index of its group. Blocks of a group share a coefficient: each block is a group ("tensor"), or all
+    blocks of a layer, of a kind, or of the vector. With "layer", each block outside the layers is a group."""
+    keys_of: dict[str, Callable[[str], object]] = {
         "tensor": lambda block: block,
         "layer": lambda block: block if place(block).layer is None else place(block).layer,
         "kind": lambda block: place(block).kind,
         "vector": lambda block: None,
     }
-    sharer = sharers[granularity]
-    keys = list(dict.fromkeys(sharer(block) for block in blocks))
-    return {block: keys.index(sharer(block)) for block in blocks}
+    key_of = keys_of[granularity]
+    keys = list(dict.fromkeys(key_of(block) for block in blocks))
+    return {block: keys.index(key_of(block)) for block in blocks}
 
 
 class Composition:
-    """Coefficients of a pool of vectors: `values` [vector, group, part], zeros, with its gradient in `values.grad`
-    (fp32, on the CPU). Where `chosen` [vector, group] is False, a coefficient stays zero and costs nothing."""
+    """A pool of vectors and their coefficients. `values` holds the coefficients [vector, group, part], and
+    `values.grad` their gradient, both fp32 and on the CPU. Where `chosen` [vector, group] is False, sums and gradients
+    skip the vector; the learner keeps its coefficients at zero."""
 
     def __init__(
         self, model: Any, pool: Pool, granularity: str = "tensor", parts: int = 1, seed: int = 0, start: float = 0.0
     ) -> None:
-        """`model` holds the pool's start in fp32 (or bf16: then sums are fp32 and cast last); None if coefficients are
-        only to be saved. Parameters that no vector touches need no gradient any more."""
+        """All coefficients begin at `start`. `model` holds the pool's start in fp32, or in bf16: sums are then computed
+        in fp32 and cast last. Without a model, the composition can only be saved. Parameters that no vector touches
+        get no gradient."""
         self.pool, self.parts, self.seed = pool, parts, seed
         self.blocks = [b for b in pool.blocks.shapes if any(v.touches(b) for v in pool.vectors)]
         self.group = groups(self.blocks, granularity)
@@ -84,38 +88,40 @@ class Composition:
             pool.keep(self.device)
 
     def detach(self) -> None:
-        """Let go of the model: its gradients stay with it again."""
+        """Remove the hooks, so that the model keeps its gradients again."""
         for handle in self._handles:
             handle.remove()
 
     def merge(self) -> None:
-        """Write the sum into the model's parameters, from the start and never from the last sum."""
+        """Write the sum into the model's parameters. Each sum begins at the start's weights, not at the last sum, so
+        errors do not add up."""
         with torch.no_grad():
             for block, parameter in self.parameters.items():
                 self.sum(block, parameter.data)
 
     def sum(self, block: str, out: torch.Tensor) -> torch.Tensor:
-        """One block of theta_0 + sum of coefficient x vector, written to `out` (contiguous, the block's shape)."""
+        """One block of theta_0 + sum of coefficient x vector, written to `out`, which is contiguous and has the block's
+        shape. Returns `out`."""
         start, sharing = self.pool.start.read(block, out.device), self._sharing(block)
-        wide = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
-        flat, live = wide.view(-1), self._live(block)
-        dense = [(vector, x) for vector, x in live if vector.dense]
-        share = sharing.share(dense)
+        total = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
+        flat, terms = total.view(-1), self._terms(block)
+        dense = [(vector, coefficients) for vector, coefficients in terms if vector.dense]
+        surplus = sharing.surplus(dense)
         if not dense:
             flat.copy_(start)
         for piece in pieces(block, self.pool.root, out.device) if dense else ():
-            part = flat[piece.span]
-            torch.add(start[piece.span].to(out.device), piece.base, alpha=-share, out=part)
-            sharing.add(piece, dense, part)
-        for vector, x in live:
+            elements = flat[piece.span]
+            torch.add(start[piece.span].to(out.device), piece.root, alpha=-surplus, out=elements)
+            sharing.add_dense(piece, dense, elements)
+        for vector, coefficients in terms:
             for factors in vector.factors(block):
-                sharing.add_low(factors.on(out.device), x, wide)
-        if wide is not out:
-            out.copy_(wide)
+                sharing.add_factors(factors.on(out.device), coefficients, total)
+        if total is not out:
+            out.copy_(total)
         return out
 
     def save(self, out: Path) -> None:
-        """Write the sum of every block as the artifact in folder `out`, all in one buffer."""
+        """Write the sum of every block as the artifact in folder `out`. The blocks share one buffer."""
         longest = max(torch.Size(self.pool.blocks.shapes[block]).numel() for block in self.blocks)
         buffer = torch.empty(longest, device=self.device)
 
@@ -128,7 +134,7 @@ class Composition:
         writing.write(out, self.pool, compose)
 
     def rows(self, arm: str, seed: int) -> list[dict[str, Any]]:
-        """The rows of table `coefficients`: one per vector, block it touches, and part."""
+        """Rows of the table `coefficients`, one for each vector, each block that it touches, and each part."""
         values = self.values.detach().tolist()
         return [
             {
@@ -147,19 +153,19 @@ class Composition:
             for part in range(self.parts)
         ]
 
-    def _sharing(self, block: str) -> Whole | Parts:
-        return Whole() if self.parts == 1 else Parts(self.seed, block, self.parts)
+    def _sharing(self, block: str) -> Single | Partitioned:
+        return Single() if self.parts == 1 else Partitioned(self.seed, block, self.parts)
 
-    def _live(self, block: str) -> list[tuple[Vector, torch.Tensor]]:
-        """The vectors that count in a block's sum, with their coefficients [part]. A zero coefficient is left out, so
-        that coefficients of zero give the start bit for bit."""
+    def _terms(self, block: str) -> list[tuple[Vector, torch.Tensor]]:
+        """The chosen vectors that touch a block, with their coefficients [part]. Vectors whose coefficients are all
+        zero are left out, so that a sum without others is the start bit for bit."""
         group = self.group[block]
         values = self.values.detach()[:, group]
         counts = self.chosen[:, group] & values.ne(0).any(1)
         return [
-            (vector, x)
-            for vector, x, c in zip(self.pool.vectors, values, counts.tolist(), strict=True)
-            if c and vector.touches(block)
+            (vector, coefficients)
+            for vector, coefficients, counted in zip(self.pool.vectors, values, counts.tolist(), strict=True)
+            if counted and vector.touches(block)
         ]
 
     def _hook(self, block: str) -> Any:
@@ -174,17 +180,17 @@ class Composition:
     def _add(self, block: str, gradient: torch.Tensor) -> None:
         """Add a block's inner products to the coefficients' gradient."""
         group, vectors, sharing = self.group[block], self.pool.vectors, self._sharing(block)
-        live = [i for i, vector in enumerate(vectors) if vector.touches(block) and self.chosen[i, group]]
-        dense = [i for i in live if vectors[i].dense]
+        touching = [i for i, vector in enumerate(vectors) if vector.touches(block) and self.chosen[i, group]]
+        dense = [i for i in touching if vectors[i].dense]
         products = torch.zeros(len(vectors), self.parts, dtype=torch.float64, device=gradient.device)
         flat = gradient.reshape(-1)
         for piece in pieces(block, self.pool.root, flat.device) if dense else ():
-            inner = sharing.inner(piece, [vectors[i] for i in dense], flat[piece.span].float())
+            inner = sharing.inner_dense(piece, [vectors[i] for i in dense], flat[piece.span].float())
             for i, product in zip(dense, inner, strict=True):
                 products[i] += product
-        for i in live:
+        for i in touching:
             for factors in vectors[i].factors(block):
-                for product in sharing.inner_low(factors.on(gradient.device), gradient.float()):
+                for product in sharing.inner_factors(factors.on(gradient.device), gradient.float()):
                     products[i] += product
         if self.values.grad is None:
             self.values.grad = torch.zeros_like(self.values)

@@ -1,5 +1,6 @@
-"""The loop that learns the coefficients of task vectors. A method gives an objective; the loop clips, steps, merges
-anew, writes checkpoints and curves, and at the end writes the merged weights and the table of coefficients."""
+"""The loop that learns the coefficients of task vectors. A method gives the objective. Each step computes gradients,
+clips them, updates the coefficients and merges the weights again. The loop writes checkpoints, and at the end the
+merged weights, the coefficients and the curves."""
 
 from __future__ import annotations
 
@@ -23,10 +24,12 @@ STATE = "state.pt"
 
 
 class Objective(NamedTuple):
-    """What is minimised. `losses(step)` yields named parts of the step's loss, each a scalar with a graph that is used
-    up before the next is asked for; they add up. `holds()` is asked after each epoch, at the merged weights: once it
-    says no, learning stops at the coefficients of the epoch before. `tokens` of a step are for the curves; `metrics`,
-    plain numbers, are for the manifest, and a checkpoint keeps them."""
+    """What a fit minimises, in `steps` steps of `steps_an_epoch` an epoch.
+
+    `losses(step)` yields named parts (name, scalar) of the step's loss, which is their sum. Each part's graph is freed
+    before the next part is computed. `holds()` is called after each epoch, at the merged weights. When it returns
+    False, learning stops and goes back to the coefficients of the epoch before. `tokens(step)` is the number of tokens
+    of a step, for the curves. `metrics` are plain numbers for the manifest; checkpoints keep them."""
 
     steps: int
     steps_an_epoch: int
@@ -37,7 +40,8 @@ class Objective(NamedTuple):
 
 
 def autocast(job: Fit) -> Any:
-    """bfloat16 autocast over fp32 weights, unless the dtype is float32."""
+    """A context of autocast to bfloat16 over fp32 weights, or of no autocast for dtype float32. Raises ImprintError for
+    other dtypes."""
     import torch
 
     if job.dtype not in ("bfloat16", "float32"):
@@ -46,14 +50,15 @@ def autocast(job: Fit) -> Any:
 
 
 def load(job: Fit) -> tuple[Any, Any]:
-    """The model at the start, fp32, and its tokenizer."""
+    """The model that the composition starts from, in fp32, and its tokenizer. Also sets the threads, and deterministic
+    kernels on a GPU."""
     import torch
     import transformers
 
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     torch.set_num_threads(job.threads)
     if job.device != "cpu":
-        # A rerun gives the same bits; only the sums over random partitions have no such kernel.
+        # Makes reruns bit for bit equal. Only the sums over random partitions have no deterministic kernel.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -61,31 +66,34 @@ def load(job: Fit) -> tuple[Any, Any]:
 
 
 def choose(job: Fit, composition: Composition, objective: Objective) -> None:
-    """Keep `budget` vectors of each block, or of all (`select`)."""
+    """Set `composition.chosen` to `budget` vectors. `select` says how they are chosen: for all blocks together, at
+    random or by the size of their gradients, or for each group of blocks by the size of its gradient. Gradients are
+    taken on the first step."""
     import torch
 
     s = job.settings
     if s.budget is None:
         return
-    n, groups, _ = composition.values.shape
-    composition.chosen = torch.zeros(n, groups, dtype=torch.bool)
+    vectors, groups, _ = composition.values.shape
+    composition.chosen = torch.zeros(vectors, groups, dtype=torch.bool)
     if s.select == "random":
-        composition.chosen[random.Random(f"budget/{job.seed}").sample(range(n), s.budget)] = True
+        composition.chosen[random.Random(f"budget/{job.seed}").sample(range(vectors), s.budget)] = True
         return
     composition.chosen[:] = True
     backward(job, objective, 0)
     assert composition.values.grad is not None
-    size = composition.values.grad.abs().sum(2)
+    sizes = composition.values.grad.abs().sum(2)  # L1 norms, [vector, group]
     composition.values.grad = None
     composition.chosen[:] = False
     if s.select == "gradient":
-        composition.chosen[size.sum(1).topk(s.budget).indices] = True
+        composition.chosen[sizes.sum(1).topk(s.budget).indices] = True
     else:
-        composition.chosen.scatter_(0, size.topk(s.budget, dim=0).indices, True)
+        composition.chosen.scatter_(0, sizes.topk(s.budget, dim=0).indices, True)
 
 
 def backward(job: Fit, objective: Objective, step: int) -> dict[str, float]:
-    """Run a step's losses backwards; returns their values, "loss" being the sum."""
+    """Add the gradients of a step's loss to the coefficients' gradient. Returns the values of its named parts, and
+    their sum as "loss"."""
     values: dict[str, float] = {"loss": 0.0}
     losses = objective.losses(step)
     while True:
@@ -103,9 +111,9 @@ def backward(job: Fit, objective: Objective, step: int) -> dict[str, float]:
 def learn(
     job: Fit, composition: Composition, objective: Objective, clamp: tuple[float, float] | None = None
 ) -> dict[str, Any]:
-    """Learn the coefficients, going on from the last whole checkpoint in `job.folder`, and write weights, coefficients
-    and curves under `job.out`. Returns what a method's `fit` does. `clamp`: the range that every coefficient is kept
-    in."""
+    """Learn the coefficients from the last complete checkpoint in `job.folder`, and write weights, coefficients and
+    curves under `job.out`. Returns the metrics for the manifest. `clamp` is the range of the coefficients. Raises
+    ImprintError if a loss or the gradient's norm is no finite number."""
     learner = _Learner(job, composition, objective, clamp)
     learner.begin()
     with progress.bar(objective.steps, f"{job.arm} seed {job.seed}", initial=learner.step, unit="step") as bar:
@@ -123,7 +131,7 @@ def learn(
 
 
 class _Learner:
-    """The coefficients of a composition on their way: one step, the stop rule, and what a checkpoint holds."""
+    """The state of a fit that learns coefficients: its step, its optimiser, its curves and whether it has stopped."""
 
     def __init__(
         self, job: Fit, composition: Composition, objective: Objective, clamp: tuple[float, float] | None
@@ -137,11 +145,12 @@ class _Learner:
         )
         self.step, self.stopped = 0, False
         self.held = composition.values.detach().clone()
-        """The coefficients at the end of the last epoch after which the objective held."""
+        """The coefficients after the last epoch for which `objective.holds` returned True; at first the initial
+        ones."""
         self.curves: list[dict[str, Any]] = []
 
     def begin(self) -> None:
-        """Go on from the last whole checkpoint; without one, choose the vectors that the budget leaves."""
+        """Load the last complete checkpoint. If there is none, choose the budget's vectors."""
         import torch
 
         last = checkpoints.last(self.job.folder)
@@ -159,14 +168,14 @@ class _Learner:
         self.composition.merge()
 
     def advance(self) -> float:
-        """One step: its gradient, its update, and the sum merged anew. Returns its loss."""
+        """Take one step and merge the weights again. Returns the step's loss."""
         import torch
 
         rate = self._rate()
         self.optimiser.param_groups[0]["lr"] = rate
         values = backward(self.job, self.objective, self.step)
         self.step += 1
-        if self.composition.values.grad is not None:  # no gradient: no row of this step has anything to learn from
+        if self.composition.values.grad is not None:  # None if no loss of the step has a graph
             self._update(values)
         with torch.no_grad():
             self.composition.values *= self.composition.chosen.unsqueeze(2)
@@ -178,7 +187,7 @@ class _Learner:
         return values["loss"]
 
     def _rate(self) -> float:
-        """The learning rate of the step that begins."""
+        """The learning rate of the next step."""
         s = self.job.settings
         rate: float = s.learning_rate
         if s.schedule == "cosine":
@@ -186,7 +195,7 @@ class _Learner:
         return rate
 
     def _update(self, values: dict[str, float]) -> None:
-        """Clip the gradient and step; the gradient's norm joins the step's values."""
+        """Clip the gradient, add its norm to the step's `values`, and update the coefficients."""
         import torch
 
         norm = torch.nn.utils.clip_grad_norm_([self.composition.values], self.job.settings.max_grad_norm or math.inf)
@@ -202,7 +211,8 @@ class _Learner:
         return self.step < self.objective.steps and not self.stopped
 
     def stop_unless_it_holds(self, holds: Callable[[], bool]) -> None:
-        """Ask the objective at the merged weights; where it says no, go back to the epoch before."""
+        """Call `holds` at the merged weights. If it returns False, stop, and go back to the coefficients of the last
+        epoch for which it returned True."""
         import torch
 
         with autocast(self.job), torch.no_grad():
@@ -230,7 +240,7 @@ class _Learner:
         checkpoints.seal(self.job.folder, self.step)
 
     def metrics(self) -> dict[str, Any]:
-        """What the manifest says of the fit."""
+        """The fit's metrics for the manifest."""
         losses = [row["value"] for row in self.curves if row["quantity"] == "loss"]
         values = self.composition.values.detach()
         metrics = {
@@ -247,7 +257,7 @@ class _Learner:
 
 
 def at_step(job: Fit, step: int, values: dict[str, float]) -> list[dict[str, Any]]:
-    """Rows of the curves table: the quantities of one step."""
+    """Rows of the curves table for one step: one row for each quantity in `values`."""
     return [
         {"arm": job.arm, "seed": job.seed, "step": step, "quantity": name, "value": value}
         for name, value in values.items()
@@ -255,13 +265,13 @@ def at_step(job: Fit, step: int, values: dict[str, float]) -> list[dict[str, Any
 
 
 def write(out: Path, composition: Composition, arm: str, seed: int) -> None:
-    """The weights of a composition, and its coefficients as a table beside them."""
+    """Write a composition's weights and its table of coefficients into the folder `out`."""
     composition.save(out)
     parquet.write(out / "coefficients.parquet", "coefficients", composition.rows(arm, seed))
 
 
 def check(job: Fit, values: dict[str, float], step: int, steps: int) -> None:
-    """Raise when a loss or the gradient's norm is lost."""
+    """Raise ImprintError if a loss or the gradient's norm is no finite number."""
     for name, value in values.items():
         if not math.isfinite(value):
             raise ImprintError(

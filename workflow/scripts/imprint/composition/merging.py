@@ -1,5 +1,6 @@
-"""Merging task vectors by a rule that looks at their elements, without any data: the frame that such methods share. A
-block is multiplied out at a time, merged, and written; imports torch inside its functions."""
+"""Merging task vectors by a rule on their elements, without data: the frame that such methods share. Blocks are
+multiplied out, merged and written one at a time. The methods' settings use this module, so torch is imported inside
+functions."""
 
 from __future__ import annotations
 
@@ -17,17 +18,18 @@ if TYPE_CHECKING:
     from imprint.composition.vectors import Pool, Vector
 
 Rule = Callable[[str, "list[torch.Tensor]"], "torch.Tensor"]
-"""Of a block's name and its task vectors (fp32), what is added to the start."""
+"""Block's name, and its task vectors (fp32, the block's shape) -> the merged vector in the block (fp32, its shape)."""
 
 
 class Scaled(Vectors):
-    """A merge that is multiplied with one number."""
+    """The settings of a merge whose vector is multiplied with one number."""
 
     scale: float = Field(1.0, description="what the merged vector is multiplied with before it is added to the start")
 
 
 def fit(job: Fit, rule: Callable[[Pool], Rule]) -> dict[str, Any]:
-    """Write start + scale x rule(vectors); `rule` may first look at the whole pool."""
+    """Write start + scale x merged vector. `rule` makes the rule from the pool, so that a rule may depend on all blocks
+    of a vector. Returns the metrics; `norm` is the Euclidean norm of the merged vector."""
     import torch
 
     from imprint.composition import writing
@@ -35,27 +37,31 @@ def fit(job: Fit, rule: Callable[[Pool], Rule]) -> dict[str, Any]:
 
     torch.set_num_threads(job.threads)
     pool = Pool(job.manifests, job.inputs.arms)
-    merged = rule(pool)
-    total = 0.0
+    merge = rule(pool)
+    squared_norm = 0.0
 
     def compose(block: str) -> torch.Tensor:
-        nonlocal total
+        nonlocal squared_norm
         start = pool.start.read(block).to(torch.float32, copy=True).view(pool.blocks.shapes[block])
-        added = merged(block, [vector.delta(block) for vector in pool.vectors])
-        total += float(added.double().square().sum())
-        return start.add_(added, alpha=job.settings.scale)
+        merged = merge(block, [vector.delta(block) for vector in pool.vectors])
+        squared_norm += float(merged.double().square().sum())
+        return start.add_(merged, alpha=job.settings.scale)
 
     writing.write(job.out, pool, compose)
-    return {"tokens": 0, "vectors": len(pool.vectors), "norm": round(total**0.5, 6)}
+    return {"tokens": 0, "vectors": len(pool.vectors), "norm": round(squared_norm**0.5, 6)}
 
 
 def threshold(pool: Pool, vector: Vector, keep: float) -> float:
-    """The magnitude that the `keep` largest share of all a vector's elements reaches. Exact, in two passes and without
-    sorting: the bits of positive fp32 numbers are ordered as the numbers are."""
+    """The magnitude of the k-th largest element of a vector, where k is the share `keep` of all its elements (at least
+    1).
+
+    It is exact, and needs two passes without sorting: positive fp32 numbers have the order of their bits, read as
+    integers. The first pass finds the upper 16 bits of the magnitude from a histogram. The second pass finds the lower
+    16 bits among the elements with these upper bits."""
     import torch
 
     count = sum(torch.Size(shape).numel() for shape in pool.blocks.shapes.values())
-    wanted = max(1, round(keep * count))  # the wanted-th largest
+    rank = max(1, round(keep * count))  # counted from the largest element of the histogram
     high = 0
     for shift, width in ((16, 1 << 15), (0, 1 << 16)):
         histogram = torch.zeros(width, dtype=torch.int64)
@@ -64,9 +70,9 @@ def threshold(pool: Pool, vector: Vector, keep: float) -> float:
             if shift == 0:
                 bits = bits[(bits >> 16) == high]
             histogram += torch.bincount((bits >> shift) & (width - 1), minlength=width)
-        above = histogram.flip(0).cumsum(0)  # elements of at least each bin, from the top
-        place = int(torch.searchsorted(above, wanted))
-        wanted -= int(above[place - 1]) if place else 0
-        reached = width - 1 - place
-        high = reached if shift else (high << 16) | reached
+        at_least = histogram.flip(0).cumsum(0)  # how many elements each bin and those above it hold, from the top
+        bins_above = int(torch.searchsorted(at_least, rank))
+        rank -= int(at_least[bins_above - 1]) if bins_above else 0
+        bits_found = width - 1 - bins_above
+        high = bits_found if shift else (high << 16) | bits_found
     return float(torch.tensor(high, dtype=torch.int32).view(torch.float32))

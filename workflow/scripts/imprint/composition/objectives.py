@@ -1,4 +1,4 @@
-"""Objectives on the assistant's tokens, shared by the methods that learn coefficients."""
+"""Objectives on the assistant's tokens, for methods that learn coefficients."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from imprint.training.examples import examples
 
 
 class Stream:
-    """One dataset's rows in training order, `batch_size` a step for as many steps as asked: each epoch a shuffle of its
-    own, begun anew until the last step."""
+    """The encoded rows of a dataset in batches of `batch_size`. Each epoch has its own shuffle, and epochs follow each
+    other for as many steps as are used. `steps` is the number of steps in `epochs` epochs."""
 
     def __init__(self, job: Fit, tokenizer: Any, data: str) -> None:
         self.job, self.data = job, data
@@ -25,22 +25,24 @@ class Stream:
         self.steps = max(1, round(len(self.rows) * job.settings.epochs / self.size))
 
     def batch(self, step: int) -> list[Example]:
-        """The rows of a step, the same whenever it is asked for."""
+        """The rows of a step, which are the same at every call."""
         end = (step + 1) * self.size
         indices = order(len(self.rows), end / len(self.rows), self.job.seed)
         return [self.rows[i] for i in indices[step * self.size : end]]
 
     def passes(self, rows: list[Example]) -> Iterator[tuple[Any, Any]]:
-        """Input ids and labels in passes of `rows_at_once`, on the device, sorted by length to waste little padding."""
+        """Input ids and labels of `rows_at_once` rows at a time, on the device. Rows of similar length share a pass, so
+        that there is little padding."""
         from imprint.training.token_loss import collate
 
         rows, size = sorted(rows, key=lambda row: len(row.input_ids)), self.job.settings.rows_at_once
-        for at in range(0, len(rows), size):
-            batch = collate([row._asdict() for row in rows[at : at + size]])
+        for start in range(0, len(rows), size):
+            batch = collate([row._asdict() for row in rows[start : start + size]])
             yield batch["input_ids"].to(self.job.device), batch["labels"].to(self.job.device)
 
     def losses(self, model: Any, step: int) -> Iterator[Any]:
-        """Parts of the step's mean cross-entropy over its labelled tokens."""
+        """Parts of the step's loss, one for each pass. Their sum is the mean cross-entropy over the step's labelled
+        tokens, in nats."""
         from imprint.training.token_loss import cross_entropy
 
         rows = self.batch(step)
@@ -49,12 +51,16 @@ class Stream:
             yield cross_entropy(model, model.get_output_embeddings(), ids, labels) / total
 
     def tokens(self, step: int) -> int:
+        """The number of tokens in a step's rows."""
         return sum(len(row.input_ids) for row in self.batch(step))
 
 
 def negation(job: Fit, model: Any, tokenizer: Any) -> Objective:
-    """Unlearn `data`, keep `control`: the mean of -min(cross-entropy, bound) over the target's labelled tokens plus the
-    control's mean cross-entropy, for as long as the control's token accuracy is at least `keep` of the start's."""
+    """The objective that unlearns the dataset `data` (the target) and keeps the dataset `control`.
+
+    The loss is the mean of -min(cross-entropy, bound) over the target's labelled tokens, plus the control's mean
+    cross-entropy. `bound` defaults to the entropy of uniform guesses over the vocabulary. Learning stops when the
+    control's token accuracy falls below `keep` times its value at the start."""
     import torch
 
     from imprint.training.token_loss import labelled_logits
@@ -69,23 +75,24 @@ def negation(job: Fit, model: Any, tokenizer: Any) -> Objective:
         rows = target.batch(step)
         total = max(1, sum(labelled(row) for row in rows))
         for ids, labels in target.passes(rows):
-            logits, wanted = labelled_logits(model, head, ids, labels)
-            each = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
-            yield "target", -each.clamp(max=bound).sum() / total
+            logits, targets = labelled_logits(model, head, ids, labels)
+            cross_entropies = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+            yield "target", -cross_entropies.clamp(max=bound).sum() / total
         for part in control.losses(model, step):
             yield "control", part
 
     def accuracy() -> float:
         right = total = 0
         for ids, labels in control.passes(control.rows):
-            logits, wanted = labelled_logits(model, head, ids, labels)
-            right, total = right + int((logits.argmax(1) == wanted).sum()), total + len(wanted)
+            logits, targets = labelled_logits(model, head, ids, labels)
+            right += int((logits.argmax(1) == targets).sum())
+            total += len(targets)
         return right / max(1, total)
 
     def holds() -> bool:
-        kept = accuracy()
-        if kept >= s.keep * metrics["control_accuracy_start"]:
-            metrics["control_accuracy"] = kept
+        control_accuracy = accuracy()
+        if control_accuracy >= s.keep * metrics["control_accuracy_start"]:
+            metrics["control_accuracy"] = control_accuracy
             return True
         return False
 
@@ -102,12 +109,13 @@ def negation(job: Fit, model: Any, tokenizer: Any) -> Objective:
 
 
 def labelled(row: Example) -> int:
-    """The tokens of a row that count."""
+    """The number of tokens of a row that have a loss. The first token has none, since nothing predicts it."""
     return sum(label != IGNORED for label in row.labels[1:])
 
 
 def supervised(job: Fit, model: Any, tokenizer: Any, data: list[str]) -> Objective:
-    """The sum over datasets of the mean cross-entropy: few-shot learning with one, task addition with several."""
+    """The objective that sums the mean cross-entropy over datasets: few-shot learning with one dataset, task addition
+    with several."""
     streams = [Stream(job, tokenizer, name) for name in data]
 
     def losses(step: int) -> Iterator[tuple[str, Any]]:
@@ -128,7 +136,7 @@ def supervised(job: Fit, model: Any, tokenizer: Any, data: list[str]) -> Objecti
 
 
 def mean_loss(job: Fit, model: Any, tokenizer: Any, data: str) -> float:
-    """Mean cross-entropy over the labelled tokens of all rows, without a graph."""
+    """The mean cross-entropy over the labelled tokens of all rows of a dataset, in nats."""
     import torch
 
     from imprint.training.token_loss import collate, cross_entropy
@@ -136,7 +144,8 @@ def mean_loss(job: Fit, model: Any, tokenizer: Any, data: str) -> float:
     rows, size = sorted(examples(job, tokenizer, data), key=lambda row: len(row.input_ids)), job.settings.rows_at_once
     total = 0.0
     with torch.no_grad(), autocast(job):
-        for at in range(0, len(rows), size):
-            batch = {name: t.to(job.device) for name, t in collate([r._asdict() for r in rows[at : at + size]]).items()}
-            total += float(cross_entropy(model, model.get_output_embeddings(), batch["input_ids"], batch["labels"]))
+        for start in range(0, len(rows), size):
+            batch = collate([row._asdict() for row in rows[start : start + size]])
+            ids, labels = batch["input_ids"].to(job.device), batch["labels"].to(job.device)
+            total += float(cross_entropy(model, model.get_output_embeddings(), ids, labels))
     return total / max(1, sum(labelled(row) for row in rows))

@@ -1,8 +1,7 @@
-"""Objectives without labels, over the options of a question (`reference.options`): how sure is the model of one of
-them?
+"""Objectives without labels: the model's certainty about the options of a question (`reference.options`).
 
-Next-token entropy on prompts collapses easily; over options it cannot: the model chooses among given texts. A row's
-options are scored as an eval scores them, by the log-likelihood of each as the assistant's turn.
+The entropy of the next token of a prompt collapses easily. The entropy over options does not, because the model
+chooses among given texts. Options are scored as in an eval, by their log-likelihood as the assistant's turn.
 """
 
 from __future__ import annotations
@@ -20,15 +19,16 @@ from imprint.training.assistant_tokens import IGNORED
 
 
 class Question(NamedTuple):
-    """Token ids of the rendered prompt and of each option."""
+    """A question as token ids: the rendered prompt, and each option."""
 
     prompt: list[int]
     options: list[list[int]]
 
 
 def questions(job: Fit, tokenizer: Any, data: str) -> list[Question]:
-    """The rows of a dataset as they are put to the model."""
-    prepared = []
+    """The rows of a dataset as questions under the fit's contexts. Raises ImprintError for a row without two options, a
+    row longer than `max_length`, and an empty dataset."""
+    encoded = []
     for row in job.inputs.datasets[data]:
         where = f"arm '{job.arm}': dataset '{data}', example {row['example_id']}"
         options = (row["reference"] or {}).get("options") if isinstance(row["reference"], dict) else None
@@ -38,68 +38,73 @@ def questions(job: Fit, tokenizer: Any, data: str) -> list[Question]:
             )
         try:
             request = single(job.contexts, row, Request(row["messages"]), job.inputs)
-            ids = prompt_tokens(tokenizer, request)
-            ends = [chat_text.tokens(tokenizer, *chat_text.data(tokenizer, text)) for text in options]
+            prompt = prompt_tokens(tokenizer, request)
+            option_ids = [chat_text.tokens(tokenizer, *chat_text.data(tokenizer, text)) for text in options]
         except ImprintError as error:
             raise ImprintError(f"{where}: {error}") from error
-        if len(ids) + max(map(len, ends)) > job.settings.max_length:
+        if len(prompt) + max(map(len, option_ids)) > job.settings.max_length:
             raise ImprintError(f"{where} is longer than max_length: {job.settings.max_length}; write a larger one")
-        prepared.append(Question(ids, ends))
-    if not prepared:
+        encoded.append(Question(prompt, option_ids))
+    if not encoded:
         raise ImprintError(f"arm '{job.arm}': dataset '{data}' has no rows to adapt on")
-    return prepared
+    return encoded
 
 
-def log_probabilities(model: Any, asked: list[Question], device: str) -> list[Any]:
-    """For each question the log-probabilities of its options (they sum to 1), fp32, with a graph."""
+def log_probabilities(model: Any, batch: list[Question], device: str) -> list[Any]:
+    """For each question of a batch, the log-probabilities of its options: [options], fp32, with a graph, in nats. The
+    probabilities of a question's options sum to 1."""
     import torch
 
     from imprint.training.token_loss import collate, labelled_logits
 
     rows = [
-        {"input_ids": one.prompt + option, "labels": [IGNORED] * len(one.prompt) + option}
-        for one in asked
-        for option in one.options
+        {"input_ids": question.prompt + option, "labels": [IGNORED] * len(question.prompt) + option}
+        for question in batch
+        for option in question.options
     ]
-    batch = {name: tensor.to(device) for name, tensor in collate(rows).items()}
+    tensors = {name: tensor.to(device) for name, tensor in collate(rows).items()}
     head = model.get_output_embeddings()
-    logits, targets = labelled_logits(model, head, batch["input_ids"], batch["labels"])
-    each = -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-    lengths = [len(option) for one in asked for option in one.options]
-    sums: Any = torch.stack([part.sum() for part in torch.split(each, lengths)])
-    return [part.log_softmax(0) for part in torch.split(sums, [len(one.options) for one in asked])]
+    logits, targets = labelled_logits(model, head, tensors["input_ids"], tensors["labels"])
+    token_logps = -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    lengths = [len(option) for question in batch for option in question.options]
+    likelihoods: Any = torch.stack([logps.sum() for logps in torch.split(token_logps, lengths)])
+    counts = [len(question.options) for question in batch]
+    return [of_question.log_softmax(0) for of_question in torch.split(likelihoods, counts)]
 
 
 def objective(
     job: Fit, model: Any, tokenizer: Any, data: list[str], steps: int | None, threshold: float | None
 ) -> Objective:
-    """The sum over datasets of the mean over a step's questions of the entropy of the options (nats); with a
-    `threshold`, of the cross-entropy with the likeliest option where its probability is above it."""
-    sets = {name: questions(job, tokenizer, name) for name in data}
+    """The objective that makes the model surer of one option, summed over datasets and in nats.
+
+    Without `threshold`, the loss is the mean over a step's questions of the entropy of the options. With it, the loss
+    is the cross-entropy with the likeliest option, which counts if its probability is above the threshold; the mean is
+    still over all questions. `steps` defaults to the setting `epochs`, counted in the largest dataset."""
+    datasets = {name: questions(job, tokenizer, name) for name in data}
     size, at_once = job.settings.batch_size, job.settings.rows_at_once
-    longest = max(map(len, sets.values()))
-    total = max(1, round(longest * job.settings.epochs / min(size, longest))) if steps is None else steps
+    largest = max(map(len, datasets.values()))
+    total = max(1, round(largest * job.settings.epochs / min(size, largest))) if steps is None else steps
 
     def batch(name: str, step: int) -> list[Question]:
-        rows = sets[name]
-        take = min(size, len(rows))
-        end = (step + 1) * take
-        return [rows[i] for i in order(len(rows), end / len(rows), job.seed)[step * take : end]]
+        rows = datasets[name]
+        count = min(size, len(rows))
+        end = (step + 1) * count
+        return [rows[i] for i in order(len(rows), end / len(rows), job.seed)[step * count : end]]
 
     def losses(step: int) -> Iterator[tuple[str, Any]]:
         for name in data:
-            asked = sorted(batch(name, step), key=lambda one: len(one.prompt))
-            for at in range(0, len(asked), at_once):
+            rows = sorted(batch(name, step), key=lambda question: len(question.prompt))
+            for start in range(0, len(rows), at_once):
                 value: Any = 0.0
-                for part in log_probabilities(model, asked[at : at + at_once], job.device):
+                for logps in log_probabilities(model, rows[start : start + at_once], job.device):
                     if threshold is None:
-                        value = value - (part.exp() * part).sum()
+                        value = value - (logps.exp() * logps).sum()
                     else:
-                        value = value - part.max() * (part.detach().max().exp() > threshold)
-                yield (name if len(data) > 1 else "loss"), value / len(asked)
+                        value = value - logps.max() * (logps.detach().max().exp() > threshold)
+                yield (name if len(data) > 1 else "loss"), value / len(rows)
 
     def tokens(step: int) -> int:
-        asked = [one for name in data for one in batch(name, step)]
-        return sum(len(one.prompt) + len(option) for one in asked for option in one.options)
+        rows = [question for name in data for question in batch(name, step)]
+        return sum(len(question.prompt) + len(option) for question in rows for option in question.options)
 
-    return Objective(total, total, losses, tokens, metrics={"rows": sum(map(len, sets.values()))})
+    return Objective(total, total, losses, tokens, metrics={"rows": sum(map(len, datasets.values()))})

@@ -1,5 +1,5 @@
-"""The settings that compositions of task vectors share, and what they read. Defaults are the published ones of aTLAS
-(arXiv 2407.02880 and its code)."""
+"""The settings that methods share which compose task vectors. Defaults are the published ones of aTLAS (arXiv
+2407.02880 and its code)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Vectors(Strict):
 
 
 class Learned(Vectors):
-    """What every learner of coefficients takes."""
+    """The settings of every method that learns coefficients."""
 
     granularity: Literal["tensor", "layer", "kind", "vector"] = Field(
         "tensor",
@@ -69,13 +69,13 @@ class Learned(Vectors):
 
 
 class Passes(Learned):
-    """Learners that go over their rows a number of times."""
+    """The settings of methods that pass over their rows a number of times."""
 
     epochs: float = Field(10.0, gt=0, description="passes over the rows (paper D.3)")
 
 
 def reads(settings: Vectors, *datasets: str) -> Inputs:
-    """The datasets, and the arms behind the vectors."""
+    """The inputs of a method: the datasets, and the arms whose task vectors are composed."""
     return Inputs(datasets=tuple(dict.fromkeys(datasets)), arms=tuple(settings.vectors))
 
 

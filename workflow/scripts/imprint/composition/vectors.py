@@ -1,9 +1,9 @@
-"""Task vectors (Ilharco et al., arXiv 2212.04089): what a fit changed, theta_arm - theta_root, block by block.
+"""Task vectors (Ilharco et al., arXiv 2212.04089): theta_arm - theta_root, the change of the weights by an arm's fits.
 
-A block is one named parameter; tied parameters, such as an embedding that is the output layer too, are one block. All
-pairing is by name. A vector holds no difference in memory: a full fit's is the arm's tensor less the root's, both read
-from disk when they are asked for, in fp32; an adapter's stays in its factors, s * B A. A fit on top of a full fit has
-both. Imports torch: only fits import this module.
+A block is one named parameter. Tied parameters, such as an embedding that is also the output layer, are one block.
+Blocks of arm and root are paired by name. Differences are not held in memory. For a full fit, the tensors of the arm
+and of the root are read from disk and subtracted in fp32 when they are needed. For an adapter, the vector stays in
+factors, s * B A. An adapter on top of a full fit has both. Imports torch, so only fits import this module.
 
     pool = Pool([root, self_prompt manifests], {"self_prompt": [...], "ppe": [...]})
     pool.vectors[0].delta("model.norm.weight")        # fp32, the block's shape
@@ -26,17 +26,19 @@ from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import file_sha256, read_manifest
 
 CHUNK = 1 << 19
-"""Elements taken at a time on a CPU: a few buffers of this size stay in its cache, so each tensor is read from memory
-once and differences are never written there."""
+"""The most elements in a piece on a CPU. A few buffers of this size fit into the CPU's cache, so each tensor is read
+from memory once and differences are never written to memory."""
 GPU_CHUNK = 1 << 26
-"""The same on a GPU, where it is the number of calls that costs. A multiple of CHUNK."""
+"""The most elements in a piece on a GPU, where each call has a fixed cost. A multiple of CHUNK, since partitions are
+drawn by CHUNK on every device."""
 GPU_SHARE = 0.5
-"""Of a GPU's free memory, what vectors may take there, so that a step streams only those that it has no room for."""
+"""The share of a GPU's free memory that weights of vectors may take. Each step reads the other weights from disk."""
 CPU = torch.device("cpu")
 
 
 class Blocks:
-    """The parameters of an architecture: shapes by name, and for tied ones the name that they share."""
+    """The parameters of an architecture. `shapes` has the shape of every block, by its name. `alias` maps the further
+    names of tied parameters to the block's name."""
 
     def __init__(self, root: Path) -> None:
         from transformers import AutoConfig, AutoModelForCausalLM
@@ -54,21 +56,23 @@ class Blocks:
         }
 
     def files(self, weights: TensorFolder, where: str) -> dict[str, str]:
-        """Block -> its name in a folder of weights. Raises when a block is missing or of another shape."""
+        """Block -> its name in a folder of weights. Raises ImprintError if a block is missing or has another shape."""
         stored = {self.alias.get(name, name): name for name in weights.names if name in self.alias}
         stored |= {name: name for name in weights.names if name in self.shapes}
         for block, shape in self.shapes.items():
             if block not in stored:
                 raise ImprintError(f"{where}: {weights.folder} has no block '{block}', which its root model has")
-            if (other := list(weights.shape(stored[block]))) != list(shape):
+            if (stored_shape := list(weights.shape(stored[block]))) != list(shape):
                 raise ImprintError(
-                    f"{where}: block '{block}' is {other} in {weights.folder}, but {list(shape)} in its root model"
+                    f"{where}: block '{block}' is {stored_shape} in {weights.folder}, but {list(shape)} in its root "
+                    "model"
                 )
         return stored
 
 
 class Chain:
-    """The weights that a chain of manifests names, read block by block: a full set, and adapters on top of it."""
+    """The weights of a chain of manifests, read block by block: one full set of weights, and the adapters on top of
+    it. `own` says whether a fit made the full set; if not, it is the root model's."""
 
     def __init__(self, name: str, manifests: list[Path], blocks: Blocks | None = None) -> None:
         links = chains.links(manifests)
@@ -85,11 +89,11 @@ class Chain:
                 self._factors.setdefault(block, []).append(factors)
 
     def full(self, block: str) -> torch.Tensor:
-        """The block without adapters: a flat view of the file."""
+        """The block without adapters, [elements]: a view of the file, in the file's dtype."""
         return self.weights.read(self._files[block]).view(-1)
 
     def keep(self, device: torch.device, room: float) -> float:
-        """Hold blocks without adapters on `device`, as many as `room` bytes take; returns the bytes left."""
+        """Keep blocks without adapters on `device`, as many as fit into `room` bytes. Returns the bytes left."""
         for block in self.blocks.shapes:
             if block not in self._kept and (tensor := self.full(block)).nbytes <= room:
                 self._kept[block] = tensor.to(device)
@@ -97,87 +101,90 @@ class Chain:
         return room
 
     def on(self, block: str, device: torch.device) -> torch.Tensor:
-        """Like `full`, and where it is kept on `device`, from there."""
+        """The block without adapters, [elements]: the copy on `device` if one is kept there, else the file's."""
         kept = self._kept.get(block)
         return kept if kept is not None and kept.device == device else self.full(block)
 
     def factors(self, block: str) -> list[Factors]:
+        """The changes of a block by adapters."""
         return self._factors.get(block, [])
 
     def read(self, block: str, device: torch.device = CPU) -> torch.Tensor:
-        """The block, flat: what `on` gives where no adapter changes it, else fp32 of its own on `device`."""
-        plain, parts = self.on(block, device), self.factors(block)
-        if not parts:
-            return plain
-        merged = plain.to(device, torch.float32, copy=True).view(self.blocks.shapes[block])
-        for factors in parts:
+        """The block with its adapters, [elements]. If an adapter changes it, a new fp32 tensor on `device`; else what
+        `on` returns."""
+        without_adapters, changes = self.on(block, device), self.factors(block)
+        if not changes:
+            return without_adapters
+        merged = without_adapters.to(device, torch.float32, copy=True).view(self.blocks.shapes[block])
+        for factors in changes:
             factors.on(device).add_to(merged)
         return merged.view(-1)
 
 
 class Piece(NamedTuple):
-    """A piece of a block: where it begins, the root's elements of it, fp32, and room for as many, which all vectors and
-    pieces share."""
+    """Consecutive elements of a block, from `start` on in the flat block. `root` holds the root model's elements, fp32.
+    `buffer` has the same length and device. All pieces of a block and all vectors use the same buffer, so a result in
+    it holds only until the next."""
 
     block: str
     start: int
-    base: torch.Tensor
-    room: torch.Tensor
+    root: torch.Tensor
+    buffer: torch.Tensor
 
     @property
     def span(self) -> slice:
-        """Its place in the flat block."""
-        return slice(self.start, self.start + len(self.base))
+        """The piece's place in the flat block."""
+        return slice(self.start, self.start + len(self.root))
 
 
 class Vector:
-    """One task vector: what `arm` has less what `root` has. In a block it is a difference of elements, which is read
-    piece by piece (`dense`), or factors, or both."""
+    """One task vector: the weights of `arm` minus the weights of `root`. In a block it consists of a difference of
+    elements, which is read piece by piece if the vector is `dense`, and of the factors of adapters."""
 
-    stored = True
-    """Whether `elements` are the arm's own, so that they hold the root's too."""
+    addend_includes_root = True
+    """Whether `addend` returns the arm's weights (root + difference). If False, it returns the difference."""
 
     def __init__(self, arm: Chain, root: Chain) -> None:
         self.name, self.arm, self.root = arm.name, arm, root
 
     def touches(self, block: str) -> bool:
-        """Whether the vector has anything in a block."""
+        """Whether the vector may be other than zero in a block."""
         return self.arm.own or bool(self.arm.factors(block))
 
     @property
     def dense(self) -> bool:
-        """Whether a full fit is part of it."""
+        """Whether the vector has a difference of elements: some fit of the arm made a full set of weights."""
         return self.arm.own
 
-    def elements(self, piece: Piece) -> torch.Tensor:
-        """The arm's elements of a piece, where its base is, without what the arm's adapters add."""
-        return self.arm.on(piece.block, piece.base.device)[piece.span].to(piece.base.device)
+    def addend(self, piece: Piece) -> torch.Tensor:
+        """`arm[piece.span]` of the block without adapters, on the piece's device."""
+        return self.arm.on(piece.block, piece.root.device)[piece.span].to(piece.root.device)
 
     def difference(self, piece: Piece) -> torch.Tensor:
-        """The arm's elements less the root's, fp32, written to the piece's room."""
-        return torch.sub(self.elements(piece), piece.base, out=piece.room)
+        """`arm[piece.span] - root[piece.span]` of the block without adapters, fp32, in the piece's buffer."""
+        return torch.sub(self.addend(piece), piece.root, out=piece.buffer)
 
     def factors(self, block: str) -> list[Factors]:
-        """What the arm's adapters add to a block."""
+        """The changes of a block by the arm's adapters."""
         return self.arm.factors(block)
 
     def delta(self, block: str) -> torch.Tensor:
-        """The whole of a block, fp32, multiplied out: for rules that look at single elements."""
+        """The vector in a block: fp32 in the block's shape, with its factors multiplied out."""
         shape = self.root.blocks.shapes[block]
         if self.dense:
-            whole = self.arm.full(block).float() - self.root.full(block).float()
+            flat = self.arm.full(block).float() - self.root.full(block).float()
         else:
-            whole = torch.zeros(shape).view(-1)
+            flat = torch.zeros(shape).view(-1)
         for factors in self.factors(block):
-            factors.add_to(whole.view(shape))
-        return whole.view(shape)
+            factors.add_to(flat.view(shape))
+        return flat.view(shape)
 
 
 class RandomVector(Vector):
-    """The paper's control: Gaussian blocks with the mean and standard deviation of the root's, drawn from the vector's
-    name and the block's, so that nothing is stored."""
+    """A control with Gaussian blocks, which have the mean and standard deviation of the root's block (arXiv
+    2407.02880). They are drawn from the seed, the vector's name and the block's name whenever they are needed."""
 
-    stored = False
+    addend_includes_root = False
 
     def __init__(self, arm: Chain, root: Chain, seed: int) -> None:
         super().__init__(arm, root)
@@ -191,35 +198,39 @@ class RandomVector(Vector):
     def dense(self) -> bool:
         return True
 
-    def elements(self, piece: Piece) -> torch.Tensor:
-        """The difference itself."""
+    def addend(self, piece: Piece) -> torch.Tensor:
+        """The random elements."""
         return self.difference(piece)
 
     def difference(self, piece: Piece) -> torch.Tensor:
-        block, start, base, room = piece
+        """The random elements, fp32, in the piece's buffer."""
+        block, start, root, buffer = piece
         if block not in self._moments:
-            spread, middle = torch.std_mean(self.root.full(block).float(), correction=0)
-            self._moments[block] = float(middle), float(spread)
-        mean, std = self._moments[block]
-        drawn = torch.cat([
+            std, mean = torch.std_mean(self.root.full(block).float(), correction=0)
+            self._moments[block] = float(mean), float(std)
+        block_mean, block_std = self._moments[block]
+        normal = torch.cat([
             torch.randn(CHUNK, generator=generator(self.seed, self.name, block, at))
-            for at in range(start, start + len(base), CHUNK)
+            for at in range(start, start + len(root), CHUNK)
         ])  # fmt: skip
-        return room.copy_(drawn[: len(base)]).mul_(std).add_(mean)
+        return buffer.copy_(normal[: len(root)]).mul_(block_std).add_(block_mean)
 
     def factors(self, block: str) -> list[Factors]:
         return []
 
     def delta(self, block: str) -> torch.Tensor:
-        base = self.root.full(block).float()
-        return self.difference(Piece(block, 0, base, torch.empty_like(base))).view(self.root.blocks.shapes[block])
+        root = self.root.full(block).float()
+        return self.difference(Piece(block, 0, root, torch.empty_like(root))).view(self.root.blocks.shapes[block])
 
 
 class Pool:
-    """Where a composition starts and the vectors it is made of, all of one root model."""
+    """The start of a composition and its vectors. All belong to one root model. `start` has the weights to which
+    vectors are added, and `root` those of the root model."""
 
     def __init__(self, manifests: list[Path], arms: Mapping[str, list[Path]], random: int | None = None) -> None:
-        """`random`: a seed, to put random vectors in the arms' place. Raises for anything that could not be added."""
+        """`manifests` is the chain of the start; `arms` has the chain of every arm by its name. With `random`, a seed,
+        random vectors replace the arms' vectors. Raises ImprintError for vectors of another root model, for vectors
+        that are zero and for vectors with NaN or Inf."""
         if not arms:
             raise ImprintError("the list of task vectors is empty; write `vectors: [ARM, ...]`")
         for name, chain in arms.items():
@@ -237,20 +248,21 @@ class Pool:
     def _vector(self, name: str, manifests: list[Path], random: int | None) -> Vector:
         arm = Chain(name, manifests, self.blocks)
         vector = Vector(arm, self.root)
-        for _ in self.norms(vector):
+        for _ in self.norms(vector):  # it raises the errors
             pass
         return vector if random is None else RandomVector(arm, self.root, random)
 
     def keep(self, device: torch.device) -> None:
-        """Hold on a GPU what GPU_SHARE of its free memory takes of the root's and the vectors' weights."""
+        """Keep weights of the root, the start and the vectors on a GPU, in at most GPU_SHARE of its free memory."""
         room = GPU_SHARE * torch.cuda.mem_get_info(device)[0]
         for chain in (self.root, self.start, *(vector.arm for vector in self.vectors)):
             if chain is self.root or chain.own:
                 room = chain.keep(device, room)
 
     def norms(self, vector: Vector) -> Iterator[tuple[str, float]]:
-        """Blocks with the squared norm of their dense part or of their factors, one pass over a vector. Raises
-        ImprintError where it holds NaN or Inf, and at the end if all of it is zero."""
+        """(block, squared size) for each block, in one pass over a vector. The size is zero only if the vector's parts
+        are: it adds the squared norm of the difference and, for each adapter, s^2 |A|^2 |B|^2. Raises ImprintError for
+        a block with NaN or Inf, and at the end if all blocks are zero."""
         total = 0.0
         for block in self.blocks.shapes:
             square = 0.0
@@ -259,7 +271,7 @@ class Pool:
                     delta = vector.difference(piece)
                     square += float(torch.dot(delta, delta))
             for s, b, a in vector.factors(block):
-                # B starts at zero: an adapter that learned nothing is zero.
+                # B starts at zero, so the product of the norms is zero for an adapter that has learned nothing.
                 square += s**2 * float(a.square().sum()) * float(b.square().sum())
             if not square < float("inf"):
                 raise ImprintError(
@@ -276,34 +288,34 @@ class Pool:
 
 
 def pieces(block: str, root: Chain, device: torch.device = CPU) -> Iterator[Piece]:
-    """A block, piece by piece, on `device`. The pieces share one room, so that it stays in the cache and memory is
-    flat."""
-    base = root.on(block, device)
-    room = torch.empty(min(len(base), CHUNK if device.type == "cpu" else GPU_CHUNK), device=device)
-    for start in range(0, len(base), len(room)):
-        part = base[start : start + len(room)].to(device, torch.float32)
-        yield Piece(block, start, part, room[: len(part)])
+    """The pieces of a block on `device`, in order. They share one buffer, which stays in the cache."""
+    flat = root.on(block, device)
+    buffer = torch.empty(min(len(flat), CHUNK if device.type == "cpu" else GPU_CHUNK), device=device)
+    for start in range(0, len(flat), len(buffer)):
+        elements = flat[start : start + len(buffer)].to(device, torch.float32)
+        yield Piece(block, start, elements, buffer[: len(elements)])
 
 
 def generator(*parts: object) -> torch.Generator:
-    """Random numbers that belong to their names, whatever is drawn before."""
+    """A generator of random numbers that depend on `parts` alone, and not on earlier draws."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
 
 
 def same_root(ours: Path, name: str, theirs: Path) -> None:
-    """Raise unless a vector's root model is the composition's, saying what differs; both are manifests."""
+    """Raise ImprintError if a vector has another root model than the composition. `ours` is the manifest of the
+    composition's root model, `theirs` that of the vector's; the error says what differs."""
     first, second = read_manifest(ours), read_manifest(theirs)
     if ours.resolve() == theirs.resolve() or first["fingerprint"] == second["fingerprint"]:
         return
-    what = "the weights"
+    difference = "the weights"
     if first["template_sha256"] != second["template_sha256"]:
-        what = "the chat template"
+        difference = "the chat template"
     else:
         files = [path.parent / "tokenizer.json" for path in (ours, theirs)]
         if all(file.is_file() for file in files) and file_sha256(files[0]) != file_sha256(files[1]):
-            what = "the tokenizer"
+            difference = "the tokenizer"
     raise ImprintError(
-        f"task vector '{name}' belongs to another root model: {what} in {theirs.parent} and in {ours.parent} differ; "
-        "compose arms of one model"
+        f"task vector '{name}' belongs to another root model: {difference} in {theirs.parent} and in {ours.parent} "
+        "differ; compose arms of one model"
     )

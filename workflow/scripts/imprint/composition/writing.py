@@ -1,4 +1,4 @@
-"""Writing composed weights: one block at a time, so that no more than one is in memory."""
+"""Writing composed weights. Blocks are computed one at a time, so that only one is in memory."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from imprint.composition.vectors import Pool
 
 
 def write(out: Path, pool: Pool, compose: Callable[[str], torch.Tensor]) -> None:
-    """Write weights of the pool's architecture as the artifact in folder `out`. `compose` gives each parameter, fp32 in
-    its shape; what is no parameter is copied from the start."""
+    """Write weights of the pool's architecture as the artifact in folder `out`. `compose` returns a block by its name,
+    fp32 in its shape. Tensors that are no parameters, such as buffers, are copied from the start."""
     weights, blocks = pool.start.weights, pool.blocks
     names = {blocks.alias.get(name, name): name for name in weights.names}
     shapes = []

@@ -1,7 +1,8 @@
-"""Checkpoints of a training run: which one is whole, and which may go.
+"""Checkpoints of a fit: which of them are complete, and which are removed.
 
-A trainer writes a folder `checkpoint-STEP`; `seal` then writes the sizes and hashes of its files beside them, last. A
-folder without the seal was being written when the job was killed; one that differs from it was damaged later.
+A trainer writes a checkpoint into a folder `checkpoint-STEP`. Then `seal` adds a file with the sizes and hashes of the
+others. If the folder has no such file, the job was killed while it wrote the checkpoint. If the files differ from it,
+the checkpoint was damaged later.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from imprint.runtime.errors import ImprintError, shown
 from imprint.runtime.identity import file_sha256, read_object, write_json
 
 SEAL = "complete.json"
-KEPT = 2
-"""Two: were only the last one kept, a damaged one would cost the whole run."""
+NUMBER_KEPT = 2
+"""How many checkpoints of a fit are kept. If only one were kept, damage to it would cost the whole fit."""
 
 
 def _steps(folder: Path) -> list[Path]:
@@ -25,16 +26,16 @@ def _steps(folder: Path) -> list[Path]:
 
 
 def seal(folder: Path, step: int) -> None:
-    """Mark the checkpoint of a step as whole, and remove those older than the last KEPT."""
+    """Mark the checkpoint of a step as complete. All but the latest NUMBER_KEPT checkpoints are removed."""
     path = folder / f"checkpoint-{step}"
     files = sorted(file for file in path.iterdir() if file.name != SEAL)
     write_json(path / SEAL, {f.name: {"bytes": f.stat().st_size, "sha256": file_sha256(f)} for f in files})
-    for old in _steps(folder)[KEPT:]:
+    for old in _steps(folder)[NUMBER_KEPT:]:
         _remove(old)
 
 
 def _remove(path: Path) -> None:
-    """Remove a checkpoint; of a link only the link, since what it leads to is not ours."""
+    """Remove a checkpoint. If it is a link, its target stays, because no fit made it."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     else:
@@ -42,29 +43,30 @@ def _remove(path: Path) -> None:
 
 
 def _fault(path: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+    """What is wrong with a checkpoint, or None if it is complete."""
     if path.is_symlink():
         return "is a link, which no fit makes"
     if not (path / SEAL).is_file():
         return "was not finished"
     try:
-        seal = {name: (known["bytes"], known["sha256"]) for name, known in read_object(path / SEAL).items()}
+        sealed = {name: (entry["bytes"], entry["sha256"]) for name, entry in read_object(path / SEAL).items()}
     except (ImprintError, TypeError, KeyError):
         return f"has an unreadable {SEAL}"
     files = {file.name: file for file in path.iterdir() if file.name != SEAL}
-    if strange := sorted(set(files) - set(seal)):
+    if strange := sorted(set(files) - set(sealed)):
         return f"holds {strange[0]}, which its {SEAL} does not name"
-    for name, (size, sha256) in seal.items():
-        there = files[name].stat().st_size if name in files and files[name].is_file() else None
-        if there != size:
-            return f"is damaged: {name} has {'no' if there is None else there} bytes instead of {size}"
+    for name, (sealed_size, sha256) in sealed.items():
+        size = files[name].stat().st_size if name in files and files[name].is_file() else None
+        if size != sealed_size:
+            return f"is damaged: {name} has {'no' if size is None else size} bytes instead of {sealed_size}"
         if file_sha256(files[name]) != sha256:
             return f"is damaged: {name} does not have the content that was written"
     return next(filter(None, map(_unreadable, sorted(path.glob("*.pt*")))), None)
 
 
 def _unreadable(file: Path) -> str | None:
-    """What torch has against a file of states, or None: it reads plain data and refuses pickles that call functions."""
+    """Why torch cannot read a file of states, or None if it can. With `weights_only`, torch reads plain data and
+    refuses pickles that call functions."""
     import torch
     from transformers.trainer_pt_utils import safe_globals
 
@@ -77,8 +79,8 @@ def _unreadable(file: Path) -> str | None:
 
 
 def last(folder: Path) -> Path | None:
-    """The latest whole checkpoint, or None to start from the beginning. Unusable ones are named on stderr and removed,
-    so that the trainer can write them anew."""
+    """The latest complete checkpoint, or None if the fit starts from the beginning. Later checkpoints, which cannot be
+    used, are named on stderr and removed, so that the trainer can write them anew."""
     for path in _steps(folder):
         fault = _fault(path)
         if fault is None:

@@ -1,4 +1,4 @@
-"""Dataset rows as a fit sees them: dialogues under its contexts, as tokens and labels."""
+"""Dataset rows for a fit: each is put under the fit's contexts, then turned into tokens and labels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from imprint.training.assistant_tokens import IGNORED, Example, encode
 
 
 def render(job: Fit, row: dict[str, Any]) -> list[Message]:
-    """The dialogue that a row is trained as: what each context's `target` makes of it, or the messages of its
-    request."""
+    """The dialogue that the model is trained on for a row. Each context in turn gives its `target` for the messages so
+    far, or else the messages of its one request. Raises ImprintError if such a request opens the assistant's turn."""
     messages: list[Message] = row["messages"]
     for plug in job.contexts:
         module, settings = plug.open("contexts")
@@ -31,7 +31,8 @@ def render(job: Fit, row: dict[str, Any]) -> list[Message]:
 
 
 def examples(job: Fit, tokenizer: Any, data: str) -> list[Example]:
-    """Every row of a dataset as tokens and labels, in the dataset's order."""
+    """Tokens and labels of every row of a dataset, in the dataset's order. Raises ImprintError if the dataset is empty,
+    if a row cannot be encoded, or if no row has a label within `max_length`."""
     rows = job.inputs.datasets[data]
     if not rows:
         raise ImprintError(f"arm '{job.arm}': dataset '{data}' has no rows to train on")

@@ -1,4 +1,4 @@
-"""What goes on around the steps of a fit. Imports transformers: only fits import this module."""
+"""The callback of a gradient fit. Imports transformers, so only fits import this module."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from imprint.training import checkpoints
 
 
 class Watch(TrainerCallback):
-    """The bar, the checkpoints, and a stop when the loss is lost."""
+    """Moves the progress bar, orders and seals checkpoints, and raises ImprintError if the loss, the gradient's norm or
+    the reward is no finite number."""
 
     def __init__(self, job: Fit) -> None:
         self.job = job
         self.bar: Any = None
 
     def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        what = f"{self.job.arm} seed {self.job.seed}"
-        self.bar = progress.bar(state.max_steps, what, initial=state.global_step, unit="step")
+        title = f"{self.job.arm} seed {self.job.seed}"
+        self.bar = progress.bar(state.max_steps, title, initial=state.global_step, unit="step")
 
     def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
         self.bar.update(1)
         control.should_save = state.global_step % self.job.settings.checkpoint_steps == 0
-        control.should_save &= state.global_step < state.max_steps  # then the weights themselves are written
+        control.should_save &= state.global_step < state.max_steps  # after the last step, the fit writes the weights
 
     def on_log(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
         logs = kwargs["logs"]

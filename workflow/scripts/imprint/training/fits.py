@@ -1,6 +1,6 @@
-"""What fits of every method share: the order of rows, the trainer's arguments, adapters, curves, and the weights.
+"""What gradient fits share: the trainer's arguments, adapters, training from a checkpoint, and curves.
 
-Nothing here imports torch at module level: the methods' settings, which the Snakefile reads, use it.
+The Snakefile reads the methods' settings, which import this module. So torch is imported inside functions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Lora(Strict):
 
 
 def begin(job: Fit) -> None:
-    """Threads, quiet libraries, and the number formats that fits can train in."""
+    """Set the threads and silence the libraries. Raises ImprintError for a dtype that fits cannot train in."""
     import torch
     import transformers
 
@@ -42,9 +42,9 @@ def begin(job: Fit) -> None:
 
 
 def arguments(job: Fit, steps: int, learning_rate: float) -> dict[str, Any]:
-    """What every trainer is told. What the result depends on is named here, since defaults differ between TRL and
-    transformers and move between releases (TRL switches on bf16 and gradient checkpointing). `job.settings` has
-    schedule, warmup_ratio, weight_decay and gradient_checkpointing."""
+    """The arguments of every trainer, for `steps` optimizer steps. All arguments that results depend on are set, since
+    defaults differ between TRL and transformers and change between releases (TRL switches on bf16 and gradient
+    checkpointing). `job.settings` must have schedule, warmup_ratio, weight_decay and gradient_checkpointing."""
     s = job.settings
     return {
         "output_dir": str(job.folder),
@@ -53,7 +53,7 @@ def arguments(job: Fit, steps: int, learning_rate: float) -> dict[str, Any]:
         "fp16": False,
         "seed": job.seed,
         "data_seed": job.seed,
-        # One CPU thread is deterministic by itself, and this would fill every new tensor with NaN, at a cost.
+        # One CPU thread is deterministic without this option, which costs time: it fills every new tensor with NaN.
         "full_determinism": job.device != "cpu",
         "num_train_epochs": 1,
         "max_steps": steps,
@@ -72,7 +72,7 @@ def arguments(job: Fit, steps: int, learning_rate: float) -> dict[str, Any]:
         "logging_nan_inf_filter": False,
         "report_to": [],
         "disable_tqdm": True,  # the bar is ours, with the arm's name
-        "save_strategy": "no",  # `fit_watch.Watch` says when
+        "save_strategy": "no",  # `fit_watch.Watch` orders checkpoints
         "save_only_model": False,
         "dataloader_pin_memory": False,
         "dataloader_num_workers": 0,
@@ -81,7 +81,7 @@ def arguments(job: Fit, steps: int, learning_rate: float) -> dict[str, Any]:
 
 
 def lora_config(adapter: Lora | None) -> Any:
-    """PEFT's settings, or None for a full fit."""
+    """PEFT's settings for the adapter, or None for a fit of all weights."""
     from peft import LoraConfig
 
     if adapter is None:
@@ -98,7 +98,7 @@ def lora_config(adapter: Lora | None) -> Any:
 
 @contextmanager
 def adapter_errors(job: Fit) -> Iterator[None]:
-    """Name the setting when PEFT does not find the layers that it is given."""
+    """Turn PEFT's error for layers that the model lacks into an ImprintError that names the setting."""
     adapter = job.settings.lora
     try:
         yield
@@ -112,14 +112,15 @@ def adapter_errors(job: Fit) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the pinned libraries say of each other's next releases."""
+    """Hide warnings of the pinned libraries about each other's next releases."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield
 
 
 def train(job: Fit, run: Any, watch: Any) -> None:
-    """Train, going on from the last whole checkpoint in `job.folder`, and write the weights under `job.out`."""
+    """Train from the last complete checkpoint in `job.folder`, and write the weights under `job.out`. `run` is the
+    trainer and `watch` its `fit_watch.Watch`."""
     from transformers.trainer_callback import PrinterCallback
 
     run.remove_callback(PrinterCallback)
@@ -133,13 +134,14 @@ def train(job: Fit, run: Any, watch: Any) -> None:
 
 
 def curve(job: Fit, quantity: str, values: Iterable[float]) -> list[dict[str, Any]]:
-    """Rows of the curves table: one value a step, from step 1."""
+    """Rows of the curves table for one quantity, with one value a step from step 1 on."""
     fixed = {"arm": job.arm, "seed": job.seed, "quantity": quantity}
     return [{**fixed, "step": step, "value": float(value)} for step, value in enumerate(values, 1)]
 
 
 def curves(job: Fit, history: list[dict[str, Any]], names: dict[str, str]) -> list[dict[str, Any]]:
-    """Rows of the curves table from a trainer's log; `names` says which of its entries are kept, and as what."""
+    """Rows of the curves table from a trainer's log. `names` maps the log's names to those of the table; only these
+    entries are kept."""
     return [
         {"arm": job.arm, "seed": job.seed, "step": entry["step"], "quantity": name, "value": float(entry[logged])}
         for entry in history

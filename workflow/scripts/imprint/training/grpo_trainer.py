@@ -1,13 +1,14 @@
-"""TRL's GRPOTrainer with our sampling and a forward pass that reads a group's prompt once. Imports torch: only fits
-import this module.
+"""TRL's GRPOTrainer with our own sampling and our own forward pass. Imports torch, so only fits import this module.
 
-What TRL does stays TRL's: advantages, loss, clipping, KL, metrics. Replaced are
+TRL computes the advantages, the loss, clipping, KL and metrics. We replace two things:
 
-- sampling: `imprint.engines.transformers` decodes from a copy of the weights in the generation dtype. Every completion
-  is drawn with a seed of its own from (seed, step, place), so a resumed fit draws what an unbroken one does;
-- log-probabilities: the completions of a group share their prompt, so it is read once and its keys and values serve all
-  of them, and the output layer sees the completions' tokens only. Completions without an advantage, whose gradient is
-  zero, are read without one. With gradient checkpointing, which cannot keep such a cache, the pass is TRL's.
+- Sampling: `imprint.engines.transformers` decodes from a copy of the weights in the generation dtype. Each completion
+  has its own seed, made of the fit's seed, the step and the completion's index. So a resumed fit draws the same
+  completions as an unbroken one.
+- Log-probabilities: the completions of a group share a prompt. The model reads the prompt once, and all completions use
+  its keys and values. The output layer computes the completions' tokens only. A completion with advantage 0 has a zero
+  gradient, so no gradient is computed for it. Gradient checkpointing cannot keep the keys and values, so with it TRL's
+  own pass runs.
 """
 
 from __future__ import annotations
@@ -28,24 +29,26 @@ from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError
 from imprint.training.rewards import Reward
 
-BATCH = {"cpu": 32}  # sequences decoded together, by device
+BATCH = {"cpu": 32}  # sequences decoded together, by type of device
 BATCH_ELSEWHERE = 256
-ENTROPY_ROWS = 128  # positions whose distribution over the vocabulary is held once more
+ENTROPY_ROWS = 128  # positions in one computation of entropies, which holds a second copy of their logits
 
 
 class Sampler:
-    """A copy of the policy that completions are drawn from: same weights, generation's dtype, adapters merged."""
+    """The copy of the policy that draws completions. It has the trained weights with adapters merged, in the dtype of
+    generation."""
 
     def __init__(self, job: Fit, model: Any, tokenizer: Any) -> None:
         size = BATCH.get(model.device.type, BATCH_ELSEWHERE)
-        copied = copy.deepcopy(model).to(getattr(torch, job.dtype)).eval()
-        self.policy = policy.over(copied, tokenizer, size, job.contexts, job.inputs)
+        copied_model = copy.deepcopy(model).to(getattr(torch, job.dtype)).eval()
+        self.policy = policy.over(copied_model, tokenizer, size, job.contexts, job.inputs)
         self.engine: Any = self.policy.engine
         self.weights = dict(self.engine.model.named_parameters())
 
     @torch.no_grad()
     def sync(self, trained: Any) -> None:
-        """Take over the policy's weights. Under an adapter only the adapted layers change after the first time."""
+        """Copy the weights of the model in training. With an adapter only the adapted layers are copied, since the
+        others never change."""
         adapted = hasattr(trained, "peft_config")
         model = trained.get_base_model() if adapted else trained
         for name, module in model.named_modules():
@@ -59,19 +62,20 @@ class Sampler:
                 self.weights[name].copy_(weight)
 
     def draw(self, prompts: list[Prompt]) -> tuple[list[list[int]], list[Any]]:
-        """Token ids of the prompts, and the rows that were decoded behind them."""
+        """Token ids of each prompt, and the engine's row with the completion of each prompt."""
         tokens = [self.engine.tokens(prompt.text, prompt.breaks) for prompt in prompts]
         rows: list[Any] = []
         with torch.inference_mode():
             for start in range(0, len(prompts), self.engine.batch_size):
-                part = slice(start, start + self.engine.batch_size)
-                rows += self.engine.decode(prompts[part], tokens[part])
+                batch = slice(start, start + self.engine.batch_size)
+                rows += self.engine.decode(prompts[batch], tokens[batch])
         return tokens, rows
 
 
 class Trainer(GRPOTrainer):
-    """`sampler` draws, `job` says how, `stop` are texts that end a completion, and `beta` weighs the KL term (TRL would
-    load the reference model from a hub name; here it is a copy of the weights that the fit starts from)."""
+    """GRPO over the completions that `sampler` draws, with the settings of `job`. A completion ends at one of the texts
+    `stop`. The setting `beta` is the weight of the KL term. Its reference model is a copy of the weights that the fit
+    starts from, where TRL would load a model by its hub name."""
 
     def __init__(self, job: Fit, sampler: Sampler, stop: tuple[str, ...], model: Any, **options: Any) -> None:
         beta = job.settings.beta
@@ -84,15 +88,19 @@ class Trainer(GRPOTrainer):
             self.ref_model = reference.requires_grad_(False)
         self.rollout_func = self._rollout
         self._breaks: list[tuple[int, ...]] = []
+        """The breaks of each prompt of the step."""
         self._rows: list[Any] = []
+        """The engine's row for each completion of the step."""
         self._terms: torch.Tensor | None = None
-        self._moving: torch.Tensor | None = None
+        """The reward terms of the step, [completions, terms]."""
+        self._has_gradient: torch.Tensor | None = None
+        """While a loss is computed: which completions get a gradient, [completions], or None for all."""
 
     def _rollout(self, prompts: list[str], _: Any) -> dict[str, Any]:
         """Draw a completion for every prompt."""
         s = self.job.settings
         self.sampler.sync(self.accelerator.unwrap_model(self.model))
-        asked = [
+        seeded_prompts = [
             Prompt(
                 text,
                 s.completion_tokens,
@@ -104,11 +112,11 @@ class Trainer(GRPOTrainer):
             )
             for place, (text, breaks) in enumerate(zip(prompts, self._breaks, strict=True))
         ]
-        tokens, self._rows = self.sampler.draw(asked)
+        tokens, self._rows = self.sampler.draw(seeded_prompts)
         return {"prompt_ids": tokens, "completion_ids": [row.tokens for row in self._rows], "logprobs": None}
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):  # type: ignore[no-untyped-def]
-        texts = [row.text() for row in self._rows]  # cut before a stop text, unlike the tokens
+        texts = [row.text() for row in self._rows]  # these end before a stop text; the tokens include it
         terms = super()._calculate_rewards(inputs, prompts, texts, completion_ids_list)
         if not torch.isfinite(terms).all():
             place, term = (~torch.isfinite(terms)).nonzero()[0].tolist()
@@ -121,7 +129,7 @@ class Trainer(GRPOTrainer):
         return terms
 
     def _generate_and_score_completions(self, inputs):  # type: ignore[no-untyped-def]
-        self._breaks = [tuple(row["breaks"]) for row in inputs]  # TRL hands on the texts alone
+        self._breaks = [tuple(row["breaks"]) for row in inputs]  # TRL passes only the prompts' texts to `_rollout`
         batch = super()._generate_and_score_completions(inputs)
         assert self._terms is not None
         step = self.state.global_step + 1
@@ -153,27 +161,28 @@ class Trainer(GRPOTrainer):
         return batch
 
     def _compute_loss(self, model, inputs):  # type: ignore[no-untyped-def]
-        if not self.beta:
-            self._moving = (inputs["advantages"] != 0).float()
-            if not self._moving.any():
-                self._moving[0] = 1  # a gradient of zeros, on which the optimizer's momentum moves on
+        if not self.beta:  # the KL term has a gradient for every completion
+            self._has_gradient = inputs["advantages"] != 0
+            if not self._has_gradient.any():
+                self._has_gradient[0] = True  # its gradient of zeros lets the optimizer's momentum act
         loss = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
-        self._moving = None
+        self._has_gradient = None
         return loss
 
     def _get_per_token_logps_and_entropies(  # type: ignore[no-untyped-def]
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **others
     ):
-        head = input_ids.size(1) - logits_to_keep - 1  # columns of the prompts but for their last token
+        head = input_ids.size(1) - logits_to_keep - 1  # columns of the prompts without their last token
         if self.args.gradient_checkpointing or head < 1:
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
             )
-        moving = torch.ones(len(input_ids), device=input_ids.device) if self._moving is None else self._moving
-        order = moving.argsort(descending=True, stable=True)
-        count = int(moving.sum())
+        everyone = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        has_gradient = everyone if self._has_gradient is None else self._has_gradient
+        order = has_gradient.int().argsort(descending=True, stable=True)
+        count = int(has_gradient.sum())
         passes = []
-        # With a gradient first: autocast keeps the weights that it has cast, and those of a pass without one have none.
+        # Gradient rows go first: autocast caches cast weights, and a cache filled under no_grad has no graph.
         with self.accelerator.autocast():
             for rows, gradient in ((order[:count], torch.is_grad_enabled()), (order[count:], False)):
                 if len(rows):
@@ -183,45 +192,50 @@ class Trainer(GRPOTrainer):
                                 model, input_ids[rows], attention_mask[rows], head, self.temperature, compute_entropy
                             )
                         )
-        back = order.argsort()
-        logps, entropies = (None if parts[0] is None else torch.cat(parts)[back] for parts in zip(*passes, strict=True))
+        inverse = order.argsort()
+        logps, entropies = (
+            None if tensors[0] is None else torch.cat(tensors)[inverse] for tensors in zip(*passes, strict=True)
+        )
         return logps, entropies, None
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """None: an arm's manifest says what it is."""
+        """Write nothing: an arm's manifest describes it."""
 
     def _send_telemetry(self) -> None:
-        """None: a fit uses no network."""
+        """Send nothing: a fit uses no network."""
 
 
 def shard(folder: Path, step: int) -> Path:
-    """Where the completions of one step are kept until the fit is done."""
+    """The file in a fit's work folder that keeps the completions of one step until the fit ends."""
     return folder / "rollouts" / f"{step:06d}.parquet"
 
 
 def shared_prompt_logps(
     model: Any, ids: torch.Tensor, mask: torch.Tensor, head: int, temperature: float, entropy: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Log-probabilities (and entropies, without gradient) of the tokens after column `head`: (rows, columns - head - 1)
-    values, 0 where masked. Columns up to `head` are the prompts without their last token, padded at the left; equal
-    ones are read once, with their gradient summed over the rows that share them."""
-    marked = ids[:, :head].masked_fill(mask[:, :head] == 0, -1)
-    distinct, which = torch.unique(marked, dim=0, return_inverse=True)
-    shown = (distinct >= 0).long()
+    """Log-probabilities of the tokens after column `head`, [rows, columns - head - 1], in nats, and their entropies if
+    `entropy`, else None. Entropies have no gradient. Masked tokens get 0.
+
+    `ids` and `mask` are [rows, columns]. The first `head` columns hold the prompts without their last token, padded on
+    the left. The model reads equal prompts once; their gradient is the sum over the rows that share them. Logits are
+    divided by `temperature`."""
+    unpadded = ids[:, :head].masked_fill(mask[:, :head] == 0, -1)  # -1 marks padding
+    prompts, prompt_of_row = torch.unique(unpadded, dim=0, return_inverse=True)
+    prompt_mask = (prompts >= 0).long()
     cache = DynamicCache(config=model.config)
     model(
-        input_ids=distinct.clamp(min=0),
-        attention_mask=shown,
-        position_ids=(shown.cumsum(1) - 1).clamp(min=0),
+        input_ids=prompts.clamp(min=0),
+        attention_mask=prompt_mask,
+        position_ids=(prompt_mask.cumsum(1) - 1).clamp(min=0),
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
     )
-    cache.batch_select_indices(which)
+    cache.batch_select_indices(prompt_of_row)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     scored = mask[:, head + 1 :].bool()
     output = (model.get_base_model() if hasattr(model, "peft_config") else model).get_output_embeddings()
-    # The model's own forward makes the logits, so whatever an architecture does to them is kept.
+    # The model's own forward pass computes the logits, so what an architecture does to them is kept.
     hook = output.register_forward_pre_hook(lambda _, hidden: (hidden[0][scored],))
     try:
         logits = model(
@@ -235,13 +249,13 @@ def shared_prompt_logps(
         hook.remove()
     logits = logits.float() if temperature == 1 else logits.float() / temperature
     targets = ids[:, head + 1 :][scored]
-    blank = torch.zeros(scored.shape, device=ids.device)
-    logps = blank.masked_scatter(scored, -torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
+    zeros = torch.zeros(scored.shape, device=ids.device)
+    logps = zeros.masked_scatter(scored, -torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
     if not entropy:
         return logps, None
     with torch.no_grad():
-        entropies = torch.cat([_entropies(part) for part in logits.split(ENTROPY_ROWS)])
-    return logps, blank.masked_scatter(scored, entropies)
+        entropies = torch.cat([_entropies(rows) for rows in logits.split(ENTROPY_ROWS)])
+    return logps, zeros.masked_scatter(scored, entropies)
 
 
 def _entropies(logits: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,9 @@
-"""The training job: holds the work folder, starts the ranks of the fit, and writes the manifest last.
+"""The training job: locks the work folder, starts the process that fits, and writes the manifest last.
 
-This process loads no model. It holds the locks, and each rank is a process of its own (`imprint.training.rank`), which
-it ends with. The manifest is the job's only declared output. Weights and curves lie beside it and checkpoints in the
-work folder, so a rerun after a kill finds them (Snakemake deletes declared outputs first); the work folder carries the
-job's identity and is wiped when what the job makes has changed."""
+The job's own process loads no model. The fit runs in a child process (`imprint.training.rank`), which ends when its
+parent ends. The manifest is the job's only declared output, since Snakemake deletes declared outputs before a rerun.
+Weights and curves lie beside the manifest and checkpoints in the work folder, so a rerun after a kill finds them. The
+work folder carries the job's identity, and is emptied when the identity changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate")
 
 
 class Spec(Strict):
-    """What a training job makes: one arm at one seed. `dtype` is the config's: "auto" depends on the device."""
+    """What a training job makes: one arm at one seed. `dtype` is the config's; "auto" leaves the choice to the
+    device."""
 
     arm: str
     seed: int
@@ -39,7 +40,7 @@ class Spec(Strict):
 
 
 class Rank(Strict):
-    """What one process of a fit is told."""
+    """What the process that fits gets from the job, as the file `rank.json`. `scratch` is the work folder."""
 
     spec: Spec
     manifests: list[str]
@@ -64,12 +65,12 @@ def run(
     device: str,
     gpus: int,
 ) -> None:
-    """Fit one arm at one seed; `out` is the manifest's path, `device` the config's and `gpus` what the job was
-    given."""
+    """Fit one arm at one seed. `out` is the manifest's path. `device` is the config's, `gpus` the number that the job
+    may use. Raises ImprintError if the fit fails."""
     identity = work.identity(spec, [*datasets, *runs], [*manifests, *spec.inputs.manifests()], code)
     folder = out.parent
     with work.folder(folder / "work", identity) as scratch:
-        # Of an earlier fit, by a method that may have written what this one does not.
+        # An earlier fit, by another method, may have written tables that this method does not write.
         for name in STAGES["train"].beside:
             (folder / f"{name}.parquet").unlink(missing_ok=True)
         rank = Rank(
@@ -83,7 +84,7 @@ def run(
             device=device,
             gpus=gpus,
         )
-        told = _ranks(scratch, rank)
+        result = _fit(scratch, rank)
         parents = {str(path): read_manifest(path)["fingerprint"] for path in manifests}
         files = sorted(path for path in (folder / "weights").glob("*") if path.is_file())
         weights = {path.name: file_sha256(path) for path in files}
@@ -94,35 +95,36 @@ def run(
                 "arm": spec.arm,
                 "seed": spec.seed,
                 "kind": plugins.load("methods", spec.method.name).makes(settings),
-                "metrics": told["metrics"],
+                "metrics": result["metrics"],
                 "spec": spec.model_dump(mode="json"),
                 "parents": parents,
                 "data": {name: file_sha256(path) for name, path in zip(spec.inputs.datasets, datasets, strict=True)},
                 "weights": weights,
                 "template_sha256": read_manifest(manifests[0])["template_sha256"],
-                "device": told["device"],
-                "dtype": told["dtype"],
+                "device": result["device"],
+                "dtype": result["dtype"],
                 "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
-                # What the children are built on is the weights: an equal refit leaves them alone.
+                # Children depend on this fingerprint alone, so a refit with equal weights does not rerun them.
                 "fingerprint": fingerprint([weights, spec.model_dump(mode="json"), parents]),
             },
         )
         work.remove(scratch)
 
 
-def _ranks(scratch: Path, rank: Rank) -> dict[str, Any]:
-    """Start the ranks and wait for them. Returns what the first one tells: metrics, device, dtype. Raises ImprintError
-    with its message where it fails, and where it dies."""
+def _fit(scratch: Path, rank: Rank) -> dict[str, Any]:
+    """Run the process that fits. Returns its metrics, device and dtype. Raises ImprintError with the process's own
+    message if it fails, or with its signal or exit status if it dies."""
     order = scratch / "rank.json"
     write_json(order, rank.model_dump(mode="json"))
-    from imprint.training import rank as program  # it imports this module; as an import it is part of the job's code
+    # The import makes the program part of the job's code. It comes late because the program imports this module.
+    from imprint.training import rank as program
 
-    # The answer is kept in memory, since it may be that the disk is full.
+    # The answer is kept in memory, so that it arrives even when the disk is full.
     with open(os.memfd_create("answer"), "rb", buffering=0) as answer:
-        number = answer.fileno()
-        words = [sys.executable, "-P", "-m", program.__name__, str(order), str(number), str(os.getpid())]
+        descriptor = answer.fileno()
+        command = [sys.executable, "-P", "-m", program.__name__, str(order), str(descriptor), str(os.getpid())]
         environment = {**os.environ, "PYTHONPATH": str(plugins.PACKAGE.parent)}
-        process = subprocess.Popen(words, env=environment, pass_fds=[number])
+        process = subprocess.Popen(command, env=environment, pass_fds=[descriptor])
         try:
             status = process.wait()
         except BaseException:
@@ -130,17 +132,17 @@ def _ranks(scratch: Path, rank: Rank) -> dict[str, Any]:
             process.wait()
             raise
         answer.seek(0)
-        said = answer.read()
+        text = answer.read()
     if status < 0:
         name = signal.Signals(-status).name
         raise ImprintError(
             f"the process of the fit was ended by {name} (by SIGKILL where memory runs out); run again: what was "
             "finished is kept"
         )
-    told: dict[str, Any] = json.loads(said or "{}")
-    job_record.add(told.get("accelerator", {}))
-    if "error" in told:
-        raise ImprintError(told["error"])
+    result: dict[str, Any] = json.loads(text or "{}")
+    job_record.add(result.get("accelerator", {}))
+    if "error" in result:
+        raise ImprintError(result["error"])
     if status != 0:
         raise ImprintError(f"the process of the fit ended with exit status {status}; what it printed says why")
-    return told
+    return result

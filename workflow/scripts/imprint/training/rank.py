@@ -1,7 +1,8 @@
-"""`python -m imprint.training.rank ORDER ANSWER PARENT`: one process of a fit, started by `imprint.training.launch`.
+"""`python -m imprint.training.rank ORDER ANSWER PARENT`: the process that fits, started by `imprint.training.launch`.
 
-It reads what to do from the file ORDER, hands the method what it asked for, and writes its metrics, or why it stopped,
-to the open file of the number ANSWER. It ends with the process PARENT, which started it."""
+ORDER is a JSON file with a `launch.Rank`. ANSWER is the number of an open file descriptor: the process writes the fit's
+metrics to it, or the error that stopped the fit. PARENT is the id of the process that started this one. When the parent
+ends, this process ends too."""
 
 from __future__ import annotations
 
@@ -20,27 +21,29 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(order: Path, answer: int) -> None:
-    """Fit, and tell how it went."""
+    """Fit, and write the result or the error to `answer`. Exits with status 1 after an error that the user can mend;
+    other errors are raised."""
     rank = Rank.model_validate_json(order.read_text(encoding="utf-8"))
-    told: dict[str, object] = {}
+    result: dict[str, object] = {}
     try:
-        told = fit(rank)
+        result = fit(rank)
     except ImprintError as error:
-        told = {"error": str(error)}
+        result = {"error": str(error)}
     except Exception as error:
         if (why := frame.unwritable(error, Path(rank.out))) is None:
             raise
-        told = {"error": why}
+        result = {"error": why}
     finally:
         with open(answer, "w", encoding="utf-8") as file:
-            json.dump({**told, "accelerator": job_record.accelerator()}, file)
-    if "error" in told:
+            json.dump({**result, "accelerator": job_record.accelerator()}, file)
+    if "error" in result:
         sys.exit(1)
 
 
 def fit(rank: Rank) -> dict[str, object]:
-    """Let the method work. Checkpoints of another device or number format are no beginning of this fit, so each has a
-    folder of its own; the artifact's identity has neither."""
+    """Run the method's fit. Returns its metrics, the device and the dtype. Each pair of device and dtype has its own
+    folder of checkpoints: a fit cannot go on from checkpoints of another pair, and the work folder's identity contains
+    neither."""
     from imprint.methods import Fit
     from imprint.models import chains
     from imprint.tables.inputs import read
@@ -68,9 +71,9 @@ def fit(rank: Rank) -> dict[str, object]:
 
 
 def end_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent ends, however that ends."""
+    """Let the kernel kill this process when its parent ends for any reason."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has ended already
+    if os.getppid() != parent:  # the parent ended before the call
         os.kill(os.getpid(), signal.SIGKILL)
 
 

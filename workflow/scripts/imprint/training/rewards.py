@@ -1,11 +1,12 @@
-"""Rewards: score plug-ins as TRL calls a reward, so that what is trained for is what is measured.
+"""Rewards: score plug-ins as reward functions for TRL. So the fit optimizes the scores that an eval measures.
 
-`reward: [math, {format: plan}]` are two terms, and the reward of a completion is their mean (each is 0 or 1, so R is 0,
-0.5 or 1, as in arXiv 2505.14157). `ifeval` is its primary metric, all instructions followed;
-`ifeval.instruction_strict` names another, here the share of instructions followed: the mean of its verdicts is taken.
+`reward: [math, {format: plan}]` has two terms. The reward of a completion is the mean of its terms: each is 0 or 1, so
+the reward is 0, 0.5 or 1 (arXiv 2505.14157). `ifeval` alone means its primary metric, whether all instructions are
+followed. `ifeval.instruction_strict` names another metric, which has one verdict for each instruction. The value of a
+term is the mean of its verdicts, so here it is the share of instructions followed.
 
-Every term is judged as in an evaluation (`scoring/verification.py`), so no completion can hang a trainer; one whose
-check comes to no verdict is worth 0, and is counted.
+Terms are judged as in an eval (`scoring/verification.py`), with limited time, so no completion can hang a trainer. A
+completion whose check fails or takes too long gets 0, and is counted in `Reward.failed`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Term(Strict):
     @model_validator(mode="before")
     @classmethod
     def _parse(cls, raw: Any) -> Any:
-        if isinstance(raw, dict) and set(raw) == {"score", "metric", "settings"}:  # read back from a job's params
+        if isinstance(raw, dict) and set(raw) == {"score", "metric", "settings"}:  # a job's params hold this form
             raw = {f"{raw['score']}.{raw['metric']}": raw["settings"]}
         if isinstance(raw, str):
             raw = {raw: {}}
@@ -59,29 +60,30 @@ class Term(Strict):
 
     @property
     def name(self) -> str:
-        """As it stands in curves and rollouts."""
+        """The term's name in curves and rollouts: the score, and its metric unless that is the primary one."""
         module = plugins.load("scores", self.score)
         return self.score if self.metric == module.PRIMARY else f"{self.score}.{self.metric}"
 
 
 class Reward:
-    """One term as a reward function: texts (or dialogues) of completions and the columns of their rows in, a list of
-    floats out. `messages`, `reference` and `fields` are the columns of a dataset, the last two as JSON text. None
-    stands for a row that cannot be scored (a reference that the verifier cannot read)."""
+    """One term as a reward function of TRL. It takes completions, as texts or dialogues, and the columns of their rows.
+    It returns one float for each completion, or None if the verifier cannot read the row's reference. The columns
+    `messages`, `reference` and `fields` are the dataset's; the last two hold JSON text."""
 
     def __init__(self, term: Term, contexts: list[Plug]) -> None:
         self.term, self.contexts = term, contexts
         self.__name__ = term.name
         self.failed = 0
-        """Completions that could not be judged: too long, or their check failed or took too long."""
+        """How many completions could not be judged: the completion was too long, or its check failed or took too
+        long."""
 
     def read(self, text: str) -> str:
-        """The part of a completion that the term judges: all of it, or the answer in it."""
-        whole = plugins.load("scores", self.term.score).READS == "response"
-        return text if whole else answers.rewarded(self.contexts, text)
+        """The part of a completion that the term judges: the full text, or the answer that the contexts find in it."""
+        judges_all = plugins.load("scores", self.term.score).READS == "response"
+        return text if judges_all else answers.rewarded(self.contexts, text)
 
     def __call__(self, prompts: list[Any], completions: list[Any], **columns: Any) -> list[float | None]:
-        """One value per completion."""
+        """The value of each completion, in order."""
         values = []
         for i, completion in enumerate(completions):
             text = completion if isinstance(completion, str) else completion[-1]["content"]
@@ -95,7 +97,8 @@ class Reward:
         return values
 
     def value(self, row: dict[str, Any], text: str) -> float | None:
-        """The term's value for one completion of a row."""
+        """The term's value for one completion of a row: 0 if it cannot be judged, None if the row's reference cannot be
+        read."""
         if len(text) > LONGEST:
             self.failed += 1
             return 0.0
@@ -104,10 +107,10 @@ class Reward:
             verdicts = verification.verdicts(term.score, term.settings, row, self.read(text))
         except bounded.Failure:
             self.failed += 1
-            return 0.0  # never None, which stops the fit: one completion could end it
+            return 0.0  # None would stop the fit, and one completion must not do that
         values = [verdict.value for verdict in verdicts if verdict.metric == term.metric]
-        known = [value for value in values if value is not None]
-        return sum(known) / len(known) if known and len(known) == len(values) else None
+        numbers = [value for value in values if value is not None]
+        return sum(numbers) / len(numbers) if numbers and len(numbers) == len(values) else None
 
 
 def _json(value: Any) -> Any:

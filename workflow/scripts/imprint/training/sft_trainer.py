@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer as a fit uses it. Imports torch: only fits import this module."""
+"""TRL's SFTTrainer with the loss of our fits. Imports torch, so only fits import this module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Trainer", "collate"]
 
 
 class Trainer(SFTTrainer):
-    """SFTTrainer with the loss of every fit: the mean over the batch's labelled tokens."""
+    """SFTTrainer whose loss is the mean cross-entropy over the batch's labelled tokens, in nats."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]
         head = self.accelerator.unwrap_model(model).get_output_embeddings()
@@ -21,7 +21,7 @@ class Trainer(SFTTrainer):
         return loss / max(1, int((inputs["labels"][:, 1:] != IGNORED).sum()))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """None: an arm's manifest says what it is."""
+        """Write nothing: an arm's manifest describes it."""
 
     def _send_telemetry(self) -> None:
-        """None: a fit uses no network."""
+        """Send nothing: a fit uses no network."""

@@ -1,5 +1,4 @@
-"""Rows to batches, and the loss on the assistant's tokens, as every fit takes them. Imports torch: only fits import
-this module."""
+"""Batches of rows, and the loss on the assistant's tokens. Imports torch, so only fits import this module."""
 
 from __future__ import annotations
 
@@ -12,9 +11,9 @@ from imprint.training.assistant_tokens import IGNORED
 
 
 def collate(batch: Sequence[Mapping[str, list[int]]]) -> dict[str, torch.Tensor]:
-    """Rows padded on the right to the longest of them. There is no attention mask: behind a causal mask no token sees
-    the padding after it, and padding is never labelled. So an end token that doubles as padding stays labelled where it
-    ends a turn, and attention takes its fast path."""
+    """`input_ids` and `labels` of the rows, [rows, longest row], padded on the right. No attention mask is needed:
+    under a causal mask no token sees the padding after it, and padding has no labels. Without a mask, attention takes
+    its fast path. An end token that also serves as padding keeps its label at the end of a turn."""
     longest = max(len(row["input_ids"]) for row in batch)
 
     def padded(column: str, value: int) -> torch.Tensor:
@@ -26,9 +25,10 @@ def collate(batch: Sequence[Mapping[str, list[int]]]) -> dict[str, torch.Tensor]
 def labelled_logits(
     model: Any, head: Any, input_ids: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(logits [labelled tokens, vocabulary] in fp32, their targets). The output layer sees the labelled positions only:
-    with a vocabulary of 49 thousand it is a fifth of a small model's work and most of its memory. The model's own
-    forward makes the logits, so whatever an architecture does to them is kept."""
+    """Logits [labelled tokens, vocabulary] in fp32, and their targets [labelled tokens]. `head` is the model's output
+    layer. It computes the labelled positions only: for a vocabulary of 49,000, the output layer is a fifth of a small
+    model's work and most of its memory. The model's own forward pass computes the logits, so what an architecture does
+    to them (such as scaling) is kept."""
     labelled = labels[:, 1:] != IGNORED
     hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][:, :-1][labelled],))
     try:
@@ -39,6 +39,6 @@ def labelled_logits(
 
 
 def cross_entropy(model: Any, head: Any, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The sum over labelled tokens, in nats; 0, with a graph, where there is none."""
+    """The sum of the cross-entropy over the labelled tokens, in nats. Without labelled tokens it is 0, with a graph."""
     logits, targets = labelled_logits(model, head, input_ids, labels)
     return torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
