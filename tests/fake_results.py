@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from imprint.charts import Distribution
-from imprint.report.facts import Made, Spec
+from imprint.report.facts import Provenance, Spec
 from imprint.runtime.schemas import SCHEMAS
 from imprint.statistics import aggregate
 
@@ -257,4 +257,4 @@ def facts(**more: Any) -> Spec:
     return Spec.model_validate({**whole, **more})
 
 
-MADE = Made(versions={"python": "3.11.2", "torch": "2.13.0"})
+PROVENANCE = Provenance(versions={"python": "3.11.2", "torch": "2.13.0"})

@@ -31,38 +31,38 @@ def echo(prompt: Prompt) -> str:
     return f"<{prompt.text.replace(chr(10), '|')}>"
 
 
-Hold = Callable[..., list[Any]]
+Converse = Callable[..., list[Any]]
 
 
 @pytest.fixture
-def hold(monkeypatch: pytest.MonkeyPatch) -> Hold:
-    """Holds a dialogue with an arm of an engine; gives (text, reason of its end) of each response."""
+def converse(monkeypatch: pytest.MonkeyPatch) -> Converse:
+    """A function that asks an arm with an engine, and gives the text or the error of each response."""
 
-    def held(engine: Scripted, **how: Any) -> list[Any]:
+    def texts(engine: Scripted, **how: Any) -> list[Any]:
         spec = asking.policy_spec(engine=engine.as_plugin(monkeypatch), **how)
-        responses = conversation.hold(spec, [Path("manifest")], Read(), QUESTION, 7, "cpu")
+        responses = conversation.ask(spec, [Path("manifest")], Read(), QUESTION, 7, "cpu")
         return [response.error or response.text for response in responses]
 
-    return held
+    return texts
 
 
-def test_every_response_and_the_answer_last(hold: Hold, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_response_and_the_answer_last(converse: Converse, monkeypatch: pytest.MonkeyPatch) -> None:
     review = plugin(monkeypatch, "contexts", "reviewed", turns=reviewed)
     role = Plug(name="role_play", settings=ROLE["role_play"])
     engine = Scripted(echo)
-    assert hold(engine) == ["<Why?>"]
+    assert converse(engine) == ["<Why?>"]
     first = "<You are a cook.|I am.|Why?>"
     both = [first, f"<You are a cook.|I am.|Why?|{first}|Improve it.>"]
-    assert hold(engine, contexts=[role, review]) == both == hold(engine, contexts=[review, role])
+    assert converse(engine, contexts=[role, review]) == both == converse(engine, contexts=[review, role])
     prompts = [one for one in engine.asked if isinstance(one, Prompt)]
     assert {(one.temperature, one.max_new_tokens) for one in prompts} == {(0.0, 7)}
 
 
-def test_an_answer_that_was_chosen_or_made_stands_last(hold: Hold, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_was_chosen_or_made_stands_last(converse: Converse, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = iter(range(100))
     engine = Scripted(lambda prompt: str(next(numbers)))
     decode = plugin(monkeypatch, "decoders", "best_of_2", turns=best_of(2))
-    assert hold(engine, decode=decode) == ["0", "1", "0"]
+    assert converse(engine, decode=decode) == ["0", "1", "0"]
     assert len({prompt.seed for prompt in engine.asked if isinstance(prompt, Prompt)}) == 2, "each draws on its own"
 
     def turns(request: Request, row: dict[str, Any], settings: Any, inputs: Read) -> Turns:
@@ -70,20 +70,20 @@ def test_an_answer_that_was_chosen_or_made_stands_last(hold: Hold, monkeypatch: 
         return Outcome(f"{answer.text}!")
 
     loud = plugin(monkeypatch, "contexts", "loud", turns=turns)
-    assert hold(engine, contexts=[loud]) == ["2", "2!"]
+    assert converse(engine, contexts=[loud]) == ["2", "2!"]
 
 
-def test_options_that_a_context_compares(hold: Hold, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_that_a_context_compares(converse: Converse, monkeypatch: pytest.MonkeyPatch) -> None:
     def turns(request: Request, row: dict[str, Any], settings: Any, inputs: Read) -> Turns:
         said, kind = yield [request, asking.asked("What kind?", options=("short", "long"))]
         yield [asking.asked(f"{said.text} {kind.text}")]
         return None
 
     route = plugin(monkeypatch, "contexts", "route", turns=turns)
-    assert hold(Scripted(echo), contexts=[route]) == ["<Why?>", "long", "<<Why?> long>"]
+    assert converse(Scripted(echo), contexts=[route]) == ["<Why?>", "long", "<<Why?> long>"]
 
 
-def test_a_missing_response_ends_it(hold: Hold, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_response_ends_it(converse: Converse, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = []
 
     def turns(request: Request, row: dict[str, Any], settings: Any, inputs: Read) -> Turns:
@@ -93,7 +93,9 @@ def test_a_missing_response_ends_it(hold: Hold, monkeypatch: pytest.MonkeyPatch)
             ended.append(row["messages"])
 
     review = plugin(monkeypatch, "contexts", "reviewed", turns=turns)
-    assert hold(Scripted(lambda prompt: failed("too long")), contexts=[review]) == ["too long"] and ended == [QUESTION]
+    assert converse(Scripted(lambda prompt: failed("too long")), contexts=[review]) == ["too long"] and ended == [
+        QUESTION
+    ]
 
 
 # The command.

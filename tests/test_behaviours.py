@@ -118,7 +118,7 @@ def test_an_eval_takes_descriptions_that_judge_nothing(monkeypatch):
     assert schema.Eval.model_validate({**raw, "describe": ["behaviours"]}).describe[0].name == "behaviours"
     for wrong, said in (
         ({"describe": ["numeric"]}, "says what is better"),
-        ({"describe": ["behaviours", "behaviours"]}, "stands twice"),
+        ({"describe": ["behaviours", "behaviours"]}, "is written twice"),
         ({"describe": ["behaviours", "copy"]}, "has a metric that another score here has"),
         ({"describe": ["behaviours"], "score": "options"}, "needs written responses"),
     ):

@@ -343,12 +343,12 @@ class Strength(Strict):
 def test_what_a_request_leaves_open_is_the_evals() -> None:
     policy = Policy(Scripted(lambda prompt: ""), [], None, Read())
     draw = Draw(9, 0.7, 0.9)
-    assert policy.asked(asked("Why?", prefill="B"), draw, 5) == Prompt("Why?B", 9, (), 0.7, 0.9, 5)
+    assert policy.prompt_for(asked("Why?", prefill="B"), draw, 5) == Prompt("Why?B", 9, (), 0.7, 0.9, 5)
     own = asked("Why?", max_new_tokens=3, stop=(".",), temperature=0.0, top_p=1.0)
-    assert policy.asked(own, draw) == Prompt("Why?", 3, (".",), 0.0, 1.0, 0)
-    assert policy.asked(asked("Why?", options=("a", "b")), draw) == Candidates("Why?", ("a", "b"))
+    assert policy.prompt_for(own, draw) == Prompt("Why?", 3, (".",), 0.0, 1.0, 0)
+    assert policy.prompt_for(asked("Why?", options=("a", "b")), draw) == Candidates("Why?", ("a", "b"))
     with pytest.raises(ValueError, match="must say max_new_tokens when options are scored"):
-        policy.asked(asked("Why?"), Draw(0))
+        policy.prompt_for(asked("Why?"), Draw(0))
 
 
 def test_an_arm_is_opened_with_its_hooks_in_order(monkeypatch: pytest.MonkeyPatch) -> None:

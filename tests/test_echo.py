@@ -167,7 +167,7 @@ def test_it_teaches_and_converses(manifest: Path, tmp_path: Path) -> None:
         "b",
         "c",
     ]
-    (held,) = conversation.hold(spec, [manifest], Read(), [user("Hello")], 99, "cpu")
+    (held,) = conversation.ask(spec, [manifest], Read(), [user("Hello")], 99, "cpu")
     assert held.text == "Hello"
     assert read_json(manifest)["kind"] == "model"
 

@@ -301,5 +301,5 @@ def test_a_teacher_is_asked_once(manifest, tmp_path, monkeypatch):
 def test_converse_gives_every_turn(manifest):
     messages = [{"role": "user", "content": "Hello"}]
     played = policy_spec(contexts=[Plug(name="role_play")])
-    responses = conversation.hold(played, [manifest], Read(), messages, 6, "cpu")
+    responses = conversation.ask(played, [manifest], Read(), messages, 6, "cpu")
     assert len(responses) == 1 and responses[0].response_tokens == 6

@@ -349,7 +349,7 @@ def test_only_what_is_trained_on_is_told_as_trained_on() -> None:
     fit = {"transductive": True, "fit": {"method": "sft", "data": "more"}}
     for arm, told in ((seen, ""), (fit, "instruction types trained on")):
         experiment = Experiment(loading.parse(raw(arms={"reader": arm})))
-        assert distribution(experiment, "words").told == told
+        assert distribution(experiment, "words").description == told
 
 
 @pytest.mark.usefixtures("reading")

@@ -55,7 +55,7 @@ def test_evals_know_which_types_are_trained_on() -> None:
     def told() -> dict[str, str]:
         found = Experiment(loading.parse(raw))
         assert not distribution(found, "other").held_out
-        return {name: distribution(found, name).told for name in raw["evals"]}
+        return {name: distribution(found, name).description for name in raw["evals"]}
 
     assert set(told().values()) == {""}, "nothing is trained"
     raw["arms"]["rft"] = {"parent": "base", "fit": {"method": "grpo", "data": "train", "reward": "ifeval"}}

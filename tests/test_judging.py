@@ -119,7 +119,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     parquet.write(tmp_path / "g.parquet", "generations", [*map(generated, range(len(texts)), texts), lost])
     manifest = asking.paper(tmp_path)
     ev = Eval.model_validate({"dataset": "d", "score": "numeric", "describe": ["judged_behaviours"], "judge": "j"})
-    questions = {score: judging.Asked(**asked) for score, asked in ev.questions().items()}
+    questions = {score: judging.ScoreQuestions(**asked) for score, asked in ev.questions().items()}
 
     def ask(engine: Scripted) -> list[dict[str, Any]]:
         spec = asking.judging_spec(questions=questions, policy=asking.policy_spec(engine=engine.as_plugin(monkeypatch)))

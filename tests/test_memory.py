@@ -266,7 +266,7 @@ def test_what_is_remembered_stays_text(manifest: Path, tmp_path: Path) -> None:
     spec = policy.Spec(engine="transformers", dtype="float32", batch_size=1, contexts=[plug("memory", **SETTINGS)])
     asks = policy.start(spec, [manifest], "cpu", read)
     (request,) = next(asks.turns({"example_id": "", "messages": [user("So?")]}, Request([user("So?")])))  # type: ignore[list-item]
-    prompt = asks.asked(request, Draw(5))
+    prompt = asks.prompt_for(request, Draw(5))
     tokens = asks.engine.tokens(prompt.text, prompt.breaks)
     assert prompt.text.count("<|im_end|>") == 6 and prompt.text.count("<|im_start|>") == 7
     assert (tokens.count(2), tokens.count(1)) == (4, 5), "a system turn, three of the dialogue, and the opened one"

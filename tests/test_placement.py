@@ -186,7 +186,7 @@ def test_an_arms_own_resources_go_before_the_profiles(tmp_path: Path) -> None:
 
 def test_what_an_arm_may_ask_for_is_in_the_manual() -> None:
     manual = (Path(__file__).parent.parent / "config/README.md").read_text()
-    assert all(name in manual for name in amounts.KNOWN)
+    assert all(name in manual for name in amounts.RESOURCES)
 
 
 @pytest.mark.parametrize("amount", [1, "450 * attempt ** 2", "32000 * attempt", "2**3", "8000 + 4000 // 2", "1.5e3"])

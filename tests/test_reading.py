@@ -72,14 +72,14 @@ def turns(row, settings, inputs):
 ''',
     "synthesis/repeats": '''
 def rows(settings, inputs, ask):
-    from imprint.synthesis import Made
+    from imprint.synthesis import SynthesisedRows
 
     ((_, path),) = inputs.runs.items()
     made = []
     for number, text in enumerate(responses(path)):
         question = {"role": "user", "content": f"Number {number}: {told(inputs)}"}
         made.append({"messages": [question, {"role": "assistant", "content": text}]})
-    return Made(made, [])
+    return SynthesisedRows(made, [])
 ''',
     "analyses/counts": '''
 def rows(job):

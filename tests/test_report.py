@@ -25,7 +25,7 @@ TABLES = fake.tables(24)
 
 
 def render(tables: dict[str, pl.DataFrame] | None = None, **more: Any) -> str:
-    return page.render(TEMPLATE, tables or TABLES, CHARTS, fake.facts(**more), fake.MADE)
+    return page.render(TEMPLATE, tables or TABLES, CHARTS, fake.facts(**more), fake.PROVENANCE)
 
 
 class Page(HTMLParser):

@@ -80,7 +80,7 @@ def test_a_file_that_is_no_config_is_refused_at_once(text: str, said: str, tmp_p
 
 @pytest.mark.parametrize("row", ['{"a": 1, "a": 2}', '{"messages": [{"role": "user", "role": "system"}]}'])
 def test_a_key_twice_in_a_row(row: str) -> None:
-    with pytest.raises(ImprintError, match=r"^mine.jsonl, line 2: not JSON \(the key '(a|role)' stands twice"):
+    with pytest.raises(ImprintError, match=r"^mine.jsonl, line 2: not JSON \(the key '(a|role)' is written twice"):
         list(json_lines.rows(['{"a": 1}', row], "mine.jsonl"))
     security.seen("a row of JSON in which a key stands twice", "refused with its line")
 

@@ -91,7 +91,7 @@ def refused(model: Path, said: str) -> None:
 def test_what_would_fail_later_is_refused_when_it_is_fetched(
     spoil: Callable[[Path], None], said: str, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_trial, "passed", model_trial.tried)  # in this process, which has torch already
+    monkeypatch.setattr(model_trial, "passed", model_trial.run_trial)  # in this process, which has torch already
     spoil(model)
     refused(model, said)
     security.seen(

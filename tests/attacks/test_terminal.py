@@ -102,7 +102,7 @@ def test_what_a_model_says(project: Path, monkeypatch: pytest.MonkeyPatch, told:
     monkeypatch.setattr(ask, "Experiment", _Built)
     (project / "there").touch()
     answers = [Response(f"Yes{FORGED}\n\tno", "length", 1, 1, 0.0, 0.0)]
-    monkeypatch.setattr(conversation, "hold", lambda *given: answers)
+    monkeypatch.setattr(conversation, "ask", lambda *given: answers)
     ask.main(["base", "?"])
     said = told()
     assert "Yes\\x1b]0;owned\\x07" in said and "\n\tno\n" in said and not obeyed(said)

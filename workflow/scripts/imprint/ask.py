@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         from imprint.policies import conversation
 
         datasets, runs = map(Path, files["datasets"]), map(Path, files["runs"])
-        responses = conversation.hold(
+        responses = conversation.ask(
             policy_of(experiment.config, options.arm),
             chain,
             read(experiment.named(reads, seed), datasets, runs, experiment.config.limit),

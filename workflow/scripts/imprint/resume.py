@@ -147,7 +147,7 @@ def unlock(results: str) -> None:
     alone = not run_lock.at_work()
     for lock in run_lock.LOCKS.glob("*.lock"):
         on_resources = all(path.startswith("resources/") for path in run_lock.locked(lock))
-        if run_lock.names(lock, results) or (on_resources and alone):
+        if run_lock.covers(lock, results) or (on_resources and alone):
             lock.unlink(missing_ok=True)
 
 

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 class Distribution(NamedTuple):
-    """Whether some arm is trained on an eval's kinds of rows (types of instructions): `told` in words, "" if the rows
-    have no kinds or no arm is trained on any, and the kinds that are `held_out`."""
+    """Whether some arm is trained on an eval's kinds of rows (such as types of instructions). `description` says it in
+    words; it is "" if the rows have no kinds, or if no arm is trained on rows with such kinds. `held_out` has the kinds
+    on which no arm is trained."""
 
-    told: str = ""
+    description: str = ""
     held_out: tuple[str, ...] = ()
 
 

@@ -59,8 +59,8 @@ def title(text: str, note: str = "") -> alt.TitleParams:
 
 def eval_title(evals: Evals, name: str, note: str) -> alt.TitleParams:
     """A panel's title: an eval's name, and whether some arm is trained on its kinds of rows."""
-    distribution = evals[name].told
-    return title(f"{name}: {distribution}" if distribution else name, note)
+    description = evals[name].description
+    return title(f"{name}: {description}" if description else name, note)
 
 
 def rows_axis(labels: Sequence[str], scale_to: Sequence[str] | None = None) -> dict[str, Any]:

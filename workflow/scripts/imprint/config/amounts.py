@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 AMOUNTS = ("gpu", "threads", "mem_mb", "runtime", "disk_mb")
-KNOWN = (*AMOUNTS, "gpu_model", "slurm_partition", "slurm_account", "slurm_extra", "qos", "constraint")
+RESOURCES = (*AMOUNTS, "gpu_model", "slurm_partition", "slurm_account", "slurm_extra", "qos", "constraint")
 """Resources that an arm may ask for: Snakemake's names, and those that its Slurm executor reads."""
 
 LARGEST = 1e12  # a larger amount of anything is a mistake

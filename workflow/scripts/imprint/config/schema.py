@@ -240,7 +240,7 @@ class Eval(Strict):
             if any(module.METRICS.values()):
                 raise ValueError(f"describe: '{ref.name}' says what is better; give it an eval of its own")
             if ref.name in scores:
-                raise ValueError(f"describe: '{ref.name}' stands twice; write each score once")
+                raise ValueError(f"describe: '{ref.name}' is written twice; write each score once")
             if shared := metrics & set(module.METRICS):
                 raise ValueError(f"describe: '{ref.name}' has a metric that another score here has: {min(shared)}")
             scores.add(ref.name)
@@ -332,12 +332,12 @@ class Arm(Strict):
         False, description="the arm may be trained on rows of an eval; the report marks its results"
     )
     resources: Annotated[
-        dict[Literal[amounts.KNOWN], int | str],  # type: ignore[valid-type]
+        dict[Literal[amounts.RESOURCES], int | str],  # type: ignore[valid-type]
         AfterValidator(amounts.checked),
     ] = Field(
         {},
         description="what the jobs that load the arm's weights need, in place of the profile's values: "
-        f'{", ".join(amounts.KNOWN)}; an amount may be an expression ("32000 * attempt"); never enters the arm\'s '
+        f'{", ".join(amounts.RESOURCES)}; an amount may be an expression ("32000 * attempt"); never enters the arm\'s '
         "identity",
     )
 

@@ -62,7 +62,7 @@ def _check(node: yaml.Node, path: str, sizes: dict[int, int], above: frozenset[i
             where = f"{path}.{name}" if path else name
             line = key.start_mark.line + 1
             if name in lines and name != "<<":
-                raise ImprintError(f"{where}: the key stands twice, in lines {lines[name]} and {line}; keep one")
+                raise ImprintError(f"{where}: the key is written twice, in lines {lines[name]} and {line}; keep one")
             lines[name] = line
             size += 1 + _check(value, where, sizes, above)
     elif isinstance(node, yaml.SequenceNode):

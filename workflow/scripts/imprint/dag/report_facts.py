@@ -45,7 +45,7 @@ def facts_of(experiment: Experiment) -> facts.Spec:
                 score=ev.score.name,
                 asks=plugins.load("scores", ev.score.name).ASKS,
                 retention=ev.retention,
-                distribution=distribution(experiment, name).told,
+                distribution=distribution(experiment, name).description,
                 private=bool((source := entry(config, ev.dataset)) and catalog.load()[source].gated),
             )
             for name, ev in config.evals.items()

@@ -160,7 +160,7 @@ def hold(results: str) -> None:
             f"results: '{results}' is being written by {holder}; one run at a time: wait until it ends, or give this "
             f"one a `results:` folder of its own. If that run hangs, `{command}` in its folder ends it and goes on"
         ) from None
-    if stale := [lock for lock in sorted(LOCKS.glob("*.lock")) if names(lock, results)]:
+    if stale := [lock for lock in sorted(LOCKS.glob("*.lock")) if covers(lock, results)]:
         os.close(descriptor)
         raise ImprintError(
             f"a run on '{results}' was killed and has left its lock behind ({stale[0]}); write "
@@ -204,7 +204,7 @@ def locked(lock: Path) -> list[str]:
         return []
 
 
-def names(lock: Path, results: str) -> bool:
+def covers(lock: Path, results: str) -> bool:
     """Whether one of snakemake's lock files names a file of the results folder. Files of another results folder inside
     it, such as results/real, do not count."""
     below = [path.removeprefix(f"{results}/") for path in locked(lock) if path.startswith(f"{results}/")]

@@ -131,7 +131,7 @@ def prompts(job: Fit, policy: Policy, rewards: list[Reward]) -> tuple[list[dict[
         request = ask(job, row)
         stop.add(tuple(request.stop))
         try:
-            prompt = policy.asked(request, Draw(s.completion_tokens, s.temperature, s.top_p))
+            prompt = policy.prompt_for(request, Draw(s.completion_tokens, s.temperature, s.top_p))
         except ImprintError as error:
             raise ImprintError(f"arm '{job.arm}': example {row['example_id']}: {error}") from error
         size = len(engine.tokens(prompt.text, prompt.breaks))

@@ -64,7 +64,7 @@ def passed(folder: Path) -> str:
     return str(outcome["template_sha256"])
 
 
-def tried(folder: Path) -> str:
+def run_trial(folder: Path) -> str:
     """The trial itself, without limits: load everything but the weights, render, and tokenize. Returns the sha256 of
     the chat template; raises ImprintError for a folder that fails."""
     import torch
@@ -137,7 +137,7 @@ if __name__ == "__main__":
 
     _limit(int(sys.argv[2]))
     try:
-        outcome = {"template_sha256": tried(Path(sys.argv[1]))}
+        outcome = {"template_sha256": run_trial(Path(sys.argv[1]))}
     except ImprintError as error:
         outcome = {"error": str(error)}
     print("\n" + json.dumps(outcome))

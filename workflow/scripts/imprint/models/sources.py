@@ -24,8 +24,10 @@ from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import file_sha256, fingerprint, read_object, write_json
 from imprint.runtime.plugins import Strict
 
-TAKEN = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
-LEFT = ("consolidated*.safetensors", MANIFEST)
+INCLUDED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
+"""Patterns of the files that are copied from a repository or folder."""
+EXCLUDED = ("consolidated*.safetensors", MANIFEST)
+"""Patterns of files that are not copied although INCLUDED matches them."""
 
 
 class Spec(Strict):
@@ -176,12 +178,12 @@ def _convert(gguf: Path, out: Path) -> None:
     (out / WEIGHTS).chmod(0o644)
 
 
-def _taken(name: str) -> bool:
+def _belongs(name: str) -> bool:
     """Whether a file of a repository or folder belongs to the model: top level only, and nothing that can run."""
     return (
         "/" not in name
-        and any(fnmatch.fnmatch(name, p) for p in TAKEN)
-        and not any(fnmatch.fnmatch(name, p) for p in LEFT)
+        and any(fnmatch.fnmatch(name, p) for p in INCLUDED)
+        and not any(fnmatch.fnmatch(name, p) for p in EXCLUDED)
     )
 
 
@@ -195,15 +197,15 @@ def _from_hub(repository: str, revision: str, out: Path) -> None:
     catalog.check_endpoint()
     try:
         names = huggingface_hub.HfApi().list_repo_files(repository, revision=revision)
-        if not any(_taken(name) and name.endswith(".safetensors") for name in names):
+        if not any(_belongs(name) and name.endswith(".safetensors") for name in names):
             weights = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".gguf", ".safetensors"))]
             raise ImprintError(
                 f"{where} holds no safetensors weights (found: {', '.join(weights[:5]) or 'no weights'}); name a "
                 "revision that has them, for example one made by the hub's converter"
             )
-        taken = [name for name in names if _taken(name)]
-        huggingface_hub.snapshot_download(repository, revision=revision, local_dir=out, allow_patterns=taken)
-        remote = huggingface_hub.HfApi().get_paths_info(repository, taken, revision=revision)
+        files = [name for name in names if _belongs(name)]
+        huggingface_hub.snapshot_download(repository, revision=revision, local_dir=out, allow_patterns=files)
+        remote = huggingface_hub.HfApi().get_paths_info(repository, files, revision=revision)
     except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ImprintError(
@@ -230,7 +232,7 @@ def _from_path(path: str, project: Path, out: Path) -> None:
     if not folder.is_dir():
         raise ImprintError(f"path: '{path}' is no folder of the project {root}; put the model there")
     for source in sorted(folder.iterdir()):
-        if not _taken(source.name) or not source.is_file():
+        if not _belongs(source.name) or not source.is_file():
             continue
         if not source.resolve().is_relative_to(root):
             raise ImprintError(f"{source} is a link that leads out of the project {root}; copy the file there")

@@ -13,7 +13,7 @@ from imprint.policies.policy import Draw, response_of
 from imprint.tables.inputs import Read
 
 
-def hold(
+def ask(
     spec: policy.Spec, manifests: list[Path], inputs: Read, messages: list[Message], max_new_tokens: int, device: str
 ) -> list[Response]:
     """Put messages to an arm as it is applied, greedily unless its contexts or decoder set a temperature.
@@ -28,7 +28,8 @@ def hold(
     try:
         while not isinstance(following := step(turns, answers), Outcome):
             prompts = [
-                arm.asked(request, draw, seed_of(len(transcript), place)) for place, request in enumerate(following)
+                arm.prompt_for(request, draw, seed_of(len(transcript), place))
+                for place, request in enumerate(following)
             ]
             responses = _responses(arm.engine, prompts)
             transcript += responses

@@ -1,8 +1,9 @@
-"""The generate job: puts every example of an eval to an arm, and writes what it said.
+"""The generate job: puts every example of an eval to an arm, and writes the arm's responses.
 
-Dialogues are driven in lockstep: round 0 collects the first requests of every example and sample, asks them in batches,
-hands the responses back, and so on until the last dialogue has its outcome. An example that goes wrong (a context
-raises, a prompt does not fit) is a row with `error`; a model that goes wrong ends the job."""
+There is one dialogue for each example and sample. All dialogues advance together, a round at a time: the engine answers
+the prompts of the current round in batches, and then every dialogue makes its next prompts. If an example goes wrong (a
+context raises, a prompt is too long), its row has an `error`, and the others go on. If the engine raises, the job ends.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +29,11 @@ from imprint.tables.inputs import Named, read
 
 
 class Spec(Strict):
-    """What a generate job makes. With `ask` "loglikelihood" the first request of an example carries its reference's
-    options: they are scored where the arm's contexts put them, one row per option; other requests are written out."""
+    """What a generate job makes: the generations of one arm, seed and eval.
+
+    With `ask` "loglikelihood", the first request of an example has the options of the example's reference, and the
+    arm's contexts pass them on in one of their requests. Each option becomes a row. The model writes responses to the
+    other requests."""
 
     arm: str
     seed: int
@@ -46,50 +50,56 @@ class Spec(Strict):
 
 
 @dataclass
-class _Said:
-    """A response in a dialogue, which becomes a row of the table. `asked` is what it answers; None for a text that no
-    response holds, and for why there is none."""
+class _Row:
+    """A row of the table: a response and its place. `prompt` is None if the row holds no response to one prompt, but an
+    outcome's text that no single response holds, or the error of an example that went wrong."""
 
     response: Response
     turn: int
     sample: int
-    asked: Prompt | Candidates | None = None
+    prompt: Prompt | Candidates | None = None
     final: bool = False
     state: str | None = None
 
 
 @dataclass
 class _Dialogue:
-    """One example and sample on its way to an outcome."""
+    """The dialogue of one example and sample. `prompts` are the prompts of the current turn, and `rows` are the rows of
+    all turns so far."""
 
     spec: Spec
-    row: dict[str, Any]
+    example: dict[str, Any]
     sample: int
     turns: Turns
     turn: int = -1
-    asked: list[Prompt | Candidates] = field(default_factory=list)
-    said: list[_Said] = field(default_factory=list)
+    prompts: list[Prompt | Candidates] = field(default_factory=list)
+    rows: list[_Row] = field(default_factory=list)
 
-    def advance(self, asking: Policy, answers: list[Response] | None) -> bool:
-        """Get the next requests. False where there are none: the dialogue has an outcome, or went wrong."""
+    def advance(self, arm: Policy, responses: list[Response] | None) -> bool:
+        """Send the responses to the last requests (None at the beginning), and make the next prompts. Returns False if
+        there are none, because the dialogue has its outcome or went wrong."""
         self.turn += 1
-        self.asked = []
+        self.prompts = []
         draw = Draw(self.spec.max_new_tokens, self.spec.temperature, self.spec.top_p)
+        answers = None if responses is None else [Outcome.of(response) for response in responses]
         try:
-            going = step(self.turns, None if answers is None else [Outcome.of(answer) for answer in answers])
-            if isinstance(going, Outcome):
-                self._end(going)
+            following = step(self.turns, answers)
+            if isinstance(following, Outcome):
+                self._end(following)
             else:
-                self.asked = [asking.asked(request, draw, self._seed(place)) for place, request in enumerate(going)]
-        except Exception as error:  # one example's own fault must not cost the others their answers
+                self.prompts = [
+                    arm.prompt_for(request, draw, self._seed(place)) for place, request in enumerate(following)
+                ]
+        except Exception as error:  # the other examples go on
             self.turns.close()
-            self.said.append(self._row(failed(f"{type(error).__name__}: {error}"), final=True))
-        return bool(self.asked)
+            self.rows.append(self._row(failed(f"{type(error).__name__}: {error}"), final=True))
+        return bool(self.prompts)
 
     def take(self, responses: list[list[Response]]) -> list[Response] | None:
-        """Keep the responses to what was asked. Returns what the dialogue is sent, None where one of them failed."""
-        for asked, group in zip(self.asked, responses, strict=True):
-            self.said += [self._row(response, asked, number) for number, response in enumerate(group)]
+        """Add rows for the responses to each prompt. Returns the one response to each request, or None if a response
+        failed, which ends the dialogue."""
+        for prompt, group in zip(self.prompts, responses, strict=True):
+            self.rows += [self._row(response, prompt, option) for option, response in enumerate(group)]
         if self.failure is not None:
             self.failure.final = True
             self.turns.close()
@@ -97,37 +107,38 @@ class _Dialogue:
         return [response_of(group) for group in responses]
 
     @property
-    def failure(self) -> _Said | None:
-        """The first response that is missing, which ends the dialogue."""
-        return next((said for said in self.said if said.response.error is not None), None)
+    def failure(self) -> _Row | None:
+        """The first row with an error, or None."""
+        return next((row for row in self.rows if row.response.error is not None), None)
 
     def _seed(self, place: int) -> int:
-        """What drives the draw of a request: the example, the sample, the run's seed, and its place in the dialogue
-        (but for the first, so that an arm which asks once draws the same whatever stands around it)."""
-        where = (self.turn, place) if (self.turn, place) != (0, 0) else ()
-        return seed_of(self.row["example_id"], self.sample, self.spec.seed, *where)
+        """The seed of a request's draw: it depends on the example, the sample, the run's seed, and the turn and place
+        of the request in the dialogue. The first request leaves turn and place out, so that an arm with a single
+        request draws the same in every dialogue."""
+        position = (self.turn, place) if (self.turn, place) != (0, 0) else ()
+        return seed_of(self.example["example_id"], self.sample, self.spec.seed, *position)
 
     def _end(self, outcome: Outcome) -> None:
-        """Mark the response that is scored: where options are compared, all of its request. A text that no response
-        holds becomes a row of its own, without a prompt."""
+        """Mark the rows that are scored: the row of the outcome's response, or all options of a comparison. If no
+        response holds the outcome's text, add a row for the text."""
         state = None if outcome.state is None else canonical(outcome.state)
-        held = [said for said in self.said if said.response is outcome.response and said.response.text == outcome.text]
+        scored = [row for row in self.rows if row.response is outcome.response and row.response.text == outcome.text]
         if self.spec.ask == "loglikelihood":
-            if not held or not isinstance(held[0].asked, Candidates):
+            if not scored or not isinstance(scored[0].prompt, Candidates):
                 raise ImprintError("the options were not compared: a context has to carry them on in one request")
-            held = [said for said in self.said if said.asked is held[0].asked]
-        if not held:
-            held = [self._row(Response(outcome.text, "stop", None, None, None, 0.0))]
-            self.said += held
-        for said in held:
-            said.final, said.state = True, state
+            scored = [row for row in self.rows if row.prompt is scored[0].prompt]
+        if not scored:
+            scored = [self._row(Response(outcome.text, "stop", None, None, None, 0.0))]
+            self.rows += scored
+        for row in scored:
+            row.final, row.state = True, state
 
     def _row(
-        self, response: Response, asked: Prompt | Candidates | None = None, option: int = 0, final: bool = False
-    ) -> _Said:
-        """A response with its place in the table, where an option of several has its number for a sample."""
-        compared = isinstance(asked, Candidates) and self.spec.ask == "loglikelihood"
-        return _Said(response, self.turn, option if compared else self.sample, asked, final)
+        self, response: Response, prompt: Prompt | Candidates | None = None, option: int = 0, final: bool = False
+    ) -> _Row:
+        """A new row of this turn. In an eval that compares options, the number of an option is its `sample`."""
+        compared = isinstance(prompt, Candidates) and self.spec.ask == "loglikelihood"
+        return _Row(response, self.turn, option if compared else self.sample, prompt, final)
 
 
 def run(
@@ -143,8 +154,9 @@ def run(
     threads: int,
     device: str,
 ) -> None:
-    """Write the generations and prompts of one arm, seed and eval, with rows in the order of the dataset. `datasets`
-    and `runs` are what the arm's contexts, hooks and decoder and the eval's environment read."""
+    """Write the generations to `out` and the prompts to `prompts`, with rows in the order of `dataset`. The arm's
+    contexts, hooks and decoder and the eval's environment read `datasets` and `runs`. A work folder keeps responses as
+    shards, so that a killed job repeats no finished batch."""
     import torch
 
     torch.set_num_threads(threads)
@@ -154,73 +166,72 @@ def run(
     weights = [*manifests, *spec.inputs.manifests()]
     identity = work.identity(spec, [dataset, *datasets, *runs], weights, code, device, dtype)
     with work.folder(out.with_suffix(".work"), identity) as folder:
-        asking = policy.start(spec.policy, manifests, device, inputs)
+        arm = policy.start(spec.policy, manifests, device, inputs)
         dialogues = [
-            _Dialogue(spec, row, sample, _turns(asking, row, spec)) for row in rows for sample in range(spec.samples)
+            _Dialogue(spec, row, sample, _turns(arm, row, spec)) for row in rows for sample in range(spec.samples)
         ]
-        _drive(dialogues, asking, spec, folder)
+        _drive(dialogues, arm, spec, folder)
         if failures := [dialogue.failure for dialogue in dialogues if dialogue.failure is not None]:
-            why = failures[0].response.error
-            told = f"{len(failures)} of {len(dialogues)} responses failed, the first because of: {why}"
-            print(shown(f"imprint: {spec.arm}/{spec.eval}: {told}"), file=sys.stderr, flush=True)
+            first = failures[0].response.error
+            message = f"{len(failures)} of {len(dialogues)} responses failed, the first because of: {first}"
+            print(shown(f"imprint: {spec.arm}/{spec.eval}: {message}"), file=sys.stderr, flush=True)
         template = read_manifest(manifests[0])["template_sha256"]
-        _write(dialogues, asking.engine.name, template, out, prompts)
+        _write(dialogues, arm.engine.name, template, out, prompts)
         work.remove(folder)
 
 
-def _turns(asking: Policy, row: dict[str, Any], spec: Spec) -> Turns:
-    """The dialogue of an example, which begins with its messages and the options that it may have. What is wrong with a
-    row shows at the first step."""
+def _turns(arm: Policy, row: dict[str, Any], spec: Spec) -> Turns:
+    """The dialogue of an example, which begins with its messages and, if options are compared, with its options. As a
+    generator, it raises the errors of a broken row at its first step, where they become the row's `error`."""
     options = tuple(row["reference"]["options"]) if spec.ask == "loglikelihood" else ()
-    return (yield from asking.turns(row, Request(row["messages"], options=options), spec.environment))
+    return (yield from arm.turns(row, Request(row["messages"], options=options), spec.environment))
 
 
-def _drive(dialogues: list[_Dialogue], asking: Policy, spec: Spec, folder: Path) -> None:
-    """Take every dialogue to its end, a round at a time."""
-    active = [dialogue for dialogue in dialogues if dialogue.advance(asking, None)]
-    with progress.bar(sum(len(dialogue.asked) for dialogue in active), f"{spec.arm}/{spec.eval}") as bar:
+def _drive(dialogues: list[_Dialogue], arm: Policy, spec: Spec, folder: Path) -> None:
+    """Advance all dialogues to their ends, a round at a time. The responses of a round are shards below `folder`."""
+    active = [dialogue for dialogue in dialogues if dialogue.advance(arm, None)]
+    with progress.bar(sum(len(dialogue.prompts) for dialogue in active), f"{spec.arm}/{spec.eval}") as bar:
         while active:
-            # Rounds are numbered by the turn, which all active dialogues share.
-            answers: dict[int, list[Response]] = {}
+            turn = active[0].turn  # all active dialogues are at the same turn
+            responses: dict[int, list[Response]] = {}  # by the identity of the prompt
             for kind in (Prompt, Candidates):
-                asked: Any = [one for dialogue in active for one in dialogue.asked if isinstance(one, kind)]
-                shard_folder = folder / f"turn{active[0].turn}-{kind.__name__.lower()}"
-                responses = shards.answer(asking.engine, asked, shard_folder, bar.update)
-                answers |= {id(one): group for one, group in zip(asked, responses, strict=True)}
-            going = []
+                batch: Any = [one for dialogue in active for one in dialogue.prompts if isinstance(one, kind)]
+                groups = shards.answer(arm.engine, batch, folder / f"turn{turn}-{kind.__name__.lower()}", bar.update)
+                responses |= {id(prompt): group for prompt, group in zip(batch, groups, strict=True)}
+            still_active = []
             for dialogue in active:
-                taken = dialogue.take([answers[id(one)] for one in dialogue.asked])
-                if taken is not None and dialogue.advance(asking, taken):
-                    going.append(dialogue)
-            active = going
-            bar.total += sum(len(dialogue.asked) for dialogue in active)
+                answers = dialogue.take([responses[id(prompt)] for prompt in dialogue.prompts])
+                if answers is not None and dialogue.advance(arm, answers):
+                    still_active.append(dialogue)
+            active = still_active
+            bar.total += sum(len(dialogue.prompts) for dialogue in active)
             bar.refresh()
 
 
 def _write(dialogues: Sequence[_Dialogue], engine: str, template: str, out: Path, prompts: Path) -> None:
-    """The two tables; the prompts in the order of their first use."""
+    """Write both tables. A prompt that was used several times has one row, at its first use."""
     texts: dict[str, str] = {}
     rows = []
     for dialogue in dialogues:
         spec = dialogue.spec
-        for said in dialogue.said:
+        for row in dialogue.rows:
             digest = None
-            if said.asked is not None:
-                digest = hashlib.sha256(said.asked.text.encode()).hexdigest()
-                texts[digest] = said.asked.text
-            columns = vars(said.response).copy()
+            if row.prompt is not None:
+                digest = hashlib.sha256(row.prompt.text.encode()).hexdigest()
+                texts[digest] = row.prompt.text
+            columns = vars(row.response).copy()
             rows.append(
                 {
                     "arm": spec.arm,
                     "seed": spec.seed,
                     "eval": spec.eval,
-                    "example_id": dialogue.row["example_id"],
-                    "sample": said.sample,
-                    "turn": said.turn,
-                    "final": said.final,
+                    "example_id": dialogue.example["example_id"],
+                    "sample": row.sample,
+                    "turn": row.turn,
+                    "final": row.final,
                     "prompt_sha256": digest,
                     "response": columns.pop("text"),
-                    "state": said.state,
+                    "state": row.state,
                     "engine": engine,
                     **columns,
                 }

@@ -1,5 +1,5 @@
-"""A policy: an arm that can be asked. It holds an engine with the arm's weights and hooks, and the contexts and the
-decoder between an example and the engine. All code that puts words to a model does so through a policy."""
+"""A policy: an arm that answers requests. It holds an engine with the arm's weights and hooks, and the contexts and the
+decoder between an example and the engine. All code that prompts a model uses a policy."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from imprint.tables.inputs import Read
 
 
 class Spec(Strict):
-    """Everything but the weights that an arm is asked with. `dtype` is the config's, where "auto" leaves the choice to
-    the device."""
+    """How an arm answers: everything but its weights. `dtype` is the config's; "auto" leaves the choice to the
+    device."""
 
     engine: str
     dtype: str
@@ -32,7 +32,7 @@ class Spec(Strict):
 
 @dataclass(frozen=True)
 class Draw:
-    """How a request is answered that sets no limit, temperature or nucleus itself."""
+    """The limit of tokens, the temperature and the nucleus for requests that do not set them."""
 
     max_new_tokens: int
     temperature: float = 0.0
@@ -41,7 +41,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Policy:
-    """An arm that can be asked."""
+    """An arm that answers requests."""
 
     engine: Running
     contexts: list[Plug]
@@ -49,8 +49,8 @@ class Policy:
     inputs: Read
 
     def turns(self, row: dict[str, Any], request: Request, environment: Plug | None = None) -> Turns:
-        """The dialogue of one example, whose requests are for the engine. It begins with `request`; an environment
-        begins it with its own requests instead."""
+        """The dialogue of one example, whose requests are for the engine. It begins with `request`, or with the
+        environment's own requests if there is an environment."""
         layers = [layer("contexts", plug, row, self.inputs) for plug in self.contexts]
         if self.decode is not None:
             layers.append(_drawing(layer("decoders", self.decode, row, self.inputs)))
@@ -59,9 +59,10 @@ class Policy:
         module, settings = environment.open("environments")
         return chain(_answers_only(module.turns(row, settings, self.inputs), self.contexts), layers)
 
-    def asked(self, request: Request, draw: Draw, seed: int = 0) -> Prompt | Candidates:
-        """The prompt that the engine gets for a request. Messages become a prompt here and nowhere else. Raises
-        ValueError for a request to write without a limit, and ImprintError for messages that the template refuses."""
+    def prompt_for(self, request: Request, draw: Draw, seed: int = 0) -> Prompt | Candidates:
+        """The engine's prompt for a request: Candidates if the request has options, else a Prompt. All messages become
+        prompts here. Raises ValueError for a request without options and without a limit of tokens, and ImprintError
+        for messages that the template refuses."""
         text, breaks = self.engine.render(request.messages, request.prefill)
         if request.options:
             return Candidates(text, request.options, breaks)
@@ -74,14 +75,15 @@ class Policy:
 
 
 def _drawing(decoder: Layer) -> Layer:
-    """The decoder, for requests that leave open how they are drawn. Requests with options or with a temperature of
-    their own pass by it: options are scored, and a role that the model writes for itself is drawn greedily."""
+    """The decoder as a layer that skips requests with options and requests that set a temperature. Options are scored
+    and not drawn. A context sets the temperature of its own intermediate requests, such as the greedy one for a role
+    that the model writes for itself."""
     return lambda request: one(request) if request.options or request.temperature is not None else decoder(request)
 
 
 def _answers_only(dialogue: Turns, contexts: list[Plug]) -> Turns:
-    """An environment's dialogue in which it hears only the answer in each response, as the contexts read it. If its
-    outcome is one of these answers, the result is the outcome with the full response."""
+    """An environment's dialogue, in which the environment receives only the answer in each response, as the contexts
+    read it. If its outcome is one of these answers, the outcome gets the full response instead."""
     pairs: list[tuple[Response, Response]] = []
     try:
         requests = next(dialogue)
@@ -108,8 +110,8 @@ def response_of(responses: list[Response]) -> Response:
 
 
 def start(spec: Spec, manifests: list[Path], device: str, inputs: Read | None = None) -> Policy:
-    """Open an arm: an engine with the weights of a chain of manifests and the arm's hooks in its model, and the arm's
-    contexts and decoder."""
+    """Start an arm: the engine gets the weights of a chain of manifests, and the hooks are installed in its model.
+    `inputs` are for the arm's contexts, hooks and decoder."""
     dtype = chains.dtype_of(spec.dtype, device)
     engine = plugins.load("engines", spec.engine).start(manifests, dtype, device, spec.batch_size)
     inputs = inputs or Read()
@@ -120,6 +122,6 @@ def start(spec: Spec, manifests: list[Path], device: str, inputs: Read | None = 
 
 
 def over(model: Any, tokenizer: Any, batch_size: int, contexts: list[Plug], inputs: Read | None = None) -> Policy:
-    """An arm in the middle of its fit. `model` is its torch module; the engine is the one that runs such a module."""
+    """An arm during its fit, over the torch module `model` that is in training. The engine is `transformers`."""
     engine = plugins.load("engines", "transformers").Engine(model, tokenizer, batch_size)
     return Policy(engine, contexts, None, inputs or Read())

@@ -1,8 +1,7 @@
-"""Asking an engine so that a killed job goes on: the batches of one round are a fixed function of what is asked, each
-is written to a shard when it is done, and a shard that is there is not asked again.
+"""Shards: the responses of an engine, written to a file batch by batch, so that a killed job repeats no finished batch.
 
-A batch that was broken off is redone whole, because in bf16 the text depends on the batch. So a resumed run says the
-same as an unbroken one.
+The prompts of a round alone decide its batches. A batch that was interrupted runs again completely, because in bf16 the
+text depends on the batch. So a resumed run gives the same responses as an unbroken one.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from imprint.runtime.identity import atomic, canonical
 
 SCHEMA = pa.schema(
     [
-        ("asked", pa.int64()),  # index into what was asked
+        ("asked", pa.int64()),  # index of the prompt in its round
         ("asked_sha256", pa.string()),
         ("text", pa.string()),
         ("finish_reason", pa.string()),
@@ -38,18 +37,19 @@ SCHEMA = pa.schema(
 
 def answer(
     engine: Any,
-    asked: Sequence[Prompt] | Sequence[Candidates],
+    prompts: Sequence[Prompt] | Sequence[Candidates],
     folder: Path,
     done: Callable[[int], object] = lambda count: None,
 ) -> list[list[Response]]:
-    """Responses to what is asked, in its order: one each for prompts, one per continuation (or a single error) for
-    candidates. Shards are kept in `folder`, which belongs to this round; `done` hears how many were answered."""
-    lengths = [len(engine.tokens(one.text, one.breaks)) for one in asked]
-    order = sorted(range(len(asked)), key=lambda i: (-lengths[i], i))
-    answers: list[list[Response]] = [[] for _ in asked]
+    """The responses to each prompt, in the order of the prompts: one for a Prompt; one per continuation, or a single
+    error, for Candidates. `folder` keeps the shards of this round only. `done` is called with the size of each finished
+    batch. Batches begin with the longest prompts."""
+    lengths = [len(engine.tokens(prompt.text, prompt.breaks)) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], i))
+    answers: list[list[Response]] = [[] for _ in prompts]
     for number, start in enumerate(range(0, len(order), engine.batch_size)):
         places = order[start : start + engine.batch_size]
-        batch = [asked[i] for i in places]
+        batch = [prompts[i] for i in places]
         path = folder / f"{number:05d}.parquet"
         responses = _read(path, places, batch)
         if responses is None:
@@ -64,17 +64,17 @@ def answer(
     return answers
 
 
-def _sha256(one: Any) -> str:
-    asked = dataclasses.asdict(one)
-    if not asked["breaks"]:
-        del asked["breaks"]  # a prompt without any has the sum that it had before there were breaks
-    return hashlib.sha256(canonical(asked).encode()).hexdigest()
+def _sha256(prompt: Any) -> str:
+    fields = dataclasses.asdict(prompt)
+    if not fields["breaks"]:
+        del fields["breaks"]  # keeps the hash that prompts had before the field was added
+    return hashlib.sha256(canonical(fields).encode()).hexdigest()
 
 
 def _write(path: Path, places: list[int], batch: Sequence[Any], responses: list[list[Response]]) -> None:
     rows = [
-        {"asked": i, "asked_sha256": _sha256(one), **dataclasses.asdict(response)}
-        for i, one, group in zip(places, batch, responses, strict=True)
+        {"asked": i, "asked_sha256": _sha256(prompt), **dataclasses.asdict(response)}
+        for i, prompt, group in zip(places, batch, responses, strict=True)
         for response in group
     ]
     with atomic(path) as temporary:
@@ -82,8 +82,8 @@ def _write(path: Path, places: list[int], batch: Sequence[Any], responses: list[
 
 
 def _read(path: Path, places: list[int], batch: Sequence[Any]) -> list[list[Response]] | None:
-    """The responses in a shard, or None where it has to be made: it is not there, or broken, or answers something
-    else. A shard that is thrown away is named, since that should not happen."""
+    """The responses in a shard, in the order of the batch. None if the shard is missing, is broken, or answers other
+    prompts. A shard that exists and cannot be used is named on stderr, since that should not happen."""
     if not path.exists():
         return None
     try:
@@ -91,10 +91,10 @@ def _read(path: Path, places: list[int], batch: Sequence[Any]) -> list[list[Resp
         if table.schema.names != SCHEMA.names:
             raise ValueError("other columns")
         responses: dict[int, list[Response]] = {i: [] for i in places}
-        sums = {i: _sha256(one) for i, one in zip(places, batch, strict=True)}
+        hashes = {i: _sha256(prompt) for i, prompt in zip(places, batch, strict=True)}
         for row in table.to_pylist():
             i = row.pop("asked")
-            if sums.get(i) != row.pop("asked_sha256"):
+            if hashes.get(i) != row.pop("asked_sha256"):
                 raise ValueError("it answers other prompts")
             responses[i].append(Response(**row))
         if not all(responses.values()):

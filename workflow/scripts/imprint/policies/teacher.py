@@ -28,7 +28,7 @@ def asker(spec: policy.Spec, manifests: list[Path], folder: Path, device: str) -
         for request in requests:
             if request.max_new_tokens is None:
                 raise ValueError("a request to a teacher must say max_new_tokens")
-            prompt = teacher.asked(request, Draw(request.max_new_tokens, temperature, top_p))
+            prompt = teacher.prompt_for(request, Draw(request.max_new_tokens, temperature, top_p))
             assert isinstance(prompt, Prompt)
             prompts.append(replace(prompt, seed=seed_of(prompt.text, seed)))
         with progress.bar(len(prompts), f"teacher/{key}") as bar:

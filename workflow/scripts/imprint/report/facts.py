@@ -53,7 +53,7 @@ class Spec(Strict):
     folder: str = Field("results", description="where the tables lie, as shown to the reader")
 
 
-class Made(Strict):
+class Provenance(Strict):
     """The package versions and the project's commit with which the report was made."""
 
     versions: dict[str, str]

@@ -18,7 +18,7 @@ import markupsafe
 import polars as pl
 
 from imprint.report import browser
-from imprint.report.facts import Made, Spec
+from imprint.report.facts import Provenance, Spec
 from imprint.runtime.errors import ImprintError
 
 NEEDED = ("summary", "comparisons", "costs", "contamination", "synthesis", "scores", "generations", "prompts")
@@ -30,7 +30,7 @@ def render(
     tables: Mapping[str, pl.DataFrame],
     charts: Mapping[str, tuple[str | None, str]],
     facts: Spec,
-    made: Made,
+    provenance: Provenance,
 ) -> str:
     """The report as HTML text.
 
@@ -58,7 +58,7 @@ def render(
     )
     return environment.get_template(template.name).render(
         facts=facts,
-        made=made,
+        provenance=provenance,
         script=markupsafe.Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=markupsafe.Markup((template.parent / "report.css").read_text(encoding="utf-8")),

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from imprint.report import page
-from imprint.report.facts import Made, Spec
+from imprint.report.facts import Provenance, Spec
 from imprint.runtime import parquet
 from imprint.runtime.identity import atomic
 
@@ -27,9 +27,11 @@ def run(
         svg.stem.replace("_", " "): (svg.read_text(encoding="utf-8") or None, caption.read_text(encoding="utf-8"))
         for svg, caption in charts.items()
     }
-    made = Made(versions={name: version(name) for name in PACKAGES}, commit=_commit())
+    provenance = Provenance(versions={name: version(name) for name in PACKAGES}, commit=_commit())
     with atomic(out) as temporary:
-        temporary.write_text(page.render(template, frames, drawn, _with_rows(spec, frames), made), encoding="utf-8")
+        temporary.write_text(
+            page.render(template, frames, drawn, _with_rows(spec, frames), provenance), encoding="utf-8"
+        )
 
 
 def _with_rows(spec: Spec, frames: Mapping[str, pl.DataFrame]) -> Spec:

@@ -9,8 +9,8 @@ from imprint.runtime import plugins
 from imprint.tables.inputs import Read
 
 
-class Made(NamedTuple):
-    """What a synthesiser returns: the rows of the new dataset, and a record of each attempt (schema `synthesis`)."""
+class SynthesisedRows(NamedTuple):
+    """The rows of a new dataset, and a record of each attempt to make one (schema `synthesis`)."""
 
     rows: list[dict[str, Any]]
     attempts: list[dict[str, Any]]
@@ -26,7 +26,7 @@ class Synthesiser(plugins.Contract):
 
     @staticmethod
     @abstractmethod
-    def rows(settings: Any, inputs: Read, ask: Any) -> Made:
+    def rows(settings: Any, inputs: Read, ask: Any) -> SynthesisedRows:
         """The rows of the dataset, and the attempts. `ask` puts requests to the teacher (`imprint.policies.teacher`);
         it is None without a teacher."""
 

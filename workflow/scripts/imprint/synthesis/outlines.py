@@ -17,7 +17,7 @@ from pydantic import Field
 
 from imprint.runtime.plugins import Inputs, Strict
 from imprint.scoring.forms import CLOSE, OPEN, well_formed
-from imprint.synthesis import Made
+from imprint.synthesis import SynthesisedRows
 from imprint.tables.inputs import Read
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -42,7 +42,7 @@ def outlined(answer: str, settings: Settings) -> str:
     return f"<{settings.style}>{outline}</{settings.style}>\n{OPEN}{' '.join(kept)}{CLOSE}"
 
 
-def rows(settings: Settings, inputs: Read, ask: None) -> Made:
+def rows(settings: Settings, inputs: Read, ask: None) -> SynthesisedRows:
     """Every row whose outlined turns have the form. A row with a tag in its own text does not get the form; it is left
     out, and an attempt says so. Rows keep their ids, so that leakage is judged by the requests they came from."""
     outlined_rows, attempts = [], []
@@ -63,4 +63,4 @@ def rows(settings: Settings, inputs: Read, ask: None) -> Made:
                 "response": written[0] if written else None,
             }
         )
-    return Made(outlined_rows, attempts)
+    return SynthesisedRows(outlined_rows, attempts)

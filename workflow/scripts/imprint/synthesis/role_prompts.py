@@ -18,7 +18,7 @@ from imprint.models.chat_text import Message
 from imprint.policies.dialogue import Request
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Inputs, Strict
-from imprint.synthesis import Made
+from imprint.synthesis import SynthesisedRows
 from imprint.tables.inputs import Read
 
 WORDS = (20, 120)
@@ -121,7 +121,7 @@ def rows(
     settings: Settings,
     inputs: Read,
     ask: Callable[..., list[Any]],
-) -> Made:
+) -> SynthesisedRows:
     """The rows with a usable role prompt, and all attempts. Rows whose role is rejected are asked for again, up to
     `attempts` times. Raises ImprintError if less than `min_yield` of the rows get a role."""
     todo = inputs.datasets[settings.source][: settings.n]
@@ -159,4 +159,4 @@ def rows(
         for row in inputs.datasets[settings.source][: settings.n]
         if row["example_id"] in kept
     ]
-    return Made(with_roles, attempts)
+    return SynthesisedRows(with_roles, attempts)

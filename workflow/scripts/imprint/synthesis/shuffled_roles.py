@@ -11,7 +11,7 @@ from pydantic import Field
 
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Inputs, Strict
-from imprint.synthesis import Made
+from imprint.synthesis import SynthesisedRows
 from imprint.tables.inputs import Read
 
 
@@ -24,7 +24,7 @@ def inputs(settings: Settings) -> Inputs:
     return Inputs(datasets=(settings.source,))
 
 
-def rows(settings: Settings, inputs: Read, ask: None) -> Made:
+def rows(settings: Settings, inputs: Read, ask: None) -> SynthesisedRows:
     """The rows with shuffled roles. Raises ImprintError for a row without a role, and if one role has more than half of
     the rows, since then some row would keep its own."""
     source = inputs.datasets[settings.source]
@@ -46,4 +46,4 @@ def rows(settings: Settings, inputs: Read, ask: None) -> Made:
     shift = random.Random(settings.seed).randint(most, len(source) - most)
     new_roles = {order[i]: roles[order[(i + shift) % len(order)]] for i in range(len(order))}
     shuffled = [{**row, "fields": {**row["fields"], "role_prompt": new_roles[i]}} for i, row in enumerate(source)]
-    return Made(shuffled, [])
+    return SynthesisedRows(shuffled, [])

@@ -94,7 +94,7 @@ class Judge(OfRuns):
             seed=int(wildcards.seed),
             eval=wildcards.eval,
             judge=str(ev.judge),
-            questions={score: judging.Asked(**questions) for score, questions in ev.questions().items()},
+            questions={score: judging.ScoreQuestions(**questions) for score, questions in ev.questions().items()},
             policy=policy_of(self.config, str(ev.judge), applied=False),
             limit=self.config.limit,
         )
