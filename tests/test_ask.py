@@ -93,9 +93,8 @@ def test_a_missing_response_ends_it(converse: Converse, monkeypatch: pytest.Monk
             ended.append(row["messages"])
 
     review = plugin(monkeypatch, "contexts", "reviewed", turns=turns)
-    assert converse(Scripted(lambda prompt: failed("too long")), contexts=[review]) == ["too long"] and ended == [
-        QUESTION
-    ]
+    assert converse(Scripted(lambda prompt: failed("too long")), contexts=[review]) == ["too long"]
+    assert ended == [QUESTION]
 
 
 # The command.

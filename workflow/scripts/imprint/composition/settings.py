@@ -14,7 +14,7 @@ class Vectors(Strict):
     """The arms whose task vectors are composed."""
 
     vectors: list[str] = Field(
-        min_length=1, description="fitted arms; what each changed, against their common root model, is its task vector"
+        min_length=1, description="fitted arms of one root model; a task vector is an arm's weights minus the root's"
     )
 
     @model_validator(mode="after")
@@ -38,17 +38,18 @@ class Learned(Vectors):
         le=65536,
         description="coefficients per block, for K random parts of its elements (the paper's aTLAS x K)",
     )
-    budget: int | None = Field(None, ge=1, description="use so many of the vectors only; null uses all")
+    budget: int | None = Field(None, ge=1, description="number of vectors that are used; null uses all")
     select: Literal["random", "gradient", "gradient_block"] = Field(
         "gradient_block",
-        description="how a budget's vectors are chosen, at coefficient 0 on the first batch: at random, by the L1 norm "
-        "of the vector's gradient, or in each block by its size (the paper's best, D.6)",
+        description="how a budget's vectors are chosen: at random, by the L1 norm of the vector's gradient, or in each "
+        "block by the L1 norm of its part (the paper's best, D.6); gradients are taken at coefficient 0 on the first "
+        "batch",
     )
     learning_rate: float = Field(0.1, gt=0, description="peak learning rate of AdamW (few-shot: paper D.3)")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="over the steps, no warm-up (paper D.3)")
     weight_decay: float = Field(0.1, ge=0, description="AdamW's, towards coefficient 0 (published code)")
     max_grad_norm: float | None = Field(
-        1.0, gt=0, description="the coefficients' gradient is clipped to it (published code); null: never"
+        1.0, gt=0, description="norm to which the coefficients' gradient is clipped (published code); null: no clipping"
     )
     batch_size: int = Field(128, ge=1, description="rows a step, of each dataset (paper D.3)")
     rows_at_once: int = Field(

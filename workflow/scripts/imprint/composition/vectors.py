@@ -3,7 +3,7 @@
 A block is one named parameter. Tied parameters, such as an embedding that is also the output layer, are one block.
 Blocks of arm and root are paired by name. Differences are not held in memory. For a full fit, the tensors of the arm
 and of the root are read from disk and subtracted in fp32 when they are needed. For an adapter, the vector stays in
-factors, s * B A. An adapter on top of a full fit has both. Imports torch, so only fits import this module.
+factors, s * B A. An adapter on top of a full fit has both. Imports torch, so only jobs import this module.
 
     pool = Pool([root, self_prompt manifests], {"self_prompt": [...], "ppe": [...]})
     pool.vectors[0].delta("model.norm.weight")        # fp32, the block's shape
@@ -123,8 +123,8 @@ class Chain:
 
 class Piece(NamedTuple):
     """Consecutive elements of a block, from `start` on in the flat block. `root` holds the root model's elements, fp32.
-    `buffer` has the same length and device. All pieces of a block and all vectors use the same buffer, so a result in
-    it holds only until the next."""
+    `buffer` has the same length and device. All pieces of a block and all vectors share it, so each result in it
+    overwrites the one before."""
 
     block: str
     start: int

@@ -113,8 +113,8 @@ class _Dialogue:
 
     def _seed(self, place: int) -> int:
         """The seed of a request's draw: it depends on the example, the sample, the run's seed, and the turn and place
-        of the request in the dialogue. The first request leaves turn and place out, so that an arm with a single
-        request draws the same in every dialogue."""
+        of the request in the dialogue. The first request leaves turn and place out: an arm with a single request
+        draws from the same seed in every kind of dialogue."""
         position = (self.turn, place) if (self.turn, place) != (0, 0) else ()
         return seed_of(self.example["example_id"], self.sample, self.spec.seed, *position)
 

@@ -16,7 +16,7 @@ from imprint.runtime.identity import file_sha256, read_object, write_json
 
 SEAL = "complete.json"
 NUMBER_KEPT = 2
-"""How many checkpoints of a fit are kept. If only one were kept, damage to it would cost the whole fit."""
+"""How many checkpoints of a fit are kept. With only one, damage to it would cost all steps of the fit."""
 
 
 def _steps(folder: Path) -> list[Path]:
