@@ -72,7 +72,7 @@ def log_to(path: Path, heading: str) -> None:
     that Slurm kept of the job, which says why Slurm ended it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{heading}\n")
+    path.write_text(f"{heading}\n", encoding="utf-8")
     screen = os.dup(2)
     copy = subprocess.Popen(["tee", "--append", str(path)], stdin=subprocess.PIPE, stdout=screen, stderr=screen)
     assert copy.stdin is not None
