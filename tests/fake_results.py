@@ -16,6 +16,7 @@ from imprint.charts import Distribution
 from imprint.report.facts import Provenance, Spec
 from imprint.runtime.schemas import SCHEMAS
 from imprint.statistics import aggregate
+from imprint.tables import dataset_rows
 
 ARMS = ["base", "role_play", "instruct", "self_prompt", "self_prompt_shuffled"]
 EVALS = dict.fromkeys(("ifeval_format", "household", "sums", "plain_text"), Distribution())
@@ -67,6 +68,26 @@ def score(arm: str, eval_name: str, example_id: str, metric: str, value: float |
         **{"metric": metric, "item": None, "item_label": None, "value": value, "status": status, "truncated": False},
         **more,
     }
+
+
+def examples(table: pl.DataFrame | pa.Table) -> pl.DataFrame:
+    """The examples of scores, where no dataset names a cluster: those of equal content are one."""
+    scores = table if isinstance(table, pl.DataFrame) else pl.DataFrame(pl.from_arrow(table))
+    pairs = scores.select("eval", "example_id").unique(maintain_order=True)
+    clusters = [dataset_rows.cluster(example_id) for example_id in pairs["example_id"]]
+    return pairs.with_columns(pl.Series("cluster", clusters, dtype=pl.String))
+
+
+def summarize(table: pl.DataFrame | pa.Table, arms: aggregate.Arms, metrics: aggregate.Metrics) -> list[aggregate.Row]:
+    """The rows of `summary`, with the clusters of `examples`."""
+    return aggregate.summarize(table, examples(table), arms, metrics)
+
+
+def compare(
+    table: pl.DataFrame | pa.Table, arms: aggregate.Arms, controls: dict[str, list[str]], metrics: aggregate.Metrics
+) -> list[aggregate.Row]:
+    """The rows of `comparisons`, with the clusters of `examples`."""
+    return aggregate.compare(table, examples(table), arms, controls, metrics)
 
 
 def scores(n: int = 48) -> pl.DataFrame:
@@ -143,8 +164,8 @@ def tables(n: int = 48) -> dict[str, pl.DataFrame]:
         "scores": table,
         "generations": drawn,
         "prompts": prompts,
-        "summary": frame("summary", aggregate.summarize(table, SETUP, METRICS)),
-        "comparisons": frame("comparisons", aggregate.compare(table, SETUP, CONTROLS, METRICS)),
+        "summary": frame("summary", summarize(table, SETUP, METRICS)),
+        "comparisons": frame("comparisons", compare(table, SETUP, CONTROLS, METRICS)),
         "curves": frame(
             "curves",
             [

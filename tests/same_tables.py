@@ -20,6 +20,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]
         if before[name] != after[name]:
             columns = before[name] if name.endswith(".parquet") else {}
             differing = [key for key in columns if columns[key] != after[name].get(key)]
+            differing += [f"{key} (new)" for key in (after[name] if columns else ()) if key not in columns]
             told[name] = ", ".join(differing) or "its text or columns"
     return told
 

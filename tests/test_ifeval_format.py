@@ -217,6 +217,16 @@ def test_train_and_held_out_share_no_row_and_no_base_request() -> None:
     assert all(row["reference"]["prompt"].startswith(unseen) for row in test + held_out)
 
 
+def test_a_base_request_under_several_instructions_is_one_cluster() -> None:
+    rows = make(n=64, instructions="train", part="test")
+    base = {request.text for request in requests("test") + questions("test")}
+    assert {row["cluster"] for row in rows} <= base
+    assert all(row["reference"]["prompt"].startswith(row["cluster"]) for row in rows)
+    assert len({row["cluster"] for row in rows}) < 64 == len({row["reference"]["prompt"] for row in rows})
+    demo = make(n=32, instructions="train", part="test")
+    assert len({row["cluster"] for row in demo}) == 22, "the rows of `constraints_seen` in config/config.yaml"
+
+
 def test_seed_and_size() -> None:
     assert make(n=64, instructions="all", per_prompt=3)[:20] == make(n=20, instructions="all", per_prompt=3)
     assert make(n=20, instructions="train") != make(n=20, instructions="train", seed=1)

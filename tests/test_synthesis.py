@@ -228,6 +228,23 @@ def test_a_killed_synthesis_asks_its_teacher_only_for_the_rest(tmp_path: Path, m
     assert len(list((tmp_path / "made.work").glob("attempt*/*.parquet"))) == 3, "what the teacher said is kept"
 
 
+def test_rows_keep_their_clusters(tmp_path: Path) -> None:
+    """A row of a synthesised set depends on the same rows as the row that it was made from."""
+    source = tmp_path / "dialogues.parquet"
+    clusters = {row["example_id"]: f"topic {i % 2}" for i, row in enumerate(dialogues(6))}
+    dataset_rows.write(source, "d", [{**row, "cluster": clusters[row["example_id"]]} for row in dialogues(6)], "0")
+    for plugin in ("shuffled_roles", "outlines"):
+        out = tmp_path / f"{plugin}.parquet"
+        spec = _rearrange.Spec(
+            dataset="made", plugin=plugin, settings={"from": "d"}, inputs=Named(datasets=["d"]), limit=None
+        )
+        _rearrange.run(spec=spec, datasets=[source], runs=[], out=out, attempts=tmp_path / "attempts.parquet")
+        assert {row["example_id"]: row["cluster"] for row in dataset_rows.read(out)} == clusters
+    settings = role_prompts.Settings.model_validate(SETTINGS)
+    made = role_prompts.rows(settings, read(dataset_rows.read(source)), teacher({0: [varied(i) for i in range(6)]}))
+    assert {row["example_id"]: row["cluster"] for row in made.rows} == clusters
+
+
 def test_the_source_of_a_set_is_what_it_was_made_from(tmp_path: Path) -> None:
     source = tmp_path / "dialogues.parquet"
     dataset_rows.write(source, "dialogues", dialogues(6), "0")

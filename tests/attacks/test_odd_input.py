@@ -92,6 +92,7 @@ ROW: dict[str, Any] = {
     "reference": "null",
     "fields": "{}",
     "strata": "{}",
+    "cluster": "0",
     "source_sha256": "",
 }
 
@@ -111,6 +112,7 @@ ROW: dict[str, Any] = {
         ({"fields": "[" * 100_000}, "the column 'fields' of the row '0-0' is not JSON"),
         ({"strata": "9" * 5000}, "the column 'strata' of the row '0-0' is not JSON"),
         ({"strata": {"kind": 1}}, "the column 'strata' is not string"),
+        ({"cluster": None}, "the column 'cluster' is empty in 1 rows"),
     ],
 )
 def test_a_parquet_file_with_other_values(change: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ with frame.job(snakemake):
     summarize.run(
         spec=summarize.Spec.model_validate_json(snakemake.params.spec),
         scores=[Path(path) for path in snakemake.input.scores],
+        datasets=[Path(path) for path in snakemake.input.datasets],
         summary=Path(snakemake.output.summary),
         comparisons=Path(snakemake.output.comparisons),
     )

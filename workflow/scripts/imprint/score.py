@@ -30,7 +30,7 @@ from imprint.scores import Option, Verdict
 from imprint.scoring import bounded, verification
 from imprint.tables import json_lines
 
-NO_REFERENCE = frozenset(("response", "answers", "state", "messages", "fields", "strata"))
+NO_REFERENCE = frozenset(("response", "answers", "state", "messages", "fields", "strata", "cluster"))
 """Fields of a row that are not reference fields, if the row has no `reference`."""
 
 

@@ -16,9 +16,13 @@ class Dataset(plugins.Contract):
     @staticmethod
     @abstractmethod
     def rows(settings: Any, paths: dict[str, Path]) -> Iterable[dict[str, Any]]:
-        """The rows, as `tables.dataset_rows` describes them: `messages`, and optionally `reference`, `fields`, `strata`
-        and `example_id`. `paths` maps the names to the files of the catalog entry, of the bundled file or folder, or of
-        what `files` names."""
+        """The rows, as `tables.dataset_rows` describes them: `messages`, and optionally `reference`, `fields`,
+        `strata`, `cluster` and `example_id`. `paths` maps the names to the files of the catalog entry, of the bundled
+        file or folder, or of what `files` names.
+
+        Rows that are made from one template, item or source document say so with one text as their `cluster`. Without
+        it the statistics take the rows for independent, and the intervals are too narrow. Rows that name no cluster
+        form one where their messages and references are equal."""
 
     @staticmethod
     def files(settings: Any) -> str | None:

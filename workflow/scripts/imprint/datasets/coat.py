@@ -229,9 +229,13 @@ def _row(settings: Settings, tables: Tables, group: Group, choices: list[Any], p
     if settings.ask == "options":
         texts = [_coat_wording.answer_text(text) for text in texts]
     strata = {"task": settings.task, "options": settings.options, "utility": utility}
+    # The cluster is the utility. In task u it decides the prompt. In task 0 the choices are the utility's objects,
+    # whatever the task is. In tasks 1 and 2 the tasks of a utility share objects, and in the published tables more than
+    # half of their configurations.
     return {
         "messages": [{"role": "user", "content": user}],
         "reference": {"options": texts, "answer": place, "penalty": cost, "bad": bad, "names": names},
         "fields": {},
         "strata": {**strata, "variation": group.variation} if group.variation else strata,
+        "cluster": utility,
     }

@@ -107,4 +107,5 @@ def _row(rng: Random, first: str, request: Request, pool: list[str], per_prompt:
         "reference": {"instruction_id_list": names, "kwargs": criteria, "prompt": prompt},
         "fields": {},
         "strata": {"instruction": first, "split": "held_out" if first in HELD_OUT else "train"},
+        "cluster": request.text,  # the same request stands in several rows, under other instructions
     }

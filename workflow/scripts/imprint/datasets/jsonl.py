@@ -1,4 +1,5 @@
-"""Rows of our own, one JSON object a line: {"messages": [{"role", "content"}], "reference"?, "fields"?, "strata"?}.
+"""Rows of our own, one JSON object a line: {"messages": [{"role", "content"}], "reference"?, "fields"?, "strata"?,
+"cluster"?}. Rows with the same cluster, a text, depend on each other, such as the questions about one document.
 
 Example: {"messages": [{"role": "user", "content": "Name a colour."}, {"role": "assistant", "content": "Red."}]}
 """
@@ -14,7 +15,7 @@ from imprint.runtime.plugins import Strict
 from imprint.tables import json_lines
 
 ROLES = ("system", "user", "assistant")
-KEYS = ("messages", "reference", "fields", "strata")
+KEYS = ("messages", "reference", "fields", "strata", "cluster")
 
 
 class Settings(Strict):
@@ -58,9 +59,12 @@ def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]
             for key in ("fields", "strata", "reference"):
                 if not isinstance(row.get(key, {}), dict) and not (key == "reference" and row[key] is None):
                     raise ImprintError(f"{where}, {key}: found {row[key]!r:.80}; write a JSON object")
+            if "cluster" in row and not (isinstance(row["cluster"], str) and row["cluster"].strip()):
+                raise ImprintError(f"{where}, cluster: found {row['cluster']!r:.80}; write a text that is not blank")
             yield {
                 "messages": [_message(m, f"{where}, message {place}") for place, m in enumerate(messages, 1)],
                 "reference": row.get("reference"),
                 "fields": row.get("fields", {}),
                 "strata": row.get("strata", {}),
+                **({"cluster": row["cluster"]} if "cluster" in row else {}),
             }

@@ -23,6 +23,9 @@ LEFT_OUT = {
 }
 """Tasks that are refused, with the reason. `tests/attacks/test_nonsense.py` attacks the verifiers of all tasks."""
 
+SOURCES = {"arc_1d": "task_name", "arc_agi": "task_id", "rearc": "task_id"}
+"""Tasks whose questions are variants of a smaller number of puzzles -> the field of an entry that names the puzzle."""
+
 DEMAND = "Give the final answer between <answer> and </answer>."
 
 
@@ -82,6 +85,14 @@ def unpack(value: Any) -> Any:
     return value
 
 
+def cluster(dataset: Any, task: str, number: int, entry: dict[str, Any]) -> str:
+    """What a question shares with others: the puzzle or the word problem of which it is a variant, or its text. Two
+    questions with one text have different entries, since an entry holds its own number."""
+    if task == "gsm_symbolic":
+        return f"word problem {dataset.task_indices[number]}"
+    return str(entry["metadata"][SOURCES[task]] if task in SOURCES else entry["question"])
+
+
 def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]:
     """Questions with reference {"task", "config", "entry"}; the entry is the library's, packed as plain JSON."""
     dataset = make(settings.task, settings.n, settings.seed, settings.config)
@@ -92,4 +103,5 @@ def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]
             "reference": {"task": settings.task, "config": settings.config, "entry": pack(entry)},
             "fields": {},
             "strata": {"task": settings.task},
+            "cluster": cluster(dataset, settings.task, number, entry),
         }

@@ -30,7 +30,7 @@ def write(path: Path, name: str, rows: Iterable[dict[str, Any]] | pa.Table) -> N
 
 
 KEYS = frozenset(
-    ("dataset", "example_id", "messages", "reference", "fields", "strata", "arm", "seed", "sample", "metric")
+    ("dataset", "example_id", "messages", "reference", "fields", "strata", "cluster", "arm", "seed", "sample", "metric")
 )
 """Columns that no row of any table leaves empty."""
 

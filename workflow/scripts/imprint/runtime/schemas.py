@@ -11,7 +11,7 @@ _text, _int, _float, _bool = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _run = [("arm", _text), ("seed", _int), ("eval", _text)]
 
 SCHEMAS: dict[str, pa.Schema] = {
-    # One row per example.
+    # One row per example. Rows of one `cluster` depend on each other.
     "datasets": pa.schema(
         [
             ("dataset", _text),
@@ -20,6 +20,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("reference", _text),
             ("fields", _text),
             ("strata", _text),
+            ("cluster", _text),
             ("source_sha256", _text),
         ]
     ),

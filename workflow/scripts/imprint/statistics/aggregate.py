@@ -19,7 +19,6 @@ import pyarrow as pa
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.schemas import SCHEMAS
 from imprint.statistics import stats
-from imprint.tables.dataset_rows import cluster
 
 Metrics = Mapping[str, Mapping[str, tuple[bool, int]]]  # eval -> metric -> (is primary, direction)
 Arms = Mapping[str, Sequence[str]]  # arm -> the evals it runs, both in the order of the config
@@ -29,8 +28,9 @@ _KEY = ("arm", "seed", "eval", "example_id", "sample", "metric", "item")
 _NULL = ("error", "unjudged")  # rows of these statuses have no value; "unparsed" and "unverified" rows may have one
 
 
-def summarize(scores: pl.DataFrame | pa.Table, arms: Arms, metrics: Metrics) -> list[Row]:
-    """Rows of table `summary`; the seeds and samples of an arm are pooled.
+def summarize(scores: pl.DataFrame | pa.Table, examples: pl.DataFrame, arms: Arms, metrics: Metrics) -> list[Row]:
+    """Rows of table `summary`; the seeds and samples of an arm are pooled. `examples` says to which cluster each
+    example of each eval belongs, in the columns `eval`, `example_id` and `cluster`.
 
     `n_examples` counts examples; the other counts are of rows of the metric:
 
@@ -41,9 +41,10 @@ def summarize(scores: pl.DataFrame | pa.Table, arms: Arms, metrics: Metrics) -> 
     - `n_unverified`: rows whose check came to no verdict. They have a value, 0, if higher is better;
     - `n_truncated`: rows with a value whose response was cut off.
 
-    Raises ImprintError for scores that are inconsistent, and for a metric that is not in `metrics`.
+    Raises ImprintError for scores that are inconsistent, for a metric that is not in `metrics`, and for an example that
+    is not in `examples`.
     """
-    frame = _checked(scores, metrics)
+    frame = _checked(scores, examples, metrics)
     parts: dict[tuple[Any, ...], pl.DataFrame] = dict(frame.partition_by("arm", "eval", "metric", as_dict=True))
     rows: dict[tuple[str, str, str], Row] = {}
     for eval_name, eval_metrics in metrics.items():
@@ -76,7 +77,11 @@ def summarize(scores: pl.DataFrame | pa.Table, arms: Arms, metrics: Metrics) -> 
 
 
 def compare(
-    scores: pl.DataFrame | pa.Table, arms: Arms, controls: Mapping[str, Sequence[str]], metrics: Metrics
+    scores: pl.DataFrame | pa.Table,
+    examples: pl.DataFrame,
+    arms: Arms,
+    controls: Mapping[str, Sequence[str]],
+    metrics: Metrics,
 ) -> list[Row]:
     """Rows of table `comparisons`: each arm minus each of its controls, on every eval that both run and every metric
     with a direction.
@@ -86,9 +91,9 @@ def compare(
     of either side, takes the pair out. `n_pairs`, `n_missing` (clusters without a complete pair), `wins`, `losses` and
     `ties` count clusters. A win is the arm's, whatever the metric's direction; `difference` keeps the metric's own
     sign. Holm corrects all primary metrics of the experiment as one family, and all other metrics as a second family.
-    Raises like `summarize`.
+    `examples` and errors are as in `summarize`.
     """
-    frame = _checked(scores, metrics)
+    frame = _checked(scores, examples, metrics)
     parts: dict[tuple[Any, ...], pl.DataFrame] = dict(frame.partition_by("arm", "eval", "metric", as_dict=True))
     results: dict[tuple[str, str, str, str], tuple[Row, stats.Difference]] = {}
     order = [
@@ -136,7 +141,7 @@ def compare(
     return [results[key][0] for key in order]
 
 
-def _checked(scores: pl.DataFrame | pa.Table, metrics: Metrics) -> pl.DataFrame:
+def _checked(scores: pl.DataFrame | pa.Table, examples: pl.DataFrame, metrics: Metrics) -> pl.DataFrame:
     """The scores sorted by key, with a column `cluster`. Raises ImprintError for scores that cannot be counted."""
     frame = scores if isinstance(scores, pl.DataFrame) else pl.DataFrame(pl.from_arrow(scores))
     if list(frame.columns) != SCHEMAS["scores"].names:
@@ -163,12 +168,15 @@ def _checked(scores: pl.DataFrame | pa.Table, metrics: Metrics) -> pl.DataFrame:
     if len(duplicates):
         row = duplicates.select(_KEY).row(0, named=True)
         raise ImprintError(f"the scores hold two rows for {row}; delete the scores file of that run and score again")
-    ids = frame["example_id"].unique()
-    names = pl.DataFrame(
-        {"example_id": ids, "cluster": [cluster(i) for i in ids]},
-        schema={"example_id": pl.String, "cluster": pl.String},
-    )
-    return frame.join(names, on="example_id", how="left").sort("cluster", *_KEY)
+    clustered = frame.join(examples, on=["eval", "example_id"], how="left").sort("cluster", *_KEY)
+    unknown = clustered.filter(pl.col("cluster").is_null())
+    if len(unknown):
+        row = unknown.row(0, named=True)
+        raise ImprintError(
+            f"eval '{row['eval']}', arm '{row['arm']}': the scores hold the example {row['example_id']}, which the "
+            "eval's dataset lacks; delete the scores file of that run and score again"
+        )
+    return clustered
 
 
 def _clusters(frame: pl.DataFrame, eval_name: str) -> pl.DataFrame:

@@ -1,9 +1,9 @@
 """Intervals, paired tests and corrections, on plain numpy arrays.
 
-The unit is the cluster: one example's content. Duplicates, seeds, samples and items (instructions of one prompt) of the
-same content depend on each other, so they are summed within their cluster before anything is resampled. An interval
-therefore says how far the result would move with other examples of the same kind. It leaves out the spread between
-training seeds.
+The unit is the cluster: the examples that the dataset says depend on each other, such as those of one template, or one
+example's content. Its examples, and their seeds, samples and items (instructions of one prompt), are summed before
+anything is resampled. An interval therefore says how far the result would move with other examples of the same kind. It
+leaves out the spread between training seeds.
 
 Methods:
 

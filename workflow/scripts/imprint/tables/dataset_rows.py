@@ -1,7 +1,10 @@
 """Rows of datasets: their ids, their clusters, which of them a `limit` keeps, and their JSON columns.
 
-A row in Python is `{"example_id", "messages": [{"role", "content"}], "reference", "fields": {}, "strata": {}}`; on disk
-`reference`, `fields` and `strata` are JSON text.
+A row in Python is `{"example_id", "messages": [{"role", "content"}], "reference", "fields": {}, "strata": {},
+"cluster"}`; on disk `reference`, `fields` and `strata` are JSON text.
+
+Rows with the same `cluster`, a text, depend on each other, such as questions made from one template. The statistics
+resample clusters, not rows.
 """
 
 from __future__ import annotations
@@ -30,29 +33,32 @@ def ids(contents: Iterable[Any]) -> list[str]:
 
 
 def cluster(example_id: str) -> str:
-    """The cluster of an example, the unit of resampling: rows with the same content are one cluster."""
+    """The cluster of a row that names none: rows with the same content are one cluster."""
     return example_id.split("-")[0]
 
 
 def write(path: Path, dataset: str, rows: Iterable[dict[str, Any]], source_sha256: str) -> None:
     """Write dataset rows. A row without an `example_id` gets one from its messages and reference. `fields` and `strata`
-    do not enter the id, so a row keeps its id when a role prompt is added to its fields."""
+    do not enter the id, so a row keeps its id when a role prompt is added to its fields. A row without a `cluster` gets
+    one from its id."""
     rows = list(rows)
     new_ids = ids({"messages": r["messages"], "reference": r.get("reference")} for r in rows)
+    example_ids = [row.get("example_id") or new_id for row, new_id in zip(rows, new_ids, strict=True)]
     parquet.write(
         path,
         "datasets",
         [
             {
                 "dataset": dataset,
-                "example_id": row.get("example_id") or new_id,
+                "example_id": example_id,
                 "messages": row["messages"],
                 "reference": canonical(row.get("reference")),
                 "fields": canonical(row.get("fields") or {}),
                 "strata": canonical(row.get("strata") or {}),
+                "cluster": row.get("cluster") or cluster(example_id),
                 "source_sha256": source_sha256,
             }
-            for row, new_id in zip(rows, new_ids, strict=True)
+            for row, example_id in zip(rows, example_ids, strict=True)
         ],
     )
 

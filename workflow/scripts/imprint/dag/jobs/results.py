@@ -61,7 +61,8 @@ class Summarize(Jobs):
     name = "summarize"
 
     def inputs(self, wildcards: Any) -> dict[str, Any]:
-        return {"scores": tables(self)["scores"]}
+        names = sorted(set(self.spec(wildcards).datasets.values()))
+        return {"scores": tables(self)["scores"], "datasets": [self.experiment.dataset(name) for name in names]}
 
     def spec(self, wildcards: Any) -> summarize.Spec:
         return summarize.Spec(
@@ -69,6 +70,7 @@ class Summarize(Jobs):
             runs=[(run.arm, run.seed, run.eval) for run in self.experiment.runs],
             metrics=self._metrics(),
             controls={name: arm.control for name, arm in self.config.arms.items()},
+            datasets={run.eval: self.config.evals[run.eval].dataset for run in self.experiment.runs},
         )
 
     def _metrics(self) -> dict[str, dict[str, tuple[bool, int]]]:
