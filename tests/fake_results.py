@@ -225,11 +225,12 @@ def tables(n: int = 48) -> dict[str, pl.DataFrame]:
         "contamination": frame(
             "contamination",
             [
-                {"arm": a, "dataset": "dialogues", "eval": e, "n_train": 96, "n_eval": n, "n_shared": 0}
+                {"arm": a, "dataset": "dialogues", "eval": e, "n_train": 96, "n_eval": n, "n_shared": 0, "n_near": 0}
                 for a in ARMS[2:]
                 for e in EVALS
             ],
         ),
+        "contamination_rows": frame("contamination_rows", []),
         "synthesis": frame(
             "synthesis",
             [

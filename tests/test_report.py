@@ -80,6 +80,22 @@ def test_says_verdicts_counts_licences_and_versions(html: str) -> None:
     assert "limit: 32" in re.sub(r"<[^>]+>", "", render(limit=32))
 
 
+def test_leaks_are_counted_and_listed(html: str) -> None:
+    assert "no example of an eval is also in a training set" in html
+    pairs = TABLES["contamination"].with_columns(n_shared=pl.lit(1), n_near=pl.lit(59))
+    arm, ev = fake.ARMS[2], next(iter(fake.EVALS))
+    names = {"arm": arm, "dataset": "dialogues", "eval": ev}
+    rows = [
+        {**names, "example_id": f"e{i}-0", "train_example_id": f"t{i}-0", "overlap": 1 - i / 100, "equal": i == 0}
+        for i in range(60)
+    ]
+    leaks = {"contamination": pairs, "contamination_rows": fake.frame("contamination_rows", rows)}
+    text = " ".join(re.sub(r"<[^>]+>", " ", render({**TABLES, **leaks})).split())
+    assert "some examples of an eval are also in a training set" in text
+    assert f"{arm} dialogues {ev} e0-0 t0-0 equal {arm} dialogues {ev} e1-0 t1-0 0.990" in text
+    assert "e49-0 t49-0 0.510 These are the first 50 of 60." in text and "e50-0" not in text
+
+
 def test_every_summary_row_is_there(html: str) -> None:
     table = html[html.index('<table class="dense">') :]
     table = table[: table.index("</table>")]

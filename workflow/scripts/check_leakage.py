@@ -6,5 +6,7 @@ with frame.job(snakemake):
     from imprint.tables import contamination
 
     contamination.run(
-        contamination.Spec.model_validate_json(snakemake.params.spec), Path(snakemake.output.contamination)
+        spec=contamination.Spec.model_validate_json(snakemake.params.spec),
+        contamination=Path(snakemake.output.contamination),
+        contamination_rows=Path(snakemake.output.contamination_rows),
     )

@@ -222,6 +222,20 @@ def sees(config: Config, arm: str) -> list[str]:
     return rows_of(config, of_fit(config, arm) + of_apply(config, arm))
 
 
+def generators(config: Config, dataset: str) -> set[str]:
+    """The generators that have made the rows of a dataset, or those that the dataset is synthesised from."""
+    spec = config.datasets[dataset]
+    if spec.source == "generated":
+        return {spec.plugin}
+    return {name for other in rows_of(config, of_dataset(config, dataset)) for name in generators(config, other)}
+
+
+def near_copies_count(config: Config, dataset: str, held_out: str) -> bool:
+    """Whether near copies of an eval's rows count as leaks. They do not where both datasets come from one generator: it
+    puts every row together from the same sentences, so that rows that ask for different things are alike."""
+    return not generators(config, dataset) & generators(config, held_out)
+
+
 def rows_of(config: Config, inputs: Inputs) -> list[str]:
     """The datasets that are read, and those of the runs."""
     return list(dict.fromkeys([*inputs.datasets, *(config.evals[ev].dataset for _, ev in inputs.runs)]))

@@ -20,7 +20,7 @@ from imprint.policies.dialogue import Request, Turns
 from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Inputs, Strict
-from imprint.tables import contamination
+from imprint.tables import content
 from imprint.tables.inputs import Read
 
 
@@ -134,8 +134,8 @@ def _likeness(some: frozenset[str], others: frozenset[str]) -> float:
 
 def _same(row: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two rows are one example, as leakage is judged, or by every word that the user says: turns of few words
-    are no content to `contamination.keys`."""
-    return bool(contamination.keys(row) & contamination.keys(other)) or _said(row) == _said(other)
+    are no content to `content.asked`."""
+    return bool(content.asked(row) & content.asked(other)) or _said(row) == _said(other)
 
 
 def _said(row: dict[str, Any]) -> list[list[str]]:

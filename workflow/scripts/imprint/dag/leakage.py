@@ -11,7 +11,9 @@ from imprint.config import graph
 from imprint.config.schema import Config
 from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
+from imprint.tables import dataset_rows
 from imprint.tables.contamination import message, shared
+from imprint.tables.overlap import Match
 
 Cache = dict[str, "list[dict[str, Any]] | None"]
 
@@ -22,9 +24,7 @@ def _rows(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | Non
     if name not in cache:
         spec = config.datasets[name]
         if spec.source == "synth":
-            inputs = graph.of_dataset(config, name)
-            sources = [*inputs.datasets, *(config.evals[ev].dataset for _, ev in inputs.runs)]
-            parts = [_rows(config, other, cache) for other in sources]
+            parts = [_rows(config, other, cache) for other in graph.rows_of(config, graph.of_dataset(config, name))]
             cache[name] = [row for part in parts for row in part or []]
         elif spec.entry() is not None:
             cache[name] = None
@@ -33,21 +33,25 @@ def _rows(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | Non
             files = [Path("resources/bundled", spec.name)] if spec.source == "bundled" else []
             files += sorted(Path("resources", folder).iterdir()) if folder else []
             module = plugins.load("datasets", spec.plugin)
-            cache[name] = list(module.rows(spec.settings, {file.name: file for file in files}))
+            cache[name] = dataset_rows.identified(module.rows(spec.settings, {file.name: file for file in files}))
     return cache[name]
 
 
 def check(config: Config) -> None:
     """Raise one `ImprintError` that names every overlap between rows of training and of evals that can be read now."""
-    cache: Cache = {}
+    rows: Cache = {}
+    compared: dict[tuple[str, str], list[Match]] = {}
     evals = sorted({ev for _, ev in graph.runs_of(config)})
     problems = []
     for arm, spec in config.arms.items():
         for dataset in () if spec.transductive else graph.sees(config, arm):
-            train = _rows(config, dataset, cache)
+            train = _rows(config, dataset, rows) or []
             for ev in evals if train else ():
-                overlap = shared(train or (), _rows(config, config.evals[ev].dataset, cache) or ())
-                if overlap:
-                    problems.append(message(arm, dataset, ev, overlap))
+                name = config.evals[ev].dataset
+                held_out = _rows(config, name, rows) or []
+                if (dataset, name) not in compared:
+                    compared[dataset, name] = shared(train, held_out, graph.near_copies_count(config, dataset, name))
+                if matches := compared[dataset, name]:
+                    problems.append(message(arm, dataset, ev, held_out, matches))
     if problems:
         raise ImprintError("\n".join(problems))

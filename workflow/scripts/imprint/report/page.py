@@ -21,7 +21,18 @@ from imprint.report import browser
 from imprint.report.facts import Provenance, Spec
 from imprint.runtime.errors import ImprintError
 
-NEEDED = ("summary", "comparisons", "costs", "contamination", "synthesis", "scores", "generations", "prompts")
+NEEDED = (
+    "summary",
+    "comparisons",
+    "costs",
+    "contamination",
+    "contamination_rows",
+    "synthesis",
+    "scores",
+    "generations",
+    "prompts",
+)
+LISTED = 50  # rows of evals that are also in a training set
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -79,6 +90,8 @@ def render(
         },
         costs=_costs(tables["costs"]),
         contamination=tables["contamination"].to_dicts(),
+        contaminated=tables["contamination_rows"].head(LISTED).to_dicts(),
+        n_contaminated=tables["contamination_rows"].height,
         scored_by=dict(versions.rows()),
         distributions={item.name: item.distribution for item in facts.evals},
         synthesis=_yields(tables["synthesis"]),

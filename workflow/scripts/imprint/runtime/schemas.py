@@ -206,8 +206,30 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("advantage", _float),
         ]
     ),
-    # One row per pair of a training dataset and an eval.
+    # One row per pair of a training dataset and an eval: how many of the eval's rows the training set holds word for
+    # word (`n_shared`), and how many as near copies (`n_near`).
     "contamination": pa.schema(
-        [("arm", _text), ("dataset", _text), ("eval", _text), ("n_train", _int), ("n_eval", _int), ("n_shared", _int)]
+        [
+            ("arm", _text),
+            ("dataset", _text),
+            ("eval", _text),
+            ("n_train", _int),
+            ("n_eval", _int),
+            ("n_shared", _int),
+            ("n_near", _int),
+        ]
+    ),
+    # One row per row of an eval that a training set holds: the training row that covers most of it, and the share that
+    # this row covers. `equal`: word for word.
+    "contamination_rows": pa.schema(
+        [
+            ("arm", _text),
+            ("dataset", _text),
+            ("eval", _text),
+            ("example_id", _text),
+            ("train_example_id", _text),
+            ("overlap", _float),
+            ("equal", _bool),
+        ]
     ),
 }

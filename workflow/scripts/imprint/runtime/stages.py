@@ -82,7 +82,12 @@ STAGES = {
             {"scores": "scores/{arm}/seed{seed}/{eval}.parquet"},
             "scoring.score_run",
         ),
-        Stage("check_leakage", "", {"contamination": "tables/contamination.parquet"}, "tables.contamination"),
+        Stage(
+            "check_leakage",
+            "",
+            {name: f"tables/{name}.parquet" for name in ("contamination", "contamination_rows")},
+            "tables.contamination",
+        ),
         Stage(
             "summarize",
             "",

@@ -1,26 +1,27 @@
-"""Leakage is judged by content, not by name: a training set that shares a row with an eval is an error.
+"""Leakage is judged by content, not by name: a training set that holds an example of an eval is an error.
 
-Two rows share content if they have a user turn in common, in small letters and without punctuation; rows of plain text
-are compared by their text. This job compares the prepared rows. `imprint/dag/leakage.py` compares, before the first
-job, the rows that can be read without the network."""
+`content` says which texts of a row are compared, and `overlap` what counts as held. This job compares the prepared
+rows. `imprint/dag/leakage.py` compares, before the first job, the rows that can be read without the network."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Strict
-from imprint.tables import dataset_rows
+from imprint.tables import content, dataset_rows, overlap
+from imprint.tables.overlap import Match
 
-SHORT = 4  # a turn of fewer words, such as "go on", is compared only if it is the row's only turn
+TOLD = 3  # matches that an error message names
 
 
 class Pair(Strict):
-    """A dataset that an arm is trained on and an eval: their names, and the files of both datasets."""
+    """A dataset that an arm is trained on and an eval: their names, and the files of both datasets. `near`: near copies
+    count too."""
 
     arm: str
     dataset: str
@@ -28,6 +29,7 @@ class Pair(Strict):
     transductive: bool
     eval: str
     held_out: str
+    near: bool
 
 
 class Spec(Strict):
@@ -36,44 +38,61 @@ class Spec(Strict):
     pairs: list[Pair]
 
 
-def keys(row: dict[str, Any]) -> set[str]:
-    """The normalised texts by which a row is compared."""
-    turns = [message["content"] for message in row["messages"] if message["role"] == "user"]
-    options = (row.get("reference") or {}).get("options")
-    texts = turns or [str(text) for text in (options if isinstance(options, list) else [])]
-    normal = [" ".join(re.findall(r"\w+", text.casefold())) for text in texts]
-    return {text for text in normal if len(normal) == 1 or len(text.split()) >= SHORT}
-
-
-def shared(train: Iterable[dict[str, Any]], held_out: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of an eval that share content with a training set."""
-    train_keys = {key for row in train for key in keys(row)}
-    return [row for row in held_out if train_keys & keys(row)]
-
-
-def message(arm: str, dataset: str, ev: str, rows: list[dict[str, Any]]) -> str:
-    """The error message about a training set that overlaps an eval."""
-    first = next((m["content"] for m in rows[0]["messages"] if m["role"] == "user"), "")
-    return (
-        f"arms.{arm}: trains on '{dataset}', which shares {len(rows)} row(s) with the eval '{ev}' "
-        f"(such as {first!r:.70}); take other rows for one of them (another seed, part or dataset), or write "
-        "`transductive: true` on the arm if it may see them"
+def shared(train: Iterable[dict[str, Any]], held_out: Iterable[dict[str, Any]], near: bool = True) -> list[Match]:
+    """The rows of an eval that a training set also holds; without `near`, only word for word. Rows have ids."""
+    return overlap.matches(
+        ((row["example_id"], content.trained_on(row)) for row in train),
+        ((row["example_id"], content.held_out(row)) for row in held_out),
+        near,
     )
 
 
-def run(spec: Spec, out: Path) -> None:
-    """Write the contamination table. Raises ImprintError if a pair overlaps and its arm is not transductive."""
-    cache: dict[str, list[dict[str, Any]]] = {}
-    rows, problems = [], []
+def message(arm: str, dataset: str, ev: str, held_out: Iterable[dict[str, Any]], matches: Sequence[Match]) -> str:
+    """The error message about a training set that overlaps an eval. `held_out`: the eval's rows."""
+    rows = {row["example_id"]: row for row in held_out}
+    n_equal = sum(match.equal for match in matches)
+    told = [
+        f"{match.example_id} ({_beginning(rows[match.example_id])!r:.70}) in {match.train_example_id}"
+        + ("" if match.equal else f" to {match.overlap:.0%}")
+        for match in matches[:TOLD]
+    ]
+    more = ["..."] if len(matches) > TOLD else []
+    return (
+        f"arms.{arm}: trains on '{dataset}', which shares {len(matches)} row(s) with the eval '{ev}', {n_equal} word "
+        f"for word and {len(matches) - n_equal} as a near copy: {', '.join([*told, *more])}; take other rows for one "
+        "of them (another seed, part or dataset), or write `transductive: true` on the arm if it may see them"
+    )
+
+
+def _beginning(row: dict[str, Any]) -> str:
+    """The first turn of the user, empty where there is none."""
+    return next((turn["content"] for turn in row["messages"] if turn["role"] == "user"), "")
+
+
+def run(spec: Spec, contamination: Path, contamination_rows: Path) -> None:
+    """Write the tables `contamination` and `contamination_rows`. Raises ImprintError if a pair overlaps and its arm is
+    not transductive."""
+
+    @cache
+    def rows_of(path: str) -> list[dict[str, Any]]:
+        return dataset_rows.read(Path(path))
+
+    @cache
+    def compared(train: str, held_out: str, near: bool) -> list[Match]:
+        return shared(rows_of(train), rows_of(held_out), near)
+
+    pairs, rows, problems = [], [], []
     for pair in spec.pairs:
-        for path in (pair.train, pair.held_out):
-            if path not in cache:
-                cache[path] = dataset_rows.read(Path(path))
-        overlap = shared(cache[pair.train], cache[pair.held_out])
-        if overlap and not pair.transductive:
-            problems.append(message(pair.arm, pair.dataset, pair.eval, overlap))
-        sizes = {"n_train": len(cache[pair.train]), "n_eval": len(cache[pair.held_out]), "n_shared": len(overlap)}
-        rows.append({"arm": pair.arm, "dataset": pair.dataset, "eval": pair.eval, **sizes})
+        train, held_out = rows_of(pair.train), rows_of(pair.held_out)
+        matches = compared(pair.train, pair.held_out, pair.near)
+        if matches and not pair.transductive:
+            problems.append(message(pair.arm, pair.dataset, pair.eval, held_out, matches))
+        names = {"arm": pair.arm, "dataset": pair.dataset, "eval": pair.eval}
+        n_equal = sum(match.equal for match in matches)
+        sizes = {"n_train": len(train), "n_eval": len(held_out), "n_shared": n_equal, "n_near": len(matches) - n_equal}
+        pairs.append({**names, **sizes})
+        rows += [{**names, **match._asdict()} for match in matches]
     if problems:
         raise ImprintError("\n".join(problems))
-    parquet.write(out, "contamination", rows)
+    parquet.write(contamination, "contamination", pairs)
+    parquet.write(contamination_rows, "contamination_rows", rows)

@@ -37,28 +37,31 @@ def cluster(example_id: str) -> str:
     return example_id.split("-")[0]
 
 
-def write(path: Path, dataset: str, rows: Iterable[dict[str, Any]], source_sha256: str) -> None:
-    """Write dataset rows. A row without an `example_id` gets one from its messages and reference. `fields` and `strata`
-    do not enter the id, so a row keeps its id when a role prompt is added to its fields. A row without a `cluster` gets
-    one from its id."""
+def identified(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with ids. A row without an `example_id` gets one from its messages and reference. `fields` and `strata` do
+    not enter the id, so a row keeps its id when a role prompt is added to its fields."""
     rows = list(rows)
-    new_ids = ids({"messages": r["messages"], "reference": r.get("reference")} for r in rows)
-    example_ids = [row.get("example_id") or new_id for row, new_id in zip(rows, new_ids, strict=True)]
+    new_ids = ids({"messages": row["messages"], "reference": row.get("reference")} for row in rows)
+    return [{**row, "example_id": row.get("example_id") or new_id} for row, new_id in zip(rows, new_ids, strict=True)]
+
+
+def write(path: Path, dataset: str, rows: Iterable[dict[str, Any]], source_sha256: str) -> None:
+    """Write dataset rows, `identified`. A row without a `cluster` gets one from its id."""
     parquet.write(
         path,
         "datasets",
         [
             {
                 "dataset": dataset,
-                "example_id": example_id,
+                "example_id": row["example_id"],
                 "messages": row["messages"],
                 "reference": canonical(row.get("reference")),
                 "fields": canonical(row.get("fields") or {}),
                 "strata": canonical(row.get("strata") or {}),
-                "cluster": row.get("cluster") or cluster(example_id),
+                "cluster": row.get("cluster") or cluster(row["example_id"]),
                 "source_sha256": source_sha256,
             }
-            for row, example_id in zip(rows, example_ids, strict=True)
+            for row in identified(rows)
         ],
     )
 

@@ -50,6 +50,7 @@ class CheckLeakage(Jobs):
                     transductive=self.config.arms[arm].transductive,
                     eval=ev,
                     held_out=self.experiment.dataset(self.config.evals[ev].dataset),
+                    near=graph.near_copies_count(self.config, dataset, self.config.evals[ev].dataset),
                 )
                 for arm, dataset in self.experiment.trainings
                 for ev in evals
