@@ -16,6 +16,7 @@ from imprint.charts import Distribution
 from imprint.report.facts import Provenance, Spec
 from imprint.runtime.schemas import SCHEMAS
 from imprint.statistics import aggregate
+from imprint.statistics.summarize import AskedQuestion
 from imprint.tables import dataset_rows
 
 ARMS = ["base", "role_play", "instruct", "self_prompt", "self_prompt_shuffled"]
@@ -38,6 +39,33 @@ METRICS: dict[str, dict[str, tuple[bool, int]]] = {
     "plain_text": {"nats_per_token": (True, -1)},
 }
 SETUP = dict.fromkeys(ARMS, EVALS)
+FITTED = ARMS[2:]
+QUESTIONS = [
+    AskedQuestion(name=name, asks=asks, eval=ev, metric=metric, check=None, **rest)  # type: ignore[arg-type]
+    for name, asks, ev, metric, rest in (
+        (
+            "self_prompt_gains",
+            "Does a model that writes its own role follow instructions better than one trained without roles?",
+            "ifeval_format",
+            "prompt_strict",
+            {"arm": "self_prompt", "control": "instruct", "kind": "gain", "margin": 0.0},
+        ),
+        (
+            "role_helps",
+            "Does a role in the prompt help the untrained model to follow instructions?",
+            "ifeval_format",
+            "prompt_strict",
+            {"arm": "role_play", "control": "base", "kind": "gain", "margin": 0.0},
+        ),
+        (
+            "text_kept",
+            "Does the role keep the likelihood of plain text?",
+            "plain_text",
+            "nats_per_token",
+            {"arm": "role_play", "control": "base", "kind": "retention", "margin": 0.1},
+        ),
+    )
+]
 TYPES = [
     "change_case:english_lowercase",
     "detectable_format:number_bullet_lists",
@@ -76,18 +104,6 @@ def examples(table: pl.DataFrame | pa.Table) -> pl.DataFrame:
     pairs = scores.select("eval", "example_id").unique(maintain_order=True)
     clusters = [dataset_rows.cluster(example_id) for example_id in pairs["example_id"]]
     return pairs.with_columns(pl.Series("cluster", clusters, dtype=pl.String))
-
-
-def summarize(table: pl.DataFrame | pa.Table, arms: aggregate.Arms, metrics: aggregate.Metrics) -> list[aggregate.Row]:
-    """The rows of `summary`, with the clusters of `examples`."""
-    return aggregate.summarize(table, examples(table), arms, metrics)
-
-
-def compare(
-    table: pl.DataFrame | pa.Table, arms: aggregate.Arms, controls: dict[str, list[str]], metrics: aggregate.Metrics
-) -> list[aggregate.Row]:
-    """The rows of `comparisons`, with the clusters of `examples`."""
-    return aggregate.compare(table, examples(table), arms, controls, metrics)
 
 
 def scores(n: int = 48) -> pl.DataFrame:
@@ -158,14 +174,16 @@ def generations(table: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
 def tables(n: int = 48) -> dict[str, pl.DataFrame]:
     """All tables of a small experiment."""
     table = scores(n)
+    checked = aggregate.Table(table, examples(table), SETUP, METRICS, FITTED)
     drawn, prompts = generations(table)
     steps = [(arm, step) for arm in ARMS[2:] for step in range(0, 60, 5)]
     return {
         "scores": table,
         "generations": drawn,
         "prompts": prompts,
-        "summary": frame("summary", summarize(table, SETUP, METRICS)),
-        "comparisons": frame("comparisons", compare(table, SETUP, CONTROLS, METRICS)),
+        "summary": frame("summary", aggregate.summarize(checked)),
+        "comparisons": frame("comparisons", aggregate.compare(checked, CONTROLS)),
+        "answers": frame("answers", aggregate.answer(checked, QUESTIONS)),
         "curves": frame(
             "curves",
             [

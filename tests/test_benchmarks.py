@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,21 @@ def test_scale_dry_runs_as_many_jobs_on_both_sides(
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert figures["jobs"] == figures["bare_jobs"] > 4 * 2 * 2
     assert figures["limits"].keys() <= figures.keys() and isinstance(figures["holds"], bool)
+
+
+def test_coverage_prints_a_row_a_design(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("coverage.py", monkeypatch, "--runs", "20", "--processes", "1")
+    designs = [module.Design(64, 3, 0.02, "trained"), module.Design(64, 3, 0.0, effect=0.1, cluster=4, samples=2)]
+    rows = [module.run((design, 20, number)) for number, design in enumerate(designs)]
+    for one, held, wrong, width in rows:
+        assert 0.6 < one <= 1 and 0.6 < held <= 1 and 0 <= wrong < 0.4 and 0 < width < 1
+    monkeypatch.setattr(module, "PLAIN", designs[:1])
+    monkeypatch.setattr(module, "VARIANTS", [])
+    monkeypatch.setattr(module, "ProcessPoolExecutor", ThreadPoolExecutor)
+    module.main()
+    *table, last = capsys.readouterr().out.splitlines()
+    assert len(table) == 3 and table[2].startswith("| 64 | 3 | 0.02 | trained |")
+    assert json.loads(last)["designs"] == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -3,27 +3,56 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from imprint.report import verdicts
 from imprint.runtime import parquet, schemas
 
+ROW: dict[str, Any] = {
+    **dict.fromkeys(schemas.SCHEMAS["answers"].names),
+    **{"question": "q1", "asks": "Does the role help?", "kind": "gain", "arm": "role", "control": "base", "eval": "e1"},
+    **{"metric": "accuracy", "margin": 0.0, "direction": 1, "n_pairs": 64, "n_missing": 0, "n_seeds": 3},
+    **{"verdict": "better", "scope": "method", "difference": 0.25, "ci_low": 0.125, "ci_high": 0.375, "smallest": 0.18},
+}
 
-def test_every_primary_comparison_has_a_line_with_or_without_an_interval(tmp_path: Path) -> None:
-    blank = dict.fromkeys(schemas.SCHEMAS["comparisons"].names)
-    row = {**blank, "control": "base", "eval": "e1", "metric": "m", "family": "primary", "verdict": "tie", "n_pairs": 8}
-    rows = [
-        {**row, "arm": "wide", "difference": -0.25, "ci_low": -0.5, "ci_high": 0.125},
-        {**row, "arm": "alike", "difference": 0.0},
-        {**row, "arm": "failed", "verdict": "no data", "n_pairs": 0},
-        {**row, "arm": "minor", "family": "secondary"},
+
+def written(folder: Path, *rows: dict[str, Any]) -> str:
+    parquet.write(folder / "tables/answers.parquet", "answers", list(rows))
+    return verdicts.text(str(folder))
+
+
+def test_every_question_has_its_answer(tmp_path: Path) -> None:
+    assert written(tmp_path, ROW).splitlines()[1:3] == [
+        "  Does the role help?",
+        "    e1: Better. role +0.250 against base [+0.125, +0.375] in accuracy, n = 64, 3 seeds. "
+        "Differences from 0.18 on would have been seen.",
     ]
-    parquet.write(tmp_path / "tables/comparisons.parquet", "comparisons", rows)
-    assert verdicts.text(str(tmp_path)).splitlines()[1:4] == [
-        "  wide vs base on e1: tie  -0.250 [-0.500, +0.125]  n=8",
-        "  alike vs base on e1: tie  +0.000 no interval  n=8",
-        "  failed vs base on e1: no data",
-    ]
-    assert "minor" not in verdicts.text(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentences"),
+    [
+        ({"verdict": "no data", "difference": None}, "No data. No example has a score of both."),
+        ({"verdict": "not tested", "difference": None}, "Not tested. The check does not show that"),
+        (
+            {"verdict": "undecided", "examples_needed": 1900, "seeds_needed": 5},
+            "1,900 examples or 5 seeds would settle it",
+        ),
+        ({"verdict": "undecided", "scope": "weights", "n_seeds": 1}, "Take three seeds or more"),
+        ({"verdict": "higher", "scope": "weights", "seed_sd": 0.0571}, "if training runs spread by at most 0.057"),
+        ({"verdict": "kept", "kind": "retention", "margin": 0.05}, "Kept. role +0.250 against base"),
+        ({"verdict": "kept", "kind": "retention", "margin": 0.05}, "Margin 0.05."),
+        ({"ci_low": None, "ci_high": None, "smallest": None}, "role +0.250 against base in accuracy"),
+    ],
+)
+def test_what_an_answer_says(tmp_path: Path, changes: dict[str, Any], sentences: str) -> None:
+    assert sentences in written(tmp_path, {**ROW, **changes})
+
+
+def test_a_config_without_questions_says_so(tmp_path: Path) -> None:
+    assert "asks no question" in written(tmp_path)
 
 
 def test_a_run_to_an_earlier_file_has_nothing_to_say(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_an_edit_of_what_a_reader_sees_alone_reruns_nothing(done: Path) -> None:
 def test_an_edited_schema_reruns_what_writes_the_table(done: Path) -> None:
     path = done / "workflow/scripts/imprint/runtime/schemas.py"
     text = path.read_text()
-    line = '("n_train", _int)'
+    line = '("arm", _text), ("dataset", _text), ("eval", _text), ("n_train", _int)'
     path.write_text(text.replace(line, line.replace("_int", "_float")))
     assert path.read_text() != text
     assert workflow.planned(done) == {"check_leakage", "database", "report"}
@@ -395,5 +395,5 @@ def test_a_broken_table_is_named_and_never_aggregated(done: Path) -> None:
 
 def test_tables_have_their_schemas(finished: Path) -> None:
     leaks = ("contamination", "contamination_rows")
-    for name in ("summary", "comparisons", "costs", "curves", "coefficients", *leaks, "synthesis"):
+    for name in ("answers", "summary", "comparisons", "costs", "curves", "coefficients", *leaks, "synthesis"):
         parquet.read(finished / "results/tables" / f"{name}.parquet", name)

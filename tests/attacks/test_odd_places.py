@@ -85,7 +85,7 @@ def test_no_git_no_utf_8_and_an_odd_folder(tmp_path: Path) -> None:
 
 def test_the_views_of_a_database_read_its_own_rows_alone(tmp_path: Path) -> None:
     def rows(folder: str, arm: str) -> dict[str, Path]:
-        paths = {name: tmp_path / folder / f"{name}.parquet" for name in ("summary", "comparisons", "prompts")}
+        paths = {name: tmp_path / folder / f"{name}.parquet" for name in ("summary", "answers", "prompts")}
         for name, path in paths.items():
             parquet.write(path, name, pa.Table.from_pylist([], schema=schemas.SCHEMAS[name]))
         prompt = {"prompt_sha256": arm, "prompt": arm, "template_sha256": ""}

@@ -158,10 +158,10 @@ def test_processes_and_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(resume.processes, "send", lambda pid, number, still: ended.append(pid) or True)
     resume.end_processes([], tmp_path)
     assert "python snakemake" in (said := told()) and not obeyed(said) and ended == [1234567]
-    blank = dict.fromkeys(schemas.SCHEMAS["comparisons"].names)
-    row = {**blank, "arm": FORGED, "control": "c", "eval": "e", "metric": "m", "family": "primary", "n_pairs": 8}
+    blank = dict.fromkeys(schemas.SCHEMAS["answers"].names)
+    row = {**blank, "arm": FORGED, "control": "c", "eval": "e", "metric": "m", "asks": FORGED, "n_pairs": 8}
     row["verdict"] = FORGED
-    parquet.write(tmp_path / "tables/comparisons.parquet", "comparisons", [row])
+    parquet.write(tmp_path / "tables/answers.parquet", "answers", [row])
     assert not obeyed(verdicts.text(str(tmp_path))) and "owned" in verdicts.text(str(tmp_path))
     security.seen(
         "escape sequences in command lines that `make resume` ends, and in the tables behind the verdicts",

@@ -265,7 +265,7 @@ def test_an_empty_table_is_named_and_never_aggregated(file: str, unbroken: Path,
     path.write_bytes(b"")
     text = workflow.run(done, "--keep-going", check=False)
     assert f"results/{file}.parquet is not a readable Parquet file" in text
-    for table in ("summary", "comparisons"):
+    for table in ("answers", "summary", "comparisons"):
         found = done / f"results/tables/{table}.parquet"
         assert not found.exists() or found.read_bytes() == (unbroken / f"results/tables/{table}.parquet").read_bytes()
     path.unlink()

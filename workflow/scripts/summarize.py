@@ -9,6 +9,7 @@ with frame.job(snakemake):
         spec=summarize.Spec.model_validate_json(snakemake.params.spec),
         scores=[Path(path) for path in snakemake.input.scores],
         datasets=[Path(path) for path in snakemake.input.datasets],
-        summary=Path(snakemake.output.summary),
+        answers=Path(snakemake.output.answers),
         comparisons=Path(snakemake.output.comparisons),
+        summary=Path(snakemake.output.summary),
     )

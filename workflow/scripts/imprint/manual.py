@@ -22,6 +22,16 @@ datasets, evals and arms are lower-case letters, digits and `_`. Unknown keys, d
 run before its first job.
 """
 
+QUESTIONS = """`questions: {NAME: {asks: "...?", arm: ARM, control: ARM, eval: EVAL}}`
+
+A good question names one thing that differs between arm and control, and can be answered either way. Ask three to
+eight: each one more makes the others harder to decide. Ask about the arm and its nearest control, not about every
+pair. Ask of an eval that can show the difference: the report says the smallest difference that each question could
+have seen. Write what must not be lost as a retention question, with the loss that you would accept as its margin.
+Give a question a `check` where a null would otherwise be misread, such as an arm that never learned the form it is
+judged in. With one seed an answer is about one training run; three seeds or more are about the method. Keep the
+questions in version control, and do not change them once you have looked at results."""
+
 SECTIONS: list[tuple[str, type[BaseModel], str]] = [
     ("Top level", schema.Config, ""),
     ("engine", schema.Engine, "`engine: {dtype: float32, batch_size: 16}`"),
@@ -35,6 +45,8 @@ SECTIONS: list[tuple[str, type[BaseModel], str]] = [
     ("arms", schema.Arm, "`arms: {NAME: {parent: ARM, fit: {...}, apply: {...}, control: [ARM]}}`"),
     ("arms: fit", schema.FitSpec, "`fit: {method: sft, data: DATASET}`: `method`, `context`, and the method's keys."),
     ("arms: apply", schema.Apply, "`apply: {context: role_play}`, `apply: {context: [NAME, {NAME: {...}}]}`"),
+    ("questions", schema.Question, QUESTIONS),
+    ("questions: check", schema.Check, "`check: {eval: EVAL, metric: METRIC}`"),
 ]
 
 PLUGINS = [

@@ -1,4 +1,5 @@
-"""Forest plot: each arm minus its control on the same examples, for the primary metrics, with 95% intervals."""
+"""Forest plot of explorations: each arm minus its control on the same examples, for the primary metrics, with marginal
+95% intervals. It has no verdicts and therefore none of their colours."""
 
 from __future__ import annotations
 
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
 
 TABLES = ("comparisons",)
 
-VERDICTS = ["better", "tie", "worse"]
-
 
 def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals) -> Any | None:
     """One panel for each eval, one row for each comparison, and a line at 0. A comparison without pairs is left out."""
@@ -21,7 +20,7 @@ def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals)
 
     from imprint.charts import _drawing as drawing
 
-    table = tables["comparisons"].filter((pl.col("family") == "primary") & (pl.col("n_pairs") > 0))
+    table = tables["comparisons"].filter(pl.col("primary") & (pl.col("n_pairs") > 0))
     table = table.with_columns(pair=pl.col("arm") + " \N{MINUS SIGN} " + pl.col("control"))
     panels = []
     for name in evals:
@@ -40,26 +39,27 @@ def _ordered(rows: pl.DataFrame, arms: Sequence[str]) -> list[str]:
 
 def _panel(rows: pl.DataFrame, pairs: list[str], longest: list[str], evals: Evals) -> Any:
     import altair as alt
+    import polars as pl
 
     from imprint.charts import _drawing as drawing
 
     first = rows.row(0, named=True)
-    columns = ["pair", "difference", "ci_low", "ci_high", "verdict"]
+    rows = rows.with_columns(weights=pl.col("interval").str.ends_with("one seed"))
+    columns = ["pair", "difference", "ci_low", "ci_high", "weights"]
     y = alt.Y("pair:N", **drawing.rows_axis(pairs, longest))
-    colours = alt.Scale(domain=VERDICTS, range=[drawing.BETTER, drawing.UNDECIDED, drawing.WORSE])
-    shapes = alt.Scale(domain=VERDICTS, range=["triangle-up", "circle", "triangle-down"])
-    base = alt.Chart(alt.InlineData(values=rows.select(columns).to_dicts())).encode(
-        y=y, color=alt.Color("verdict:N", scale=colours, legend=None)
-    )
+    base = alt.Chart(alt.InlineData(values=rows.select(columns).to_dicts())).encode(y=y)
     zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=drawing.INK, strokeDash=[3, 3], opacity=0.7)
     layers = alt.layer(
         zero.encode(x=drawing.values_axis("zero")),
         base.transform_filter("isValid(datum.ci_low)")
-        .mark_rule(strokeWidth=2)
+        .mark_rule(strokeWidth=2, color=drawing.UNDECIDED)
         .encode(x=drawing.values_axis("ci_low"), x2="ci_high:Q"),
-        base.mark_point(filled=True, size=100, opacity=1).encode(
-            x=drawing.values_axis("difference"), shape=alt.Shape("verdict:N", scale=shapes, legend=None)
-        ),
+        base.mark_point(filled=True, size=80, opacity=1, color=drawing.UNDECIDED)
+        .transform_filter("!datum.weights")
+        .encode(x=drawing.values_axis("difference")),
+        base.mark_point(filled=False, size=80, opacity=1, strokeWidth=2, color=drawing.UNDECIDED)
+        .transform_filter("datum.weights")
+        .encode(x=drawing.values_axis("difference")),
     )
     side = "right" if first["direction"] == 1 else "left"
     note = f"difference in {first['metric']}; the arm is better to the {side}"
@@ -69,16 +69,14 @@ def _panel(rows: pl.DataFrame, pairs: list[str], longest: list[str], evals: Eval
 
 
 def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
-    """For the caption: the range of n, the tests used, the size of the family, and the verdicts."""
+    """For the caption: the range of n, how many clusters are missing, and whether single training runs are compared."""
     import polars as pl
 
-    table = tables["comparisons"].filter(pl.col("family") == "primary")
-    tested = table.filter(pl.col("n_pairs") > 0)
+    table = tables["comparisons"].filter(pl.col("primary"))
+    paired = table.filter(pl.col("n_pairs") > 0)
     return {
-        "n_low": tested["n_pairs"].min() or 0,
-        "n_high": tested["n_pairs"].max() or 0,
-        "tests": sorted(set(tested["test"])),
-        "comparisons": len(tested),
+        "n_low": paired["n_pairs"].min() or 0,
+        "n_high": paired["n_pairs"].max() or 0,
         "n_missing": int(table["n_missing"].sum()),
-        "verdicts": {name: int((table["verdict"] == name).sum()) for name in (*VERDICTS, "no data")},
+        "weights": bool(paired["interval"].str.ends_with("one seed").any()),
     }

@@ -56,8 +56,16 @@ def _panel(rows: pl.DataFrame, shown: list[str], arms: Sequence[str], evals: Eva
     )
 
 
+INTERVALS = {
+    "wilson": "Wilson's score interval for 0/1 values with one answer an example",
+    "t": "Student's t over clusters of examples and training seeds",
+    "none": "none where there are too few examples or all values are equal",
+}
+"""How the column `interval` begins -> what it means."""
+
+
 def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
-    """For the caption: the range of n, the kinds of intervals, and how many responses failed."""
+    """For the caption: the range of n, the kinds of intervals in words, and how many responses failed."""
     import polars as pl
 
     table = tables["summary"].filter(pl.col("primary"))
@@ -65,6 +73,9 @@ def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
     return {
         "n_low": scored["n_examples"].min() or 0,
         "n_high": scored["n_examples"].max() or 0,
-        "intervals": sorted(set(table["interval"])),
+        "intervals": " and ".join(
+            words for key, words in INTERVALS.items() if table["interval"].str.starts_with(key).any()
+        ),
+        "weights": bool(table["interval"].str.ends_with("one seed").any()),
         "n_error": int(table["n_error"].sum()),
     }

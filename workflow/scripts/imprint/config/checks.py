@@ -59,6 +59,7 @@ def problems(config: Config) -> Iterator[str]:
     messages = [*_models(config), *_datasets(config), *_evals(config)]
     for name in config.arms:
         messages += _arm(config, name)
+    messages += _questions(config)
     messages += [*_missing(config), *_circle(config)]
     yield from messages or _engines(config)
 
@@ -112,6 +113,34 @@ def _arm(config: Config, name: str) -> Iterator[str]:
             yield f"{where}.control: shares no eval with '{control}'; add one to `evals` of both, or drop the control"
     if arm.fit and plugins.load("methods", arm.fit.method).TRANSDUCTIVE and not arm.transductive:
         yield f"{where}: {arm.fit.method} adapts to rows that may be an eval's; write `transductive: true`"
+
+
+def _questions(config: Config) -> Iterator[str]:
+    for name, question in config.questions.items():
+        where = f"questions.{name}"
+        for ev in question.evals:
+            yield from _comparison(config, where, question.arm, question.control, ev, question.metric)
+        if check := question.check:
+            arm, control = check.arm or question.arm, check.control or question.control
+            yield from _comparison(config, f"{where}.check", arm, control, check.eval, check.metric)
+
+
+def _comparison(config: Config, where: str, arm: str, control: str, ev: str, metric: str | None) -> Iterator[str]:
+    """Why two arms cannot be compared on a metric of an eval."""
+    for key, side in (("arm", arm), ("control", control)):
+        if side not in config.arms:
+            yield unknown(f"{where}.{key}", side, config.arms, "arm")
+        elif ev in config.evals and ev not in graph.evals_of(config, side):
+            yield f"{where}.eval: '{side}' does not take '{ev}'; add it to the arm's `evals`"
+    if arm == control:
+        yield f"{where}.control: the arm is its own control; write another arm"
+    if ev not in config.evals:
+        yield unknown(f"{where}.eval", ev, config.evals, "eval")
+    elif metric is not None:
+        metrics = plugins.load("scores", config.evals[ev].score.name).METRICS
+        directed = [name for name, direction in metrics.items() if direction]
+        if metric not in directed:
+            yield unknown(f"{where}.metric", metric, directed, "metric that says what is better")
 
 
 def _missing(config: Config) -> Iterator[str]:

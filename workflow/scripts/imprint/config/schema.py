@@ -349,6 +349,57 @@ class Arm(Strict):
         return self
 
 
+class Check(Strict):
+    """A comparison that shows that a treatment was delivered: the arm must be better than the control, by its own 95%
+    interval. It makes no claim, and costs the questions nothing."""
+
+    arm: str | None = Field(None, description="null takes the question's arm")
+    control: str | None = Field(None, description="null takes the question's control")
+    eval: str = Field(description="name of an eval that both take")
+    metric: str | None = Field(None, description="one of the eval's metrics that says what is better; null: primary")
+
+
+class Question(Strict):
+    """What the experiment is made to find out. Write questions before you look at results."""
+
+    asks: str = Field(min_length=10, max_length=300, description="the question in words, as it opens the report")
+    arm: str = Field(description="name of an arm")
+    control: str = Field(description="name of the arm that it is compared with")
+    eval: str | list[str] = Field(
+        description="name of an eval that both take, or a list; each is a question of its own"
+    )
+    metric: str | None = Field(None, description="one of the eval's metrics that says what is better; null: primary")
+    kind: Literal["gain", "retention", "equivalence"] = Field(
+        "gain", description="is the arm better; does it lose less than `margin`; do they differ by less than `margin`"
+    )
+    margin: float | None = Field(
+        None, gt=0, description="in units of the metric; the smallest difference that would matter to you"
+    )
+    check: Check | None = Field(
+        None, description="says whether the treatment was delivered; if it was not, the question is not tested"
+    )
+
+    @property
+    def evals(self) -> list[str]:
+        """The names of its evals."""
+        return [self.eval] if isinstance(self.eval, str) else self.eval
+
+    @model_validator(mode="after")
+    def _has_a_margin(self) -> Question:
+        if self.kind == "gain" and self.margin is not None:
+            raise ValueError("margin: a gain has none; leave it out, or write `kind: retention` or `kind: equivalence`")
+        if self.kind != "gain" and self.margin is None:
+            raise ValueError(f"margin: {self.kind} needs one; write the smallest difference that would matter to you")
+        return self
+
+    @field_validator("eval")
+    @classmethod
+    def _distinct(cls, value: str | list[str]) -> str | list[str]:
+        if isinstance(value, list) and (not value or len(set(value)) != len(value)):
+            raise ValueError(f"found {value}; write at least one eval, and each once")
+        return value
+
+
 class Config(Strict):
     """One experiment."""
 
@@ -378,11 +429,16 @@ class Config(Strict):
     datasets: dict[Name, Dataset] = Field({}, description="rows")
     evals: dict[Name, Eval] = Field({}, description="what is measured")
     arms: dict[Name, Arm] = Field(min_length=1, description="what is compared")
+    questions: dict[Name, Question] = Field(
+        {},
+        description="what the experiment is made to find out, three to eight questions; they get verdicts, and every "
+        "other comparison is an exploration",
+    )
     analyses: dict[Name, AnalysisRef] = Field(
         {}, description="what is computed from arms' weights (modules in imprint/analyses)"
     )
     charts: list[str] = Field(
-        ["scores", "differences", "instruction_types", "loss_curves", "coefficients", "vector_similarity"],
+        ["answers", "scores", "differences", "instruction_types", "loss_curves", "coefficients", "vector_similarity"],
         description="modules in imprint/charts, in order",
     )
 

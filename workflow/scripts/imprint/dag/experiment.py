@@ -61,6 +61,11 @@ class Experiment:
         """Whether the arm's weights depend on the seed: the arm or an ancestor is fitted."""
         return any(self.config.arms[name].fit for name in graph.lineage(self.config, arm))
 
+    def trained(self, arm: str) -> bool:
+        """Whether the arm's answers depend on training: its weights do, or those of an arm that it reads when asked."""
+        reads = graph.of_apply(self.config, arm)
+        return any(self.seeded(name) for name in (arm, *reads.arms, *(read for read, _ in reads.runs)))
+
     def seeds(self, arm: str, ev: str) -> list[int]:
         """The seeds of an arm's runs on an eval: all seeds of the config, or [0] where no part of the run depends on a
         seed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ import jinja2
 import markupsafe
 import polars as pl
 
-from imprint.report import browser
+from imprint.report import browser, verdicts
 from imprint.report.facts import Provenance, Spec
 from imprint.runtime.errors import ImprintError
 
 NEEDED = (
+    "answers",
     "summary",
     "comparisons",
     "costs",
@@ -59,9 +61,9 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "signed": signed, "p_value": p_value, "duration": duration}
+    environment.filters |= {"number": number, "signed": signed, "duration": duration, "sentence": verdicts.explanation}
     script = (template.parent / "report.js").read_text(encoding="utf-8")
-    comparisons = tables["comparisons"].to_dicts()
+    comparisons, answers = tables["comparisons"].to_dicts(), tables["answers"].to_dicts()
     retention = {e.name for e in facts.evals if e.retention}
     versions = tables["scores"].group_by("eval").agg(pl.col("eval_version").unique().sort().str.join("; "))
     data = browser.collect(
@@ -77,12 +79,15 @@ def render(
         browsable=bool(data["evals"]),
         per_pair=browser.PER_PAIR,
         charts=[(t, markupsafe.Markup(s) if s else None, markupsafe.Markup(c)) for t, (s, c) in charts.items()],
-        primary=_by_pair([row for row in comparisons if row["family"] == "primary"]),
-        secondary=_by_pair([row for row in comparisons if row["family"] != "primary"]),
-        lost=[row for row in comparisons if row["verdict"] == "worse"],
-        guarded=[row for row in comparisons if row["eval"] in retention and row["family"] == "primary"],
-        tally={v: sum(r["family"] == "primary" and r["verdict"] == v for r in comparisons) for v in VERDICTS},
-        first_pair=_first_pair(comparisons, facts),
+        answers=answers,
+        outcome=OUTCOME,
+        tally=Counter(row["verdict"] for row in answers),
+        primary=_by_pair([row for row in comparisons if row["primary"]]),
+        secondary=_by_pair([row for row in comparisons if not row["primary"]]),
+        lost=[row for row in comparisons if _lower(row)],
+        guarded=_by_pair([row for row in comparisons if row["eval"] in retention and row["primary"]]),
+        counts={(row["arm"], row["eval"], row["metric"]): row for row in tables["summary"].to_dicts()},
+        first_pair=_first_pair(answers, comparisons, facts),
         transductive={arm.name for arm in facts.arms if arm.transductive},
         summary={
             name: rows.to_dicts()
@@ -98,7 +103,12 @@ def render(
     )
 
 
-VERDICTS = {"better": "better", "worse": "worse", "tie": "tied", "no data": "without data"}
+OUTCOME = {
+    **dict.fromkeys(("better", "higher", "kept", "equivalent"), "better"),
+    **dict.fromkeys(("worse", "lower", "lost"), "worse"),
+    **dict.fromkeys(("undecided", "not tested", "no data"), "open"),
+}
+"""Verdict -> its class in report.css, by which a reader sees whether it is welcome."""
 
 
 def embedded(value: Any) -> markupsafe.Markup:
@@ -123,11 +133,6 @@ def signed(value: float | None) -> str:
     return "+" + number(value) if value is not None and value > 0 else number(value)
 
 
-def p_value(value: float | None) -> str:
-    """A p-value; "<0.001" for a smaller one."""
-    return "<0.001" if value is not None and value < 0.001 else number(value)
-
-
 def duration(seconds: float | None) -> str:
     """Seconds as text: "5.2 s", "3 min 20 s" or "2 h 5 min"; a dash for None."""
     if seconds is None:
@@ -146,10 +151,16 @@ def _by_pair(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str,
     return pairs
 
 
-def _first_pair(rows: list[dict[str, Any]], facts: Spec) -> tuple[str, str]:
-    """The arm and control with which the browser opens: a pair with a gain, if there is one."""
-    ranked = sorted(rows, key=lambda row: (row["verdict"] != "better", row["family"] != "primary"))
-    return (ranked[0]["arm"], ranked[0]["control"]) if ranked else (facts.arms[-1].name, facts.arms[0].name)
+def _lower(row: dict[str, Any]) -> bool:
+    """Whether a comparison's interval lies on the worse side of 0."""
+    end = row["ci_high"] if row["direction"] > 0 else row["ci_low"]
+    return end is not None and end * row["direction"] < 0
+
+
+def _first_pair(answers: list[dict[str, Any]], comparisons: list[dict[str, Any]], facts: Spec) -> tuple[str, str]:
+    """The arm and control with which the browser opens: those of the first question, else of the first comparison."""
+    rows = [*answers, *comparisons]
+    return (rows[0]["arm"], rows[0]["control"]) if rows else (facts.arms[-1].name, facts.arms[0].name)
 
 
 def _costs(table: pl.DataFrame) -> list[dict[str, Any]]:

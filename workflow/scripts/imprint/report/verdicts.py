@@ -1,29 +1,73 @@
-"""The results of an experiment in a few lines for the terminal."""
+"""The questions of an experiment and their answers, in words: for the terminal, the report and the chart."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from imprint.runtime import parquet
 from imprint.runtime.errors import shown
 
 
 def text(results: str) -> str:
-    """The verdicts on the primary metrics, a line each, and where the report is; "" before there are comparisons."""
-    path = Path(results, "tables", "comparisons.parquet")
+    """Every question with its answer, and where the report is; "" before there are answers."""
+    path = Path(results, "tables", "answers.parquet")
     if not path.is_file():
         return ""  # snakemake was called for an earlier file
-    rows = parquet.read(path, "comparisons").to_pylist()
-    lines = []
-    for row in rows:
-        if row["family"] != "primary":
-            continue
-        pair = f"{row['arm']} vs {row['control']} on {row['eval']}"
-        verdict = row["verdict"]
-        if row["difference"] is not None:
-            # Two arms with equal values on all examples have a difference, but no interval.
-            ends = (row["ci_low"], row["ci_high"])
-            interval = "no interval" if None in ends else "[{:+.3f}, {:+.3f}]".format(*ends)
-            verdict += f"  {row['difference']:+.3f} {interval}  n={row['n_pairs']}"
-        lines.append(f"  {pair}: {verdict}")
+    rows = parquet.read(path, "answers").to_pylist()
+    lines = [f"  {row['asks']}\n    {row['eval']}: {sentence(row)}" for row in rows]
+    lines = lines or ["  The config asks no question (`questions:`), so there are no verdicts."]
     return shown("\n".join(["", *lines, f"Report: {results}/report.html   Tables: {results}/imprint.duckdb"]))
+
+
+def sentence(row: Mapping[str, Any]) -> str:
+    """The verdict of a row of table `answers`, and its explanation."""
+    return f"{row['verdict'].capitalize()}. {explanation(row)}"
+
+
+def explanation(row: Mapping[str, Any]) -> str:
+    """What stands behind a verdict: the difference with its simultaneous interval, n, seeds, the smallest difference
+    that would have been found, and what would settle an open question."""
+    if row["verdict"] == "not tested":
+        return "The check does not show that the treatment was delivered."
+    if row["difference"] is None:
+        return "No example has a score of both."
+    of_arm = f"{row['arm']} {number(row['difference'])} against {row['control']}"
+    interval = "" if row["ci_low"] is None else f" [{number(row['ci_low'])}, {number(row['ci_high'])}]"
+    sentences = [f"{of_arm}{interval} in {row['metric']}, n = {row['n_pairs']}{seeds(row)}."]
+    if row["scope"] == "weights":
+        sentences.append("This is about these weights alone: there is one training run of an arm.")
+    if row["margin"]:
+        sentences.append(f"Margin {row['margin']:g}.")
+    elif row["smallest"] is not None:
+        sentences.append(f"Differences from {row['smallest']:.2g} on would have been seen.")
+    if row["seed_sd"]:
+        sentences.append(
+            f"Its sign holds if training runs spread by at most {row['seed_sd']:.2g} (standard deviation)."
+        )
+    return " ".join([*sentences, *settled_by(row)])
+
+
+def seeds(row: Mapping[str, Any]) -> str:
+    """The number of seeds, ", 3 seeds"; empty where no arm is fitted."""
+    return f", {row['n_seeds']} seed{'s' if row['n_seeds'] > 1 else ''}" if row["n_seeds"] else ""
+
+
+def settled_by(row: Mapping[str, Any]) -> list[str]:
+    """What would settle an open question if the difference stayed as it is: no sentence, or one."""
+    if row["verdict"] != "undecided":
+        return []
+    if row["scope"] == "weights":
+        return ["Take three seeds or more to ask about the method."]
+    ways = [
+        f"{count:,} {what}"
+        for count, what in ((row["examples_needed"], "examples"), (row["seeds_needed"], "seeds"))
+        if count
+    ]
+    return [f"If the difference stays, {' or '.join(ways)} would settle it."] if ways else []
+
+
+def number(value: float) -> str:
+    """A signed number with three decimals."""
+    return f"{value:+.3f}"

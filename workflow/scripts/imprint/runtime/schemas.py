@@ -112,27 +112,60 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("interval", _text),
         ]
     ),
-    # One row per arm x control x eval x metric: the arm minus the control on the same examples.
+    # One row per arm x control x eval x metric: the arm minus the control on the same examples, with its marginal
+    # interval. These are explorations; verdicts stand in `answers`.
     "comparisons": pa.schema(
         [
             ("arm", _text),
             ("control", _text),
             ("eval", _text),
             ("metric", _text),
-            ("family", _text),
+            ("primary", _bool),
             ("direction", _int),
             ("n_pairs", _int),
             ("n_missing", _int),
+            ("n_seeds", _int),
             ("difference", _float),
+            ("se", _float),
             ("ci_low", _float),
             ("ci_high", _float),
-            ("p", _float),
-            ("p_adjusted", _float),
-            ("test", _text),
+            ("interval", _text),
+            ("wins", _int),
+            ("losses", _int),
+            ("ties", _int),
+        ]
+    ),
+    # One row per question of the config x eval. `ci_low` and `ci_high` are the simultaneous interval of all questions,
+    # which alone gives the verdict: "better", "worse", "higher", "lower", "kept", "lost", "equivalent", "undecided",
+    # "not tested" or "no data". `scope` is "method", or "weights" where a fitted arm has one seed. `n_seeds` is 0 where
+    # no arm is fitted.
+    "answers": pa.schema(
+        [
+            ("question", _text),
+            ("asks", _text),
+            ("kind", _text),
+            ("arm", _text),
+            ("control", _text),
+            ("eval", _text),
+            ("metric", _text),
+            ("margin", _float),
+            ("direction", _int),
+            ("n_pairs", _int),
+            ("n_missing", _int),
+            ("n_seeds", _int),
             ("wins", _int),
             ("losses", _int),
             ("ties", _int),
             ("verdict", _text),
+            ("scope", _text),
+            ("difference", _float),
+            ("ci_low", _float),
+            ("ci_high", _float),
+            ("p", _float),
+            ("smallest", _float),
+            ("seed_sd", _float),
+            ("examples_needed", _int),
+            ("seeds_needed", _int),
         ]
     ),
     # One row per arm x seed x stage ("train", or "generate" and "judge" with the eval's name).

@@ -91,7 +91,7 @@ STAGES = {
         Stage(
             "summarize",
             "",
-            {"summary": "tables/summary.parquet", "comparisons": "tables/comparisons.parquet"},
+            {name: f"tables/{name}.parquet" for name in ("answers", "comparisons", "summary")},
             "statistics.summarize",
         ),
         Stage(

@@ -1,5 +1,5 @@
-"""From scores to statistics: one summary row per arm x eval x metric, one comparison row per arm x control x eval x
-metric. Needs neither torch nor the models.
+"""From scores to statistics: a summary row per arm x eval x metric, a comparison row per arm x control x eval x metric,
+and an answer per question. Needs neither torch nor the models.
 
 A row that could not be scored (value null) never counts as 0: the tables count it, and it takes its pair out of every
 comparison. The arms, evals and metrics come from the config, not from the scores, so an arm whose responses all failed
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -18,7 +18,12 @@ import pyarrow as pa
 
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.schemas import SCHEMAS
-from imprint.statistics import stats
+from imprint.statistics import contrasts, questions
+from imprint.statistics.contrasts import Contrast, Scores, contrast
+from imprint.statistics.questions import Answer, Question
+
+if TYPE_CHECKING:
+    from imprint.statistics.summarize import AskedQuestion, Check
 
 Metrics = Mapping[str, Mapping[str, tuple[bool, int]]]  # eval -> metric -> (is primary, direction)
 Arms = Mapping[str, Sequence[str]]  # arm -> the evals it runs, both in the order of the config
@@ -28,117 +33,230 @@ _KEY = ("arm", "seed", "eval", "example_id", "sample", "metric", "item")
 _NULL = ("error", "unjudged")  # rows of these statuses have no value; "unparsed" and "unverified" rows may have one
 
 
-def summarize(scores: pl.DataFrame | pa.Table, examples: pl.DataFrame, arms: Arms, metrics: Metrics) -> list[Row]:
-    """Rows of table `summary`; the seeds and samples of an arm are pooled. `examples` says to which cluster each
-    example of each eval belongs, in the columns `eval`, `example_id` and `cluster`.
+class Table:
+    """The scores of an experiment, checked, and as arrays of items x seeds for every eval and metric.
+
+    `examples` says to which cluster each example of each eval belongs, in the columns `eval`, `example_id` and
+    `cluster`. `fitted`: the arms whose answers depend on a training run. Raises ImprintError for scores that are
+    inconsistent, for a metric that is not in `metrics`, and for an example that is not in `examples`.
+    """
+
+    def __init__(
+        self,
+        scores: pl.DataFrame | pa.Table,
+        examples: pl.DataFrame,
+        arms: Arms,
+        metrics: Metrics,
+        fitted: Sequence[str],
+    ) -> None:
+        self.arms, self.metrics, self.fitted = arms, metrics, frozenset(fitted)
+        self.frame = _checked(scores, examples, metrics)
+        self._rows: dict[tuple[Any, ...], pl.DataFrame] = dict(
+            self.frame.partition_by("eval", "metric", as_dict=True, maintain_order=True)
+        )
+        self._arrays: dict[tuple[str, str], Scores] = {}
+
+    def rows(self, eval_name: str, metric: str) -> pl.DataFrame:
+        """The score rows of all arms."""
+        return self._rows.get((eval_name, metric), self.frame.clear())
+
+    def arrays(self, eval_name: str, metric: str) -> Scores:
+        """The scores of all arms, as the statistics take them."""
+        key = (eval_name, metric)
+        if key not in self._arrays:
+            self._arrays[key] = _arrays(self.rows(*key), self.fitted)
+        return self._arrays[key]
+
+    def contrast(self, eval_name: str, metric: str, arm: str, control: str | None = None) -> Contrast | None:
+        """Arm minus control, or the arm's mean; None where either has no rows."""
+        scores = self.arrays(eval_name, metric)
+        if arm not in scores.values or (control is not None and control not in scores.values):
+            return None
+        return contrast(scores, arm, control)
+
+
+def summarize(table: Table) -> list[Row]:
+    """Rows of table `summary`; the seeds and samples of an arm are pooled.
 
     `n_examples` counts examples; the other counts are of rows of the metric:
 
     - `n_attempted`: all rows, except those without a judge;
-    - `n_scored`: rows with a value; `mean` and its interval are over these;
+    - `n_scored`: rows with a value; `mean` and its interval are over the examples that have one in every seed;
     - `n_error`: rows whose engine failed;
     - `n_unparsed`: answers that could not be read. They have a value, except a judge's answers;
     - `n_unverified`: rows whose check came to no verdict. They have a value, 0, if higher is better;
     - `n_truncated`: rows with a value whose response was cut off.
-
-    Raises ImprintError for scores that are inconsistent, for a metric that is not in `metrics`, and for an example that
-    is not in `examples`.
     """
-    frame = _checked(scores, examples, metrics)
-    parts: dict[tuple[Any, ...], pl.DataFrame] = dict(frame.partition_by("arm", "eval", "metric", as_dict=True))
-    rows: dict[tuple[str, str, str], Row] = {}
-    for eval_name, eval_metrics in metrics.items():
-        clusters = _clusters(frame, eval_name)
-        keys = [(arm, eval_name, m) for arm, evals in arms.items() if eval_name in evals for m in eval_metrics]
-        runs = [parts.get(key, frame.clear()) for key in keys]
-        estimates = stats.means(eval_name, [_cell(run.drop_nulls("value"), clusters) for run in runs])
-        for key, run, estimate in zip(keys, runs, estimates, strict=True):
-            primary, direction = eval_metrics[key[2]]
-            scored = run.drop_nulls("value")
-            rows[key] = {
-                **dict(zip(("arm", "eval", "metric"), key, strict=True)),
-                "primary": primary,
-                "direction": direction,
-                "n_examples": run["example_id"].n_unique(),
-                "n_attempted": int((run["status"] != "unjudged").sum()),
-                "n_scored": len(scored),
-                "n_error": int((run["status"] == "error").sum()),
-                "n_unparsed": int((run["status"] == "unparsed").sum()),
-                "n_unverified": int((run["status"] == "unverified").sum()),
-                "n_truncated": int(scored["truncated"].fill_null(False).sum()),
-                "mean": _rounded(estimate.mean),
-                "se": _rounded(estimate.se),
-                "ci_low": _rounded(estimate.low),
-                "ci_high": _rounded(estimate.high),
-                "interval": estimate.method,
-            }
-    return [rows[arm, name, metric] for arm, evals in arms.items() for name in metrics if name in evals
-            for metric in metrics[name]]  # fmt: skip
+    summary = []
+    for arm, evals in table.arms.items():
+        for eval_name in (name for name in table.metrics if name in evals):
+            for metric, (primary, direction) in table.metrics[eval_name].items():
+                rows = table.rows(eval_name, metric).filter(pl.col("arm") == arm)
+                scored = rows.drop_nulls("value")
+                summary.append(
+                    {
+                        **{"arm": arm, "eval": eval_name, "metric": metric},
+                        **{"primary": primary, "direction": direction},
+                        "n_examples": rows["example_id"].n_unique(),
+                        "n_attempted": int((rows["status"] != "unjudged").sum()),
+                        "n_scored": len(scored),
+                        "n_error": int((rows["status"] == "error").sum()),
+                        "n_unparsed": int((rows["status"] == "unparsed").sum()),
+                        "n_unverified": int((rows["status"] == "unverified").sum()),
+                        "n_truncated": int(scored["truncated"].fill_null(False).sum()),
+                        **_estimate(table.contrast(eval_name, metric, arm), "mean"),
+                    }
+                )
+    return summary
 
 
-def compare(
-    scores: pl.DataFrame | pa.Table,
-    examples: pl.DataFrame,
-    arms: Arms,
-    controls: Mapping[str, Sequence[str]],
-    metrics: Metrics,
-) -> list[Row]:
+def compare(table: Table, controls: Mapping[str, Sequence[str]]) -> list[Row]:
     """Rows of table `comparisons`: each arm minus each of its controls, on every eval that both run and every metric
-    with a direction.
+    with a direction. Their intervals are marginal, and no verdict is made of them.
 
     A pair is an example x item that both arms have. Each side of a pair is a mean over seeds and samples, so an
     unfitted control with one seed is paired with all seeds of the arm. One row without a value, in any seed or sample
     of either side, takes the pair out. `n_pairs`, `n_missing` (clusters without a complete pair), `wins`, `losses` and
     `ties` count clusters. A win is the arm's, whatever the metric's direction; `difference` keeps the metric's own
-    sign. Holm corrects all primary metrics of the experiment as one family, and all other metrics as a second family.
-    `examples` and errors are as in `summarize`.
+    sign.
     """
-    frame = _checked(scores, examples, metrics)
-    parts: dict[tuple[Any, ...], pl.DataFrame] = dict(frame.partition_by("arm", "eval", "metric", as_dict=True))
-    results: dict[tuple[str, str, str, str], tuple[Row, stats.Difference]] = {}
-    order = [
-        (arm, control, name, metric)
-        for arm in arms
+    return [
+        {
+            **{"arm": arm, "control": control, "eval": eval_name, "metric": metric},
+            **{"primary": primary, "direction": direction},
+            **_counts(table, eval_name, metric, (arm, control)),
+            **_estimate(table.contrast(eval_name, metric, arm, control), "difference"),
+        }
+        for arm in table.arms
         for control in controls.get(arm, ())
-        for name in metrics
-        if name in arms[arm] and name in arms[control]
-        for metric, (_, direction) in metrics[name].items()
+        for eval_name in table.metrics
+        if eval_name in table.arms[arm] and eval_name in table.arms[control]
+        for metric, (primary, direction) in table.metrics[eval_name].items()
         if direction != 0
     ]
-    for eval_name in metrics:
-        keys = [key for key in order if key[2] == eval_name]
-        clusters = _clusters(frame, eval_name)
-        cells, totals = [], []
-        for arm, control, _, metric in keys:
-            ours, theirs = (parts.get((name, eval_name, metric), frame.clear()) for name in (arm, control))
-            cells.append(_paired_cell(ours, theirs, clusters))
-            totals.append(pl.concat([ours, theirs])["cluster"].n_unique())
-        differences = stats.differences(eval_name, cells)
-        for key, cell, total, difference in zip(keys, cells, totals, differences, strict=True):
-            primary, direction = metrics[eval_name][key[3]]
-            up, down = int(np.count_nonzero(cell.sums > 0)), int(np.count_nonzero(cell.sums < 0))
-            row: Row = {
-                **dict(zip(("arm", "control", "eval", "metric"), key, strict=True)),
-                "family": "primary" if primary else "secondary",
-                "direction": direction,
-                "n_pairs": cell.n,
-                "n_missing": total - cell.n,
-                "difference": _rounded(difference.difference),
-                "ci_low": _rounded(difference.low),
-                "ci_high": _rounded(difference.high),
-                "p": _rounded(difference.p),
-                "test": difference.test,
-                "wins": up if direction > 0 else down,
-                "losses": down if direction > 0 else up,
-                "ties": cell.n - up - down,
-            }
-            results[key] = row, difference
-    for family in ("primary", "secondary"):
-        members = [results[key] for key in order if results[key][0]["family"] == family]
-        for (row, difference), p in zip(members, stats.holm([d.p for _, d in members]), strict=True):
-            row["p_adjusted"] = _rounded(p)
-            row["verdict"] = stats.verdict(difference, p, row["direction"])
-    return [results[key][0] for key in order]
+
+
+def answer(table: Table, asked: Sequence[AskedQuestion]) -> list[Row]:
+    """Rows of table `answers`. A question whose manipulation check fails is not tested, and leaves the family."""
+    passed = [one.check is None or _delivered(table, one.check) for one in asked]
+    places = {f"{one.eval} {one.metric}": table.arrays(one.eval, one.metric) for one in asked}
+    family = [
+        Question(
+            name=one.name,
+            arm=one.arm,
+            control=one.control,
+            eval=f"{one.eval} {one.metric}",
+            kind=one.kind,
+            margin=one.margin,
+            direction=table.metrics[one.eval][one.metric][1],
+        )
+        for one, tested in zip(asked, passed, strict=True)
+        if tested
+    ]
+    answers = iter(questions.answers(family, places))
+    return [
+        {
+            **{"question": one.name, "asks": one.asks, "kind": one.kind, "arm": one.arm, "control": one.control},
+            **{"eval": one.eval, "metric": one.metric, "margin": one.margin},
+            "direction": table.metrics[one.eval][one.metric][1],
+            **_counts(table, one.eval, one.metric, (one.arm, one.control)),
+            **(_answered(next(answers)) if tested else UNTESTED),
+        }
+        for one, tested in zip(asked, passed, strict=True)
+    ]
+
+
+def _answered(answer: Answer) -> Row:
+    """The columns of an answer that statistics give."""
+    return {
+        "verdict": answer.verdict,
+        "scope": answer.scope,
+        "difference": _rounded(answer.difference),
+        "ci_low": _rounded(answer.low),
+        "ci_high": _rounded(answer.high),
+        "p": _rounded(answer.p),
+        "smallest": _rounded(answer.smallest),
+        "seed_sd": _rounded(answer.seed_sd),
+        "examples_needed": answer.examples_needed,
+        "seeds_needed": answer.seeds_needed,
+    }
+
+
+UNTESTED: Row = dict.fromkeys(
+    ("scope", "difference", "ci_low", "ci_high", "p", "smallest", "seed_sd", "examples_needed", "seeds_needed")
+) | {"verdict": "not tested"}
+
+
+def _delivered(table: Table, check: Check) -> bool:
+    """Whether the arm's interval lies on the better side of the control."""
+    difference = table.contrast(check.eval, check.metric, check.arm, check.control)
+    if difference is None or not difference.known:
+        return False
+    low, high = difference.interval(questions.Z)
+    return low > 0 if table.metrics[check.eval][check.metric][1] > 0 else high < 0
+
+
+def _counts(table: Table, eval_name: str, metric: str, sides: tuple[str, str]) -> Row:
+    difference = table.contrast(eval_name, metric, *sides)
+    rows = table.rows(eval_name, metric).filter(pl.col("arm").is_in(sides))
+    clusters = rows["cluster"].n_unique()
+    if difference is None:
+        return dict.fromkeys(("n_pairs", "n_seeds", "wins", "losses", "ties"), 0) | {"n_missing": clusters}
+    up, down, n = difference.wins, difference.losses, difference.clusters
+    wins, losses = (up, down) if table.metrics[eval_name][metric][1] > 0 else (down, up)
+    return {
+        **{"n_pairs": n, "n_missing": clusters - n, "n_seeds": difference.seeds},
+        **{"wins": wins, "losses": losses, "ties": n - up - down},
+    }
+
+
+def _estimate(estimate: Contrast | None, name: str) -> Row:
+    """The value with its standard error and marginal 95% interval. `interval` names the interval, or says why there is
+    none."""
+    row: Row = dict.fromkeys((name, "se", "ci_low", "ci_high"))
+    if estimate is None:
+        return {**row, "interval": "none: no data"}
+    row[name] = _rounded(estimate.difference)
+    if not estimate.known:
+        few = estimate.clusters < contrasts.FEWEST_CLUSTERS
+        reason = f"fewer than {contrasts.FEWEST_CLUSTERS} examples" if few else "no variation"
+        return {**row, "interval": f"none: {reason}"}
+    low, high = estimate.interval(questions.Z)
+    method = ("wilson" if name == "mean" else "tango") if estimate.score else "t"
+    scope = ", one seed" if estimate.v_seeds is None else ""
+    ends = {"ci_low": _rounded(low), "ci_high": _rounded(high)}
+    return {**row, "se": _rounded(estimate.se), **ends, "interval": method + scope}
+
+
+def _arrays(rows: pl.DataFrame, fitted: frozenset[str]) -> Scores:
+    """The rows of one eval and metric as arrays. `part` is the item's number, -1 where an example has no items. A
+    response that failed has no items, and takes out all items of its example."""
+    rows = rows.with_columns(part=pl.col("item").fill_null(-1))
+    lost = rows.filter(pl.col("value").is_null())
+    lost_examples = lost.filter(pl.col("item").is_null()).select("arm", "seed", "example_id").unique()
+    with_items = rows.filter(pl.col("part") >= 0)["example_id"].unique()
+    items = (
+        rows.filter((pl.col("part") >= 0) | ~pl.col("example_id").is_in(with_items.implode()))
+        .select("cluster", "example_id", "part")
+        .unique()
+        .sort("cluster", "example_id", "part")
+        .with_row_index("row")
+    )
+    cells = (
+        rows.join(lost_examples, on=["arm", "seed", "example_id"], how="anti")
+        .group_by("arm", "seed", "example_id", "part")
+        .agg(pl.col("value").mean(), nulls=pl.col("value").is_null().any())
+        .filter(~pl.col("nulls"))
+        .join(items, on=["example_id", "part"], how="inner")
+        .sort("arm", "seed", "row")
+    )
+    seeds = {arm: tuple(of_arm["seed"].unique().sort()) for (arm,), of_arm in rows.group_by("arm")}
+    values = {arm: np.full((len(items), len(columns)), np.nan) for arm, columns in seeds.items()}
+    for (arm, seed), of_run in cells.group_by("arm", "seed"):
+        values[str(arm)][of_run["row"].to_numpy(), seeds[str(arm)].index(seed)] = of_run["value"].to_numpy()
+    labels = items["cluster"].unique().sort()
+    clusters = items["cluster"].replace_strict(labels, np.arange(len(labels)), return_dtype=pl.Int64).to_numpy()
+    return Scores(clusters, values, {str(arm): columns for arm, columns in seeds.items()}, fitted & set(values))
 
 
 def _checked(scores: pl.DataFrame | pa.Table, examples: pl.DataFrame, metrics: Metrics) -> pl.DataFrame:
@@ -177,53 +295,6 @@ def _checked(scores: pl.DataFrame | pa.Table, examples: pl.DataFrame, metrics: M
             "eval's dataset lacks; delete the scores file of that run and score again"
         )
     return clustered
-
-
-def _clusters(frame: pl.DataFrame, eval_name: str) -> pl.DataFrame:
-    """The eval's clusters in sorted order, with their positions. Clusters of all arms are in it, so that all arms share
-    the bootstrap's weights."""
-    return frame.filter(pl.col("eval") == eval_name).select("cluster").unique().sort("cluster").with_row_index("index")
-
-
-def _cell(scored: pl.DataFrame, clusters: pl.DataFrame) -> stats.Clustered:
-    """Sums of `value` and counts of rows per cluster. np.bincount adds in row order, and the rows are sorted, so the
-    same scores in any order give the same bits."""
-    index = scored.join(clusters, on="cluster", how="left", maintain_order="left")["index"].to_numpy()
-    counts = np.bincount(index, minlength=len(clusters)).astype(np.float64)
-    sums = np.bincount(index, weights=scored["value"].to_numpy(), minlength=len(clusters)).astype(np.float64)
-    binary = bool(scored["value"].is_in([0.0, 1.0]).all())
-    return stats.Clustered(sums, counts, binary, bool((counts <= 1).all()))
-
-
-def _paired_cell(arm: pl.DataFrame, control: pl.DataFrame, clusters: pl.DataFrame) -> stats.Clustered:
-    """Sums of differences and counts of complete pairs per cluster."""
-    sides = [_pair_side(rows, clusters) for rows in (arm, control)]
-    pairs = sides[0][0].join(sides[1][0], on=["cluster", "example_id", "part"], how="inner", suffix="_control")
-    pairs = pairs.sort("cluster", "example_id", "part")
-    a, b = pairs["value"].to_numpy(), pairs["value_control"].to_numpy()
-    # Two runs of equal weights may differ in the last bits of a log-likelihood. They tie.
-    gaps = np.where(np.isclose(a, b, rtol=1e-9, atol=1e-12), 0.0, a - b)
-    cell = _cell(pairs.with_columns(pl.Series("value", gaps, dtype=pl.Float64)), clusters)
-    single = cell.single and all(side[2] for side in sides)
-    return stats.Clustered(cell.sums, cell.counts, all(side[1] for side in sides), single)
-
-
-def _pair_side(rows: pl.DataFrame, clusters: pl.DataFrame) -> tuple[pl.DataFrame, bool, bool]:
-    """(means, binary, single) of one arm: the mean over seeds and samples of each complete example x item (column
-    `part`, -1 without items), whether all values are 0 or 1, and whether no cluster has more than one row."""
-    lost = rows.filter(pl.col("value").is_null())
-    # A failure of the engine has no item, and takes out all items of its example.
-    lost_examples = lost.filter(pl.col("item").is_null()).select("example_id").unique()
-    lost_items = lost.select("example_id", "item").unique()
-    kept = rows.join(lost_examples, on="example_id", how="anti").join(
-        lost_items, on=["example_id", "item"], how="anti", nulls_equal=True
-    )
-    kept = kept.sort("cluster", *_KEY)
-    cell = _cell(kept, clusters)
-    means = kept.group_by("cluster", "example_id", pl.col("item").fill_null(-1).alias("part")).agg(
-        pl.col("value").mean()
-    )
-    return means, cell.binary, cell.single
 
 
 def _rounded(value: float | None) -> float | None:

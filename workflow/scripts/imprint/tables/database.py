@@ -15,14 +15,14 @@ from imprint.runtime.plugins import Strict
 
 VIEWS = ("datasets", "prompts", "generations", "judgements", "scores")
 
-# Each comparison with the two means that it compares.
+# Each answer with the two means that it compares.
 VERDICTS = """
 create view verdicts as
-select c.arm, c.control, c.eval, c.metric, c.family, c.verdict, c.difference, c.ci_low, c.ci_high, c.p_adjusted,
-       c.n_pairs, c.n_missing, a.mean as arm_mean, b.mean as control_mean, c.wins, c.losses, c.ties, c.test
-from comparisons c
-left join summary a on (a.arm, a.eval, a.metric) = (c.arm, c.eval, c.metric)
-left join summary b on (b.arm, b.eval, b.metric) = (c.control, c.eval, c.metric)
+select q.question, q.kind, q.arm, q.control, q.eval, q.metric, q.verdict, q.scope, q.difference, q.ci_low, q.ci_high,
+       q.n_pairs, q.n_missing, q.n_seeds, a.mean as arm_mean, b.mean as control_mean, q.wins, q.losses, q.ties
+from answers q
+left join summary a on (a.arm, a.eval, a.metric) = (q.arm, q.eval, q.metric)
+left join summary b on (b.arm, b.eval, b.metric) = (q.control, q.eval, q.metric)
 """
 
 
@@ -38,13 +38,13 @@ def run(spec: Spec, out: Path, files: Mapping[str, Path | Sequence[Path]]) -> No
 def write_duckdb(path: Path, files: Mapping[str, Path | Sequence[Path]]) -> None:
     """Write a DuckDB file, atomically.
 
-    `files`: name of a table in SCHEMAS (`summary` and `comparisons` at least) -> its Parquet file or files. Tables
+    `files`: name of a table in SCHEMAS (`summary` and `answers` at least) -> its Parquet file or files. Tables
     named in VIEWS become views over the files; their paths are absolute, so that the database can be opened from any
     folder. The others become tables. Raises ImprintError for an unknown table and for a broken file.
     """
     import duckdb
 
-    for name in ("summary", "comparisons"):
+    for name in ("summary", "answers"):
         if name not in files:
             raise ImprintError(f"the database needs the table '{name}'; give its Parquet file")
     # In a temporary folder: DuckDB cannot write to a path with `?` or a backslash, and the project's may have one.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from imprint.analyses import _job as analysis
 from imprint.charts import _job as plotting
 from imprint.config import graph
+from imprint.config.schema import Question
 from imprint.dag import report_facts
 from imprint.dag.jobs import Jobs
 from imprint.report import costs, facts
@@ -69,9 +70,38 @@ class Summarize(Jobs):
         return summarize.Spec(
             arms={name: graph.evals_of(self.config, name) for name in self.config.arms},
             runs=[(run.arm, run.seed, run.eval) for run in self.experiment.runs],
+            fitted=[name for name in self.config.arms if self.experiment.trained(name)],
             metrics=self._metrics(),
             controls={name: arm.control for name, arm in self.config.arms.items()},
             datasets={run.eval: self.config.evals[run.eval].dataset for run in self.experiment.runs},
+            questions=[
+                summarize.AskedQuestion(
+                    name=name,
+                    asks=question.asks,
+                    arm=question.arm,
+                    control=question.control,
+                    eval=ev,
+                    metric=question.metric or self._primary(ev),
+                    kind=question.kind,
+                    margin=question.margin or 0.0,
+                    check=self._check(question),
+                )
+                for name, question in self.config.questions.items()
+                for ev in question.evals
+            ],
+        )
+
+    def _primary(self, ev: str) -> str:
+        return str(plugins.load("scores", self.config.evals[ev].score.name).PRIMARY)
+
+    def _check(self, question: Question) -> summarize.Check | None:
+        if (check := question.check) is None:
+            return None
+        return summarize.Check(
+            arm=check.arm or question.arm,
+            control=check.control or question.control,
+            eval=check.eval,
+            metric=check.metric or self._primary(check.eval),
         )
 
     def _metrics(self) -> dict[str, dict[str, tuple[bool, int]]]:

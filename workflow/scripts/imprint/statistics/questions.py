@@ -1,0 +1,237 @@
+"""Questions about arms and their answers: verdicts that hold for all questions of an experiment together.
+
+A question compares an arm with a control on one eval. All questions of an experiment are one family: the chance that
+any of its answers is wrong is at most 5%. The critical value is that of the largest |T| of the family under the null
+hypotheses (Westfall and Young 1993, Resampling-Based Multiple Testing, single step). The statistics are normal with the
+correlations of the differences, which follow from shared clusters and shared training runs; each is then judged by its
+own t distribution. Differences of two evals count as independent, which never makes the critical value too small
+(Sidak 1967, J. Am. Stat. Assoc. 62).
+
+One interval gives the answer:
+
+- gain: better or worse if and only if the interval excludes 0, else undecided;
+- retention: kept if the interval lies above -margin, lost if it lies below, else undecided;
+- equivalence: equivalent if the interval lies within +-margin, better or worse if it excludes 0 and is not within,
+  else undecided.
+
+With one training seed of a fitted arm, the answer is about these weights alone: an interval over examples cannot say
+what another training run would give. The words are then "higher" and "lower", and `seed_sd` is the largest standard
+deviation between training runs under which the sign would survive.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+from scipy.stats import t as student
+
+from imprint.statistics.contrasts import Contrast, Floats, Scores, contrast
+
+LEVEL = 0.95
+POWER = 0.8
+DRAWS = 40_000
+MOST = 1_000_000
+"""Where more examples or seeds would be needed, none are named."""
+NORMAL = NormalDist()
+Z = NORMAL.inv_cdf((1 + LEVEL) / 2)
+
+Kind = Literal["gain", "retention", "equivalence"]
+Scope = Literal["method", "weights"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Does the arm gain over its control on the eval; does it keep what the control has (within `margin`); are both
+    equivalent (within `margin`)? `direction` is 1 if a higher value is better, -1 if a lower one is. `margin` is in the
+    units of the metric."""
+
+    name: str
+    arm: str
+    control: str
+    eval: str
+    kind: Kind = "gain"
+    margin: float = 0.0
+    direction: int = 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a question. What the data cannot give is None.
+
+    `low` and `high`: the simultaneous interval. `p`: the share of experiments without any effect in which some
+    statistic of the family is as far out as this one. `scope` is "method", or "weights" where a fitted arm has one
+    seed. `smallest`: the difference that would have been found with 80% power. `examples_needed` and `seeds_needed`:
+    how many clusters of examples, or how many seeds, would settle the question with 80% power if the difference stayed
+    as it is; None where it is settled, and where no number up to MOST would.
+    """
+
+    question: Question
+    verdict: str
+    scope: Scope
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    clusters: int = 0
+    seeds: int = 0
+    smallest: float | None = None
+    seed_sd: float | None = None
+    examples_needed: int | None = None
+    seeds_needed: int | None = None
+
+
+def answers(questions: Sequence[Question], scores: Mapping[str, Scores]) -> list[Answer]:
+    """The answers to all questions of an experiment, in their order. `scores`: eval -> its scores."""
+    contrasts = [
+        contrast(scores[q.eval], q.arm, q.control)
+        if q.eval in scores and {q.arm, q.control} <= set(scores[q.eval].values)
+        else None
+        for q in questions
+    ]
+    known = [i for i, c in enumerate(contrasts) if c is not None and c.known]
+    family = [(questions[i].eval, c) for i in known if (c := contrasts[i]) is not None]
+    largest = largest_statistics(correlations(family)) if family else np.zeros(1)
+    z = float(np.quantile(largest, LEVEL))
+    return [_answer(q, c, z, largest) for q, c in zip(questions, contrasts, strict=True)]
+
+
+def correlations(family: Sequence[tuple[str, Contrast]]) -> Floats:
+    """The correlations of differences, shape (m, m), each given with its eval. The differences of one eval share its
+    clusters, and those that share a fitted arm share its training runs."""
+    size = len(family)
+    covariance = np.zeros((size, size))
+    for i, (eval_name, one) in enumerate(family):
+        for j, (other_eval, other) in enumerate(family):
+            if eval_name != other_eval:
+                continue
+            scale = math.sqrt(one.clusters / (one.clusters - 1) * other.clusters / (other.clusters - 1))
+            covariance[i, j] = float(one.influence @ other.influence) * scale
+            common = sum(one.loads[arm] * other.loads.get(arm, 0) for arm in one.loads)
+            if common and one.v_seeds and other.v_seeds:
+                lengths = math.sqrt(len(one.loads) * len(other.loads))
+                covariance[i, j] += common / lengths * math.sqrt(one.v_seeds * other.v_seeds)
+    spread = np.sqrt(np.diag(covariance))
+    spread[spread == 0] = 1.0
+    result = covariance / np.outer(spread, spread)
+    np.fill_diagonal(result, 1.0)
+    return np.asarray(result, dtype=np.float64)
+
+
+def largest_statistics(correlation: Floats) -> Floats:
+    """DRAWS draws of the largest |Z| of a family with these correlations, sorted, shape (DRAWS,)."""
+    values, vectors = np.linalg.eigh(correlation)
+    root = vectors * np.sqrt(np.clip(values, 0.0, None))
+    return np.sort(np.abs(_normals(len(correlation)) @ root.T).max(axis=1))
+
+
+@functools.cache
+def _normals(size: int) -> Floats:
+    return np.random.default_rng(size).standard_normal((DRAWS, size))
+
+
+def _answer(question: Question, compared: Contrast | None, z: float, largest: Floats) -> Answer:
+    if compared is None:
+        return Answer(question, "no data", "method")
+    scope: Scope = "weights" if compared.v_seeds is None else "method"
+    known = Answer(question, "undecided", scope, compared.difference, clusters=compared.clusters, seeds=compared.seeds)
+    if not compared.known:
+        return known
+    low, high = compared.interval(z)
+    verdict = _verdict(question, low, high, scope)
+    as_far = len(largest) - int(np.searchsorted(largest, _distance(question, compared) * (1 - 1e-12)))
+    examples, seeds = needs(question, compared, z) if verdict == "undecided" else (None, None)
+    return replace(
+        known,
+        verdict=verdict,
+        low=low,
+        high=high,
+        p=(1 + as_far) / (1 + len(largest)),
+        smallest=(compared.critical(z) + _for_power(compared)) * compared.se,
+        seed_sd=_survives(compared, z) if scope == "weights" and verdict != "undecided" else None,
+        examples_needed=examples,
+        seeds_needed=seeds,
+    )
+
+
+def _verdict(question: Question, low: float, high: float, scope: str) -> str:
+    if question.direction < 0:
+        low, high = -high, -low
+    up, down = ("better", "worse") if scope == "method" else ("higher", "lower")
+    if scope == "weights" and question.direction < 0:
+        up, down = down, up  # the words then say where the value lies
+    margin = question.margin
+    if question.kind == "retention":
+        return "kept" if low > -margin else "lost" if high < -margin else "undecided"
+    if question.kind == "equivalence" and -margin < low and high < margin:
+        return "equivalent"
+    return up if low > 0 else down if high < 0 else "undecided"
+
+
+def _distance(question: Question, compared: Contrast) -> float:
+    """How far the difference is from what the question must exclude, as a standard normal value."""
+    if question.kind == "retention":
+        return abs(compared.statistic(-question.margin * question.direction))
+    if question.kind == "equivalence":
+        inside = min(compared.statistic(-question.margin), -compared.statistic(question.margin))
+        return max(inside, abs(compared.statistic(0.0)), 0.0)
+    return abs(compared.statistic(0.0))
+
+
+def _for_power(compared: Contrast) -> float:
+    return NORMAL.inv_cdf(POWER) if compared.score else float(student.ppf(POWER, compared.df))
+
+
+def _survives(compared: Contrast, z: float) -> float:
+    """The largest standard deviation between training runs under which the interval would still exclude 0. Each fitted
+    arm of the difference has it."""
+    room = (compared.difference / z) ** 2 - compared.v_examples
+    return math.sqrt(max(0.0, room) / max(1, len(compared.loads)))
+
+
+def needs(question: Question, compared: Contrast, z: float) -> tuple[int | None, int | None]:
+    """(clusters of examples, seeds) of which either would settle the question if the difference and the variances
+    stayed as they are: the half-width must fall below the distance to what must be excluded, with 80% power."""
+    toward = compared.difference * question.direction
+    target = {
+        "gain": abs(toward),
+        "retention": toward + question.margin,
+        "equivalence": question.margin - abs(toward),
+    }[question.kind]
+    if target <= 0 or (compared.v_seeds is None):
+        return None, None
+    return (
+        _first(lambda n: reach(compared, z, n, compared.seeds) < target, compared.clusters),
+        _first(lambda s: reach(compared, z, compared.clusters, s) < target, compared.seeds) if compared.loads else None,
+    )
+
+
+def reach(compared: Contrast, z: float, clusters: int, seeds: int) -> float:
+    """The smallest difference that would be found with 80% power with so many clusters of examples and seeds."""
+    v_examples = compared.v_examples * compared.clusters / clusters
+    v_seeds = (compared.v_seeds or 0.0) * (compared.seeds / seeds if seeds else 1.0)
+    df_seeds = max(1, (compared.arms - 1 if len(compared.loads) > 1 else compared.arms) * (seeds - 1))
+    variance = v_examples + v_seeds
+    spread = v_examples**2 / max(1, clusters - 1) + v_seeds**2 / df_seeds
+    df = variance**2 / spread if spread else math.inf
+    tail = NORMAL.cdf(-z)
+    return float(student.isf(tail, df) + student.ppf(POWER, df)) * math.sqrt(variance)
+
+
+def _first(enough: Callable[[int], bool], start: int) -> int | None:
+    """The smallest number from `start` on that is enough, by doubling and halving; None beyond MOST."""
+    high = max(1, start)
+    while not enough(high):
+        high *= 2
+        if high > MOST:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
