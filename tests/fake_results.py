@@ -41,7 +41,7 @@ METRICS: dict[str, dict[str, tuple[bool, int]]] = {
 SETUP = dict.fromkeys(ARMS, EVALS)
 FITTED = ARMS[2:]
 QUESTIONS = [
-    AskedQuestion(name=name, asks=asks, eval=ev, metric=metric, check=None, **rest)  # type: ignore[arg-type]
+    AskedQuestion(name=name, asks=asks, eval=ev, metric=metric, over=None, check=None, **rest)  # type: ignore[arg-type]
     for name, asks, ev, metric, rest in (
         (
             "self_prompt_gains",
@@ -103,7 +103,7 @@ def examples(table: pl.DataFrame | pa.Table) -> pl.DataFrame:
     scores = table if isinstance(table, pl.DataFrame) else pl.DataFrame(pl.from_arrow(table))
     pairs = scores.select("eval", "example_id").unique(maintain_order=True)
     clusters = [dataset_rows.cluster(example_id) for example_id in pairs["example_id"]]
-    return pairs.with_columns(pl.Series("cluster", clusters, dtype=pl.String))
+    return pairs.with_columns(pl.Series("cluster", clusters, dtype=pl.String), strata=pl.lit("{}"))
 
 
 def scores(n: int = 48) -> pl.DataFrame:

@@ -44,7 +44,7 @@ def compare(scores: pl.DataFrame, arms: Any, controls: Any, metrics: Any) -> lis
 def ask(scores: pl.DataFrame, **more: Any) -> dict[str, Any]:
     """The answer to a question about the quiz."""
     question = {"name": "q", "asks": "Is it better?", "arm": "tuned", "control": "base", "eval": "quiz"}
-    question |= {"metric": "right", "kind": "gain", "margin": 0.0, "check": None, **more}
+    question |= {"metric": "right", "kind": "gain", "margin": 0.0, "over": None, "check": None, **more}
     table = aggregate.Table(scores, fake.examples(scores), ARMS, QUIZ, ["tuned"])
     (row,) = aggregate.answer(table, [AskedQuestion(**question)])
     fake.frame("answers", [row])
@@ -97,7 +97,10 @@ def test_duplicates_are_one_cluster() -> None:
 
 def clustered(scores: pl.DataFrame, clusters: dict[str, str]) -> aggregate.Table:
     """A table of the quiz in which an example has the cluster that `clusters` gives it."""
-    rows = [{"eval": "quiz", "example_id": example, "cluster": cluster} for example, cluster in clusters.items()]
+    rows = [
+        {"eval": "quiz", "example_id": example, "cluster": cluster, "strata": f'{{"topic": ["{cluster}"]}}'}
+        for example, cluster in clusters.items()
+    ]
     return aggregate.Table(scores, pl.DataFrame(rows), ARMS, QUIZ, [])
 
 
@@ -119,6 +122,25 @@ def test_a_comparison_counts_clusters() -> None:
     assert (row["n_pairs"], row["wins"], row["losses"], row["ties"]) == (8, 8, 0, 0)
     assert row["difference"] == 1.0
     assert (row["ci_low"], row["ci_high"]) == pytest.approx(tango(8, 0, 8, Z))
+
+
+def test_a_claim_about_other_types_has_types_as_its_sample() -> None:
+    """Two types of eight examples each: sixteen examples, and no claim about other types."""
+    rows = [(arm, f"{i:02d}-0", "right", float(arm == "tuned" and i % 3 > 0)) for arm in ARMS for i in range(16)]
+    examples = pl.DataFrame(
+        [
+            {"eval": "quiz", "example_id": f"{i:02d}-0", "cluster": f"{i}", "strata": f'{{"type": ["t{i % 2}"]}}'}
+            for i in range(16)
+        ]
+    )
+    table = aggregate.Table(quiz(rows), examples, ARMS, QUIZ, [])
+    common = {"name": "q", "asks": "Is it better?", "arm": "tuned", "control": "base", "eval": "quiz"}
+    common |= {"metric": "right", "kind": "gain", "margin": 0.0, "check": None}
+    fixed, new = aggregate.answer(table, [AskedQuestion(**common, over=over) for over in (None, "type")])
+    assert (fixed["verdict"], fixed["n_pairs"], fixed["n_missing"]) == ("better", 16, 0)
+    assert (new["verdict"], new["n_pairs"], new["ci_low"]) == ("undecided", 2, None)
+    with pytest.raises(ImprintError, match="has no stratum 'genre'; write another `over`"):
+        aggregate.answer(table, [AskedQuestion(**common, over="genre")])
 
 
 def test_an_example_that_the_dataset_lacks_is_named() -> None:

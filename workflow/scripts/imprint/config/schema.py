@@ -375,6 +375,12 @@ class Question(Strict):
     margin: float | None = Field(
         None, gt=0, description="in units of the metric; the smallest difference that would matter to you"
     )
+    over: str | None = Field(
+        None,
+        pattern=r"^[a-z][a-z0-9_]*$",
+        description="a stratum of the eval's rows, such as `instruction`. The claim is then about other values of it "
+        "(other types of instructions), so its values are the clusters; null claims something about other examples",
+    )
     check: Check | None = Field(
         None, description="says whether the treatment was delivered; if it was not, the question is not tested"
     )

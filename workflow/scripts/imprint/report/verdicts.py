@@ -35,7 +35,8 @@ def explanation(row: Mapping[str, Any]) -> str:
         return "No example has a score of both."
     of_arm = f"{row['arm']} {number(row['difference'])} against {row['control']}"
     interval = "" if row["ci_low"] is None else f" [{number(row['ci_low'])}, {number(row['ci_high'])}]"
-    sentences = [f"{of_arm}{interval} in {row['metric']}, n = {row['n_pairs']}{seeds(row)}."]
+    kinds = f" values of {row['over']}" if row["over"] else ""
+    sentences = [f"{of_arm}{interval} in {row['metric']}, n = {row['n_pairs']}{kinds}{seeds(row)}."]
     if row["scope"] == "weights":
         sentences.append("This is about these weights alone: there is one training run of an arm.")
     if row["margin"]:
@@ -62,7 +63,10 @@ def settled_by(row: Mapping[str, Any]) -> list[str]:
         return ["Take three seeds or more to ask about the method."]
     ways = [
         f"{count:,} {what}"
-        for count, what in ((row["examples_needed"], "examples"), (row["seeds_needed"], "seeds"))
+        for count, what in (
+            (row["examples_needed"], f"values of {row['over']}" if row["over"] else "examples"),
+            (row["seeds_needed"], "seeds"),
+        )
         if count
     ]
     return [f"If the difference stays, {' or '.join(ways)} would settle it."] if ways else []

@@ -138,7 +138,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     # One row per question of the config x eval. `ci_low` and `ci_high` are the simultaneous interval of all questions,
     # which alone gives the verdict: "better", "worse", "higher", "lower", "kept", "lost", "equivalent", "undecided",
     # "not tested" or "no data". `scope` is "method", or "weights" where a fitted arm has one seed. `n_seeds` is 0 where
-    # no arm is fitted.
+    # no arm is fitted. `over` names the stratum whose values are the clusters of a claim about other values.
     "answers": pa.schema(
         [
             ("question", _text),
@@ -149,6 +149,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("eval", _text),
             ("metric", _text),
             ("margin", _float),
+            ("over", _text),
             ("direction", _int),
             ("n_pairs", _int),
             ("n_missing", _int),

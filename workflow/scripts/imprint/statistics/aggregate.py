@@ -36,9 +36,10 @@ _NULL = ("error", "unjudged")  # rows of these statuses have no value; "unparsed
 class Table:
     """The scores of an experiment, checked, and as arrays of items x seeds for every eval and metric.
 
-    `examples` says to which cluster each example of each eval belongs, in the columns `eval`, `example_id` and
-    `cluster`. `fitted`: the arms whose answers depend on a training run. Raises ImprintError for scores that are
-    inconsistent, for a metric that is not in `metrics`, and for an example that is not in `examples`.
+    `examples` says to which cluster each example of each eval belongs, and of which kinds it is, in the columns `eval`,
+    `example_id`, `cluster` and `strata` (JSON text). `fitted`: the arms whose answers depend on a training run. Raises
+    ImprintError for scores that are inconsistent, for a metric that is not in `metrics`, and for an example that is not
+    in `examples`.
     """
 
     def __init__(
@@ -50,26 +51,43 @@ class Table:
         fitted: Sequence[str],
     ) -> None:
         self.arms, self.metrics, self.fitted = arms, metrics, frozenset(fitted)
-        self.frame = _checked(scores, examples, metrics)
+        self.examples = examples
+        self.frame = _checked(scores, examples.drop("strata"), metrics)
         self._rows: dict[tuple[Any, ...], pl.DataFrame] = dict(
             self.frame.partition_by("eval", "metric", as_dict=True, maintain_order=True)
         )
-        self._arrays: dict[tuple[str, str], Scores] = {}
+        self._arrays: dict[tuple[str, str, str | None], Scores] = {}
 
     def rows(self, eval_name: str, metric: str) -> pl.DataFrame:
         """The score rows of all arms."""
         return self._rows.get((eval_name, metric), self.frame.clear())
 
-    def arrays(self, eval_name: str, metric: str) -> Scores:
-        """The scores of all arms, as the statistics take them."""
-        key = (eval_name, metric)
+    def arrays(self, eval_name: str, metric: str, over: str | None = None) -> Scores:
+        """The scores of all arms, as the statistics take them. With `over`, the clusters are the values of that
+        stratum. Raises ImprintError if an example has none."""
+        key = (eval_name, metric, over)
         if key not in self._arrays:
-            self._arrays[key] = _arrays(self.rows(*key), self.fitted)
+            rows = self.rows(eval_name, metric)
+            self._arrays[key] = _arrays(self._by_stratum(rows, over) if over else rows, self.fitted)
         return self._arrays[key]
 
-    def contrast(self, eval_name: str, metric: str, arm: str, control: str | None = None) -> Contrast | None:
+    def _by_stratum(self, rows: pl.DataFrame, over: str) -> pl.DataFrame:
+        """The rows, with the values of the stratum as clusters."""
+        values = self.examples.select("eval", "example_id", value=pl.col("strata").str.json_path_match(f"$.{over}"))
+        rows = rows.join(values, on=["eval", "example_id"], how="left", maintain_order="left")
+        if rows["value_right"].null_count():
+            row = rows.filter(pl.col("value_right").is_null()).row(0, named=True)
+            raise ImprintError(
+                f"eval '{row['eval']}': the example {row['example_id']} has no stratum '{over}'; write another `over`, "
+                "or leave it out"
+            )
+        return rows.with_columns(cluster=pl.col("value_right")).drop("value_right")
+
+    def contrast(
+        self, eval_name: str, metric: str, arm: str, control: str | None = None, over: str | None = None
+    ) -> Contrast | None:
         """Arm minus control, or the arm's mean; None where either has no rows."""
-        scores = self.arrays(eval_name, metric)
+        scores = self.arrays(eval_name, metric, over)
         if arm not in scores.values or (control is not None and control not in scores.values):
             return None
         return contrast(scores, arm, control)
@@ -139,13 +157,13 @@ def compare(table: Table, controls: Mapping[str, Sequence[str]]) -> list[Row]:
 def answer(table: Table, asked: Sequence[AskedQuestion]) -> list[Row]:
     """Rows of table `answers`. A question whose manipulation check fails is not tested, and leaves the family."""
     passed = [one.check is None or _delivered(table, one.check) for one in asked]
-    places = {f"{one.eval} {one.metric}": table.arrays(one.eval, one.metric) for one in asked}
+    places = {place(one): table.arrays(one.eval, one.metric, one.over) for one in asked}
     family = [
         Question(
             name=one.name,
             arm=one.arm,
             control=one.control,
-            eval=f"{one.eval} {one.metric}",
+            eval=place(one),
             kind=one.kind,
             margin=one.margin,
             direction=table.metrics[one.eval][one.metric][1],
@@ -159,11 +177,17 @@ def answer(table: Table, asked: Sequence[AskedQuestion]) -> list[Row]:
             **{"question": one.name, "asks": one.asks, "kind": one.kind, "arm": one.arm, "control": one.control},
             **{"eval": one.eval, "metric": one.metric, "margin": one.margin},
             "direction": table.metrics[one.eval][one.metric][1],
-            **_counts(table, one.eval, one.metric, (one.arm, one.control)),
+            "over": one.over,
+            **_counts(table, one.eval, one.metric, (one.arm, one.control), one.over),
             **(_answered(next(answers)) if tested else UNTESTED),
         }
         for one, tested in zip(asked, passed, strict=True)
     ]
+
+
+def place(one: AskedQuestion) -> str:
+    """The scores that a question is asked of, as a name."""
+    return " ".join(filter(None, (one.eval, one.metric, one.over)))
 
 
 def _answered(answer: Answer) -> Row:
@@ -196,10 +220,10 @@ def _delivered(table: Table, check: Check) -> bool:
     return low > 0 if table.metrics[check.eval][check.metric][1] > 0 else high < 0
 
 
-def _counts(table: Table, eval_name: str, metric: str, sides: tuple[str, str]) -> Row:
-    difference = table.contrast(eval_name, metric, *sides)
-    rows = table.rows(eval_name, metric).filter(pl.col("arm").is_in(sides))
-    clusters = rows["cluster"].n_unique()
+def _counts(table: Table, eval_name: str, metric: str, sides: tuple[str, str], over: str | None = None) -> Row:
+    difference = table.contrast(eval_name, metric, *sides, over)
+    scores = table.arrays(eval_name, metric, over)
+    clusters = len(np.unique(scores.clusters)) if set(sides) & set(scores.values) else 0
     if difference is None:
         return dict.fromkeys(("n_pairs", "n_seeds", "wins", "losses", "ties"), 0) | {"n_missing": clusters}
     up, down, n = difference.wins, difference.losses, difference.clusters

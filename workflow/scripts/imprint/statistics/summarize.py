@@ -30,6 +30,7 @@ class AskedQuestion(Strict):
     metric: str
     kind: Literal["gain", "retention", "equivalence"]
     margin: float
+    over: str | None
     check: Check | None
 
 
@@ -56,7 +57,7 @@ def run(spec: Spec, scores: list[Path], datasets: list[Path], answers: Path, com
     from imprint.statistics import aggregate
 
     evals = pl.DataFrame(list(spec.datasets.items()), schema={"eval": pl.String, "dataset": pl.String}, orient="row")
-    rows = parquet.concat(datasets, "datasets").select(["dataset", "example_id", "cluster"])
+    rows = parquet.concat(datasets, "datasets").select(["dataset", "example_id", "cluster", "strata"])
     examples = evals.join(pl.DataFrame(pl.from_arrow(rows)), on="dataset").drop("dataset")
     table = aggregate.Table(parquet.concat(scores, "scores"), examples, spec.arms, spec.metrics, spec.fitted)
     parquet.write(answers, "answers", aggregate.answer(table, spec.questions))

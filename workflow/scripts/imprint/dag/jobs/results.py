@@ -84,6 +84,7 @@ class Summarize(Jobs):
                     metric=question.metric or self._primary(ev),
                     kind=question.kind,
                     margin=question.margin or 0.0,
+                    over=question.over,
                     check=self._check(question),
                 )
                 for name, question in self.config.questions.items()
