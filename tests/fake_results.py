@@ -106,6 +106,18 @@ def examples(table: pl.DataFrame | pa.Table) -> pl.DataFrame:
     return pairs.with_columns(pl.Series("cluster", clusters, dtype=pl.String), strata=pl.lit("{}"))
 
 
+def summarize(table: pl.DataFrame | pa.Table, arms: aggregate.Arms, metrics: aggregate.Metrics) -> list[aggregate.Row]:
+    """The rows of `summary`, with the clusters of `examples`; `tuned` is the fitted arm, if there is one."""
+    return aggregate.summarize(aggregate.Table(table, examples(table), arms, metrics, ["tuned"]))
+
+
+def compare(
+    table: pl.DataFrame | pa.Table, arms: aggregate.Arms, controls: dict[str, list[str]], metrics: aggregate.Metrics
+) -> list[aggregate.Row]:
+    """The rows of `comparisons`, as in `summarize`."""
+    return aggregate.compare(aggregate.Table(table, examples(table), arms, metrics, ["tuned"]), controls)
+
+
 def scores(n: int = 48) -> pl.DataFrame:
     """Table `scores`: IFEval-like prompts with one to three instructions, options, sums, plain text; some errors."""
     generator = np.random.default_rng(7)

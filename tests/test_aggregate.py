@@ -33,14 +33,6 @@ def quiz(rows: list[tuple[str, str, str, float | None]], **more: Any) -> pl.Data
     return fake.frame("scores", [fake.score(arm, "quiz", e, metric, v, **more) for arm, e, metric, v in rows])
 
 
-def summarize(scores: pl.DataFrame, arms: Any, metrics: Any) -> list[dict[str, Any]]:
-    return aggregate.summarize(aggregate.Table(scores, fake.examples(scores), arms, metrics, ["tuned"]))
-
-
-def compare(scores: pl.DataFrame, arms: Any, controls: Any, metrics: Any) -> list[dict[str, Any]]:
-    return aggregate.compare(aggregate.Table(scores, fake.examples(scores), arms, metrics, ["tuned"]), controls)
-
-
 def ask(scores: pl.DataFrame, **more: Any) -> dict[str, Any]:
     """The answer to a question about the quiz."""
     question = {"name": "q", "asks": "Is it better?", "arm": "tuned", "control": "base", "eval": "quiz"}
@@ -57,7 +49,7 @@ def by_metric(rows: list[dict[str, Any]], metric: str) -> dict[str, Any]:
 
 
 def test_every_arm_eval_and_metric_in_config_order_and_counts_add_up() -> None:
-    rows = summarize(SCORES, fake.SETUP, fake.METRICS)
+    rows = fake.summarize(SCORES, fake.SETUP, fake.METRICS)
     expected = [(a, e, m) for a in fake.ARMS for e in fake.EVALS for m in fake.METRICS[e]]
     assert [(r["arm"], r["eval"], r["metric"]) for r in rows] == expected
     for row in rows:
@@ -72,7 +64,7 @@ def test_every_arm_eval_and_metric_in_config_order_and_counts_add_up() -> None:
 
 def test_summary_closed_forms() -> None:
     table = quiz([("base", f"{i:02d}-0", "right", float(i < 3)) for i in range(10)])
-    row = by_metric(summarize(table, {"base": ["quiz"]}, QUIZ), "right")
+    row = by_metric(fake.summarize(table, {"base": ["quiz"]}, QUIZ), "right")
     assert (row["mean"], row["interval"]) == (0.3, "wilson")
     assert (row["ci_low"], row["ci_high"]) == pytest.approx(wilson(3, 10, Z))
 
@@ -83,14 +75,14 @@ def test_items_are_pooled_and_clustered_by_example() -> None:
         for i in range(8)
         for item in range(1 + i % 3)
     ]
-    found = by_metric(summarize(fake.frame("scores", rows), {"base": ["quiz"]}, QUIZ), "right")
+    found = by_metric(fake.summarize(fake.frame("scores", rows), {"base": ["quiz"]}, QUIZ), "right")
     assert found["mean"] == pytest.approx(sum(r["value"] for r in rows) / len(rows))
     assert (found["n_examples"], found["n_scored"], found["interval"]) == (8, len(rows), "t")
 
 
 def test_duplicates_are_one_cluster() -> None:
     table = quiz([("base", f"{i:02d}-{copy}", "right", float(i % 2)) for i in range(8) for copy in (0, 1)])
-    row = by_metric(summarize(table, {"base": ["quiz"]}, QUIZ), "right")
+    row = by_metric(fake.summarize(table, {"base": ["quiz"]}, QUIZ), "right")
     assert (row["n_examples"], row["interval"]) == (16, "t")
     assert row["se"] == pytest.approx((0.25 / 7) ** 0.5)
 
@@ -112,7 +104,7 @@ def test_rows_of_one_cluster_count_once() -> None:
     row = by_metric([r for r in aggregate.summarize(table) if r["arm"] == "base"], "right")
     assert (row["n_examples"], row["n_scored"], row["mean"], row["interval"]) == (16, 16, 0.5, "t")
     assert row["se"] == pytest.approx((0.25 / 7) ** 0.5), "as of eight examples"
-    assert by_metric(summarize(scores, {"base": ["quiz"]}, QUIZ), "right")["interval"] == "wilson"
+    assert by_metric(fake.summarize(scores, {"base": ["quiz"]}, QUIZ), "right")["interval"] == "wilson"
 
 
 def test_a_comparison_counts_clusters() -> None:
@@ -183,10 +175,10 @@ def test_an_arm_that_failed_altogether_keeps_its_rows() -> None:
     table = quiz(
         [(arm, f"{i}-0", m, None if arm == "tuned" else 1.0) for arm in ARMS for i in range(6) for m in QUIZ["quiz"]]
     )
-    row = by_metric([r for r in summarize(table, ARMS, QUIZ) if r["arm"] == "tuned"], "right")
+    row = by_metric([r for r in fake.summarize(table, ARMS, QUIZ) if r["arm"] == "tuned"], "right")
     assert (row["n_attempted"], row["n_scored"], row["n_error"], row["mean"]) == (6, 0, 6, None)
     assert row["interval"] == "none: no data"
-    compared = compare(table, ARMS, CONTROL, QUIZ)
+    compared = fake.compare(table, ARMS, CONTROL, QUIZ)
     assert [(r["n_pairs"], r["n_missing"], r["difference"]) for r in compared] == [(0, 6, None)] * 2
     assert {r["interval"] for r in compared} == {"none: no data"}
     answer = ask(table)
@@ -195,8 +187,8 @@ def test_an_arm_that_failed_altogether_keeps_its_rows() -> None:
 
 def test_no_scores_at_all() -> None:
     empty = SCORES.clear()
-    assert all(r["n_attempted"] == 0 and r["mean"] is None for r in summarize(empty, ARMS, QUIZ))
-    assert {r["interval"] for r in compare(empty, ARMS, CONTROL, QUIZ)} == {"none: no data"}
+    assert all(r["n_attempted"] == 0 and r["mean"] is None for r in fake.summarize(empty, ARMS, QUIZ))
+    assert {r["interval"] for r in fake.compare(empty, ARMS, CONTROL, QUIZ)} == {"none: no data"}
     assert ask(empty)["verdict"] == "no data"
 
 
@@ -208,7 +200,7 @@ def test_comparison_closed_form_and_descriptive_metrics_are_left_out() -> None:
         for arm in ARMS
         for metric in QUIZ["quiz"]
     ]
-    right, cost = compare(quiz(rows), ARMS, CONTROL, QUIZ)
+    right, cost = fake.compare(quiz(rows), ARMS, CONTROL, QUIZ)
     assert (right["metric"], cost["metric"]) == ("right", "cost")
     assert right["difference"] == pytest.approx(7 / 64)
     assert (right["ci_low"], right["ci_high"]) == pytest.approx(tango(9, 2, 64, Z))
@@ -228,7 +220,7 @@ def test_lower_is_better_flips_the_verdict() -> None:
     table = fake.frame(
         "scores", [{**row, "value": row["value"] + 0.01 * row["seed"] * (i % 2)} for i, row in enumerate(rows)]
     )
-    row = by_metric(compare(table, ARMS, CONTROL, QUIZ), "cost")
+    row = by_metric(fake.compare(table, ARMS, CONTROL, QUIZ), "cost")
     assert (row["wins"], row["losses"]) == (0, 20)
     answer = ask(table, metric="cost")
     assert (answer["verdict"], answer["n_seeds"], answer["scope"]) == ("worse", 3, "method")
@@ -252,7 +244,7 @@ def test_a_failed_check_leaves_the_question_untested() -> None:
 
 def test_a_null_leaves_its_pair_out() -> None:
     rows = [(arm, f"{i}-0", "right", None if (arm, i) == ("base", 3) else 1.0) for arm in ARMS for i in range(8)]
-    row = by_metric(compare(quiz(rows), ARMS, CONTROL, QUIZ), "right")
+    row = by_metric(fake.compare(quiz(rows), ARMS, CONTROL, QUIZ), "right")
     assert (row["n_pairs"], row["n_missing"], row["difference"]) == (7, 1, 0.0)
 
 
@@ -268,7 +260,7 @@ def test_an_error_without_items_takes_all_items_of_its_example_out() -> None:
     for row in rows:
         if (row["example_id"], row["item"], row["seed"]) == ("1-0", 1, 1):
             row.update(value=None, status="error")
-    row = by_metric(compare(fake.frame("scores", rows), ARMS, CONTROL, QUIZ), "right")
+    row = by_metric(fake.compare(fake.frame("scores", rows), ARMS, CONTROL, QUIZ), "right")
     assert (row["n_pairs"], row["n_missing"], row["losses"]) == (7, 1, 7)
 
 
@@ -280,15 +272,15 @@ def test_an_unfitted_control_is_paired_with_every_seed() -> None:
         for seed in (0, 1, 2)
     ]
     table = fake.frame("scores", rows)
-    row = by_metric(compare(table, ARMS, CONTROL, QUIZ), "right")
+    row = by_metric(fake.compare(table, ARMS, CONTROL, QUIZ), "right")
     assert (row["n_pairs"], row["n_seeds"], row["interval"]) == (8, 3, "t")
     assert row["difference"] == pytest.approx(2 / 3 - 1 / 2)
-    means = {r["arm"]: r["mean"] for r in summarize(table, ARMS, QUIZ) if r["metric"] == "right"}
+    means = {r["arm"]: r["mean"] for r in fake.summarize(table, ARMS, QUIZ) if r["metric"] == "right"}
     assert row["difference"] == pytest.approx(means["tuned"] - means["base"])
 
 
 def test_counts_of_comparisons_add_up() -> None:
-    rows = compare(SCORES, fake.SETUP, fake.CONTROLS, fake.METRICS)
+    rows = fake.compare(SCORES, fake.SETUP, fake.CONTROLS, fake.METRICS)
     fake.frame("comparisons", rows)
     assert all(r["n_pairs"] == r["wins"] + r["losses"] + r["ties"] for r in rows)
     assert all(r["n_pairs"] + r["n_missing"] == 24 for r in rows)
@@ -296,16 +288,16 @@ def test_counts_of_comparisons_add_up() -> None:
 
 def test_adding_an_arm_leaves_the_other_numbers_alone() -> None:
     fewer = dict.fromkeys(fake.ARMS[:3], fake.EVALS)
-    rows = summarize(SCORES, fake.SETUP, fake.METRICS)
+    rows = fake.summarize(SCORES, fake.SETUP, fake.METRICS)
     small = SCORES.filter(pl.col("arm").is_in(list(fewer)))
-    assert summarize(small, fewer, fake.METRICS) == rows[: len(rows) * 3 // 5]
+    assert fake.summarize(small, fewer, fake.METRICS) == rows[: len(rows) * 3 // 5]
 
 
 def test_evals_that_only_one_arm_runs_are_not_compared() -> None:
     arms = {"base": ["quiz"], "tuned": []}
     table = quiz([("base", "0-0", "right", 1.0)])
-    assert compare(table, arms, CONTROL, QUIZ) == []
-    assert {r["arm"] for r in summarize(table, arms, QUIZ)} == {"base"}
+    assert fake.compare(table, arms, CONTROL, QUIZ) == []
+    assert {r["arm"] for r in fake.summarize(table, arms, QUIZ)} == {"base"}
 
 
 @settings(max_examples=3, deadline=None)
@@ -313,8 +305,8 @@ def test_evals_that_only_one_arm_runs_are_not_compared() -> None:
 def test_the_order_of_rows_changes_nothing(seed: int) -> None:
     small = SCORES.filter(pl.col("eval") == "ifeval_format")
     mixed = small.sample(fraction=1, shuffle=True, seed=seed)
-    assert summarize(mixed, fake.SETUP, fake.METRICS) == summarize(small, fake.SETUP, fake.METRICS)
-    one, other = (compare(t, fake.SETUP, fake.CONTROLS, fake.METRICS) for t in (mixed, small))
+    assert fake.summarize(mixed, fake.SETUP, fake.METRICS) == fake.summarize(small, fake.SETUP, fake.METRICS)
+    one, other = (fake.compare(t, fake.SETUP, fake.CONTROLS, fake.METRICS) for t in (mixed, small))
     assert one == other
 
 
@@ -322,8 +314,8 @@ def test_the_order_of_rows_changes_nothing(seed: int) -> None:
 @given(st.lists(st.tuples(st.floats(-9, 9).map(lambda x: round(x, 2)), st.floats(-9, 9)), min_size=1, max_size=16))
 def test_swapping_arm_and_control_flips_the_difference(values: list[tuple[float, float]]) -> None:
     rows = [(arm, f"{i:02d}-0", "cost", v[k]) for i, v in enumerate(values) for k, arm in enumerate(ARMS)]
-    there = by_metric(compare(quiz(rows), ARMS, CONTROL, QUIZ), "cost")
-    back = by_metric(compare(quiz(rows), ARMS, {"base": ["tuned"]}, QUIZ), "cost")
+    there = by_metric(fake.compare(quiz(rows), ARMS, CONTROL, QUIZ), "cost")
+    back = by_metric(fake.compare(quiz(rows), ARMS, {"base": ["tuned"]}, QUIZ), "cost")
     assert there["difference"] == pytest.approx(-back["difference"])
     assert (there["wins"], there["se"]) == (back["losses"], back["se"])
     if there["ci_low"] is not None:
@@ -343,15 +335,15 @@ def test_swapping_arm_and_control_flips_the_difference(values: list[tuple[float,
 def test_inconsistent_scores_are_errors(change: dict[str, Any], message: str) -> None:
     rows = [{**fake.score("base", "quiz", "0-0", "right", 1.0), **change}]
     with pytest.raises(ImprintError, match=message):
-        summarize(fake.frame("scores", rows), ARMS, QUIZ)
+        fake.summarize(fake.frame("scores", rows), ARMS, QUIZ)
 
 
 def test_repeated_rows_are_an_error() -> None:
     table = quiz([("base", "0-0", "right", 1.0)] * 2)
     with pytest.raises(ImprintError, match="two rows for"):
-        summarize(table, ARMS, QUIZ)
+        fake.summarize(table, ARMS, QUIZ)
     with pytest.raises(ImprintError, match="the scores have the columns"):
-        summarize(table.drop("seed"), ARMS, QUIZ)
+        fake.summarize(table.drop("seed"), ARMS, QUIZ)
 
 
 def test_duckdb_joins_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

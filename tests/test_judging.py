@@ -259,6 +259,7 @@ def test_judged_from_end_to_end(tmp_path: Path) -> None:
             "critic": {"parent": "base", "evals": [], "resources": {"mem_mb": 321}},
         }
         raw["limit"], raw["charts"] = 4, ["scores", "behaviours"]
+        del raw["questions"]
 
     workflow.edit(project, change)
     workflow.run(project)

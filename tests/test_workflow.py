@@ -32,11 +32,17 @@ pytestmark = pytest.mark.workflow
 REPORT = {
     "report",
     "database",
-    *(f"plot {chart}" for chart in ("scores", "differences", "instruction_types", "loss_curves", "coefficients")),
+    *(
+        f"plot {name}"
+        for name in ("answers", "scores", "differences", "instruction_types", "loss_curves", "coefficients")
+    ),
 }
 AGGREGATE = {"summarize", "collect", *REPORT}
 EVERY_ARM = {"plot vector_similarity"}  # reads no table that these edits change, but the order and colours of the arms
-CHARTS_OF_SCORES = {"summarize", "database", "report", "plot scores", "plot differences", "plot instruction_types"}
+CHARTS_OF_SCORES = {
+    *("summarize", "database", "report"),
+    *("plot answers", "plot scores", "plot differences", "plot instruction_types"),
+}
 
 
 def runs(arm: str, *evals: str, seed: int = 0) -> set[str]:
@@ -216,7 +222,7 @@ def test_an_edit_of_what_a_reader_sees_alone_reruns_nothing(done: Path) -> None:
 def test_an_edited_schema_reruns_what_writes_the_table(done: Path) -> None:
     path = done / "workflow/scripts/imprint/runtime/schemas.py"
     text = path.read_text()
-    line = '("arm", _text), ("dataset", _text), ("eval", _text), ("n_train", _int)'
+    line = '("n_train", _int)'
     path.write_text(text.replace(line, line.replace("_int", "_float")))
     assert path.read_text() != text
     assert workflow.planned(done) == {"check_leakage", "database", "report"}
