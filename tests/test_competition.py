@@ -124,7 +124,7 @@ def test_k_samples_are_averaged_and_clustered_by_problem(tmp_path: Path) -> None
     table = parquet.read(tmp_path / "s.parquet", "scores")
     found = summary(table)
     assert (found["n_examples"], found["n_attempted"]) == (12, 48) and found["mean"] == pytest.approx((6 + 6 / 4) / 12)
-    assert found["interval"] == "bootstrap"
+    assert found["interval"] == "t"
     alone = [
         {**row, "example_id": f"{row['example_id'][:2]}{row['sample']}-0", "sample": 0} for row in table.to_pylist()
     ]
