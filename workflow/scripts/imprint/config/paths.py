@@ -1,0 +1,58 @@
+"""Paths that a config may name: inside the project, and for results in no folder that is the project's own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from imprint.runtime import stages
+
+LONGEST = 200
+"""The most characters of a path in a config. The names of outputs are appended to it, and file systems limit paths."""
+OURS = ("benchmarks", "config", "docs", "profiles", "resources", "rules", "slurm", "tests", "workflow")
+"""Folders of the project itself."""
+
+
+def _inside(value: str) -> str:
+    """The same path. Raises ValueError for one that leads out of the project, directly or by a link."""
+    if Path(value).is_absolute() or ".." in Path(value).parts or value.startswith("~"):
+        raise ValueError(f"'{value}' leaves the project; write a path inside it, such as 'results/real'")
+    if len(value) > LONGEST:
+        raise ValueError(f"found {len(value)} characters, '{value[:40]}...'; write a path of at most {LONGEST}")
+    try:
+        # `results` itself may be a link, to a larger disk or to a shared folder.
+        roots = (Path.cwd().resolve(), Path("results").resolve())
+        if "\0" not in value and not any((target := Path(value).resolve()).is_relative_to(root) for root in roots):
+            raise ValueError(f"'{value}' is a link to {target} and leaves the project; write a path inside it")
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise ValueError(f"'{value}' is no path that can be followed ({error}); write another") from None
+    return value
+
+
+def _results(value: str) -> str:
+    """The same path. Raises ValueError for a name with unusual characters, for a folder of the project itself, and for
+    one in which another experiment keeps its results. A results folder may lie inside another one, as results/real
+    does, but not inside a folder that stages write there, such as results/tables."""
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*/?", value):
+        raise ValueError(f"found {value!r}; write a name of letters, digits, _, - and ., such as 'results/real'")
+    if value.split("/")[0] in OURS or any(path.is_file() for path in (Path(value), *Path(value).parents)):
+        raise ValueError(f"'{value}' is the project's own; write another folder, such as 'results/real'")
+    names, target = list(Path(value).parts[1:]), Path(value).resolve()  # a link may lead into another results folder
+    if target.is_relative_to(Path.cwd().resolve()):
+        names += target.relative_to(Path.cwd().resolve()).parts[1:]
+    elif target.is_relative_to(Path("results").resolve()):
+        names += target.relative_to(Path("results").resolve()).parts
+    for name in names:
+        if name in stages.PARTS or re.fullmatch(r"limit\d+", name):
+            raise ValueError(
+                f"'{value}' leads into '{name}', where an experiment in the folder above keeps its own results; write "
+                "another folder, such as 'results/real'"
+            )
+    return value
+
+
+Inside = Annotated[str, AfterValidator(_inside)]
+Results = Annotated[Inside, AfterValidator(_results)]
