@@ -36,16 +36,9 @@ def example(number: int, reference: dict[str, Any], **more: Any) -> dict[str, An
     return {"example_id": f"{number}-0", "messages": messages, "reference": reference, **more}
 
 
-def scores(
-    folder: Path,
-    rows: list[dict[str, Any]],
-    generations: list[dict[str, Any]],
-    of: score_run.Spec,
-    judgements: Path | None = None,
-) -> list[dict[str, Any]]:
-    """The rows that the score job writes for a dataset and generations. Its file is `s.parquet` in the folder."""
-    dataset_rows.write(folder / "d.parquet", "d", rows, "0")
-    parquet.write(folder / "g.parquet", "generations", generations)
+def run(folder: Path, of: score_run.Spec, judgements: Path | None = None) -> list[dict[str, Any]]:
+    """The rows that the score job writes for the dataset `d.parquet` and the generations `g.parquet` of a folder. Its
+    file is `s.parquet` there."""
     score_run.run(
         generations=folder / "g.parquet",
         dataset=folder / "d.parquet",
@@ -53,5 +46,18 @@ def scores(
         out=folder / "s.parquet",
         judgements=judgements,
     )
-    made: list[dict[str, Any]] = parquet.read(folder / "s.parquet", "scores").to_pylist()
-    return made
+    rows: list[dict[str, Any]] = parquet.read(folder / "s.parquet", "scores").to_pylist()
+    return rows
+
+
+def scores(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    generations: list[dict[str, Any]],
+    of: score_run.Spec,
+    judgements: Path | None = None,
+) -> list[dict[str, Any]]:
+    """The rows that the score job writes for these rows of a dataset and of generations."""
+    dataset_rows.write(folder / "d.parquet", "d", rows, "0")
+    parquet.write(folder / "g.parquet", "generations", generations)
+    return run(folder, of, judgements)

@@ -14,6 +14,7 @@ import pytest
 import asking
 import fake_results as fake
 import pico
+import scored as scored_run
 import workflow
 from asking import Scripted
 from conftest import make_project
@@ -138,23 +139,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
 
 
 def scored(folder: Path, judgements: Path | None) -> list[dict[str, Any]]:
-    spec = score_run.Spec(
-        arm="a1",
-        seed=0,
-        eval="e1",
-        score=Plug(name="numeric"),
-        describe=[Plug(name="behaviours"), Plug(name="judged_behaviours")],
-        contexts=[],
-        limit=None,
-    )
-    score_run.run(
-        generations=folder / "g.parquet",
-        dataset=folder / "d.parquet",
-        spec=spec,
-        out=folder / "s.parquet",
-        judgements=judgements,
-    )
-    return parquet.read(folder / "s.parquet", "scores").to_pylist()
+    described = [Plug(name="behaviours"), Plug(name="judged_behaviours")]
+    return scored_run.run(folder, scored_run.spec(describe=described, contexts=[]), judgements)
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
