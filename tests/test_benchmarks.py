@@ -76,6 +76,15 @@ def test_coverage_prints_a_row_a_design(monkeypatch: pytest.MonkeyPatch, capsys:
     assert json.loads(last)["designs"] == 1
 
 
+def test_skew_prints_a_row_a_distribution(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("skew.py", monkeypatch, "--runs", "200")
+    module.main()
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])["coverage"]
+    assert figures.keys() == module.DRAWS.keys()
+    assert min(figures["normal"]) > 0.9
+    assert figures["5% move ten times as far, one way"][0] < 0.9, "the limit that docs/statistics.md states"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_the_gpu_benchmark_says_that_it_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
     module = script("gpu/atlas_step.py", monkeypatch)

@@ -107,7 +107,7 @@ def test_reference_solutions_pass_and_stubs_do_not(tmp_path: Path) -> None:
 
 
 def test_k_samples_are_averaged_and_clustered_by_problem(tmp_path: Path) -> None:
-    """avg@4: every sample is a row, the mean is over all, and the interval resamples problems, not samples."""
+    """avg@4: every sample is a row, the mean is over all, and the sample is of problems, not of responses."""
     problems = 12
     rows = [scored.example(i, {"answer": str(i)}, example_id=f"{i:02}-0") for i in range(problems)]
     said = [

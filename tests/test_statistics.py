@@ -15,7 +15,17 @@ from scipy.stats import ttest_1samp
 
 from imprint.statistics.contrasts import Scores, contrast
 from imprint.statistics.intervals import paired_score, tango, wilson
-from imprint.statistics.questions import Answer, Question, Z, answers, correlations, largest_statistics, needs, reach
+from imprint.statistics.questions import (
+    Answer,
+    Question,
+    Z,
+    answers,
+    correlations,
+    largest_statistics,
+    needs,
+    outcome,
+    reach,
+)
 
 Floats = np.ndarray
 
@@ -214,6 +224,7 @@ def test_swapping_the_arms_mirrors_everything(seed: int, n: int, seeds: int, bin
         ([1.0, 1, 1, 1, 1, 1], True),  # all won: a score interval
         ([0.0] * 6, True),
         ([0.25] * 6, False),  # no variation
+        ([0.1] * 6, False),  # none but for rounding
         ([1.0, 0, 1, 0], False),  # fewer than five clusters
         ([0.5, 0, 1, 0, 0.25], True),
     ],
@@ -292,6 +303,23 @@ def test_the_interval_alone_makes_the_verdict(seed: int, gain: float, seeds: int
         excludes = answer.low > 0 or answer.high < 0
         assert (answer.verdict != "undecided") == excludes
         assert (answer.p < 0.05) == excludes or abs(answer.p - 0.05) < 1e-3
+
+
+def test_without_a_discordant_pair_the_smallest_difference_is_not_zero() -> None:
+    table = scores({}, {"arm": np.zeros((64, 1)), "base": np.zeros((64, 1))})
+    gain = one(Question("q", "arm", "base", "e"), table)
+    assert gain.smallest == pytest.approx(Z**2 / (64 + Z**2) * (1 + 0.8416 / Z), rel=0.03)
+    kept = one(Question("q", "arm", "base", "e", "retention", 0.03), table)
+    assert kept.verdict == "undecided" and kept.examples_needed is not None and kept.examples_needed > 64
+
+
+@pytest.mark.parametrize(("direction", "expected"), [(1, "good"), (-1, "bad")])
+def test_a_higher_value_is_welcome_where_higher_is_better(direction: int, expected: str) -> None:
+    table = drawn(np.random.default_rng(10), 200, 1, 0.0, gain=1.0)
+    answer = one(Question("q", "a0", "a1", "e", direction=direction), table)
+    assert answer.verdict == "higher"
+    assert outcome(answer.verdict, direction) == expected
+    assert outcome("undecided", direction) == outcome("not tested", direction) == "open"
 
 
 def test_more_questions_widen_the_interval_and_related_ones_less() -> None:

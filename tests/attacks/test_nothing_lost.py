@@ -384,7 +384,8 @@ def test_prune_never_takes_a_users_file(project: Path, configs: Path) -> None:
         project / path
         for path in (
             "results/charts/old.svg", "results/charts/old.md", "results/arms/old/seed0/manifest.json",
-            "results/arms/old/seed1/work/checkpoint-3/x", f"results/arms/old/seed1/weights/{TEMPORARY}/x",
+            Path("results/arms/old/seed1", "work", "checkpoint-3", "x"),
+            f"results/arms/old/seed1/weights/{TEMPORARY}/x",
             "results/scores/old/seed0/general.parquet", "results/generations/old/seed0/general.work/.lock",
             "results/datasets/old.attempts.parquet", "results/datasets/old.job.json",
             "results/benchmarks/generate/old.seed0.general.tsv", "results/benchmarks/train/old.seed0.tsv",

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
 TABLES = ("answers",)
 
-GOOD = ("better", "higher", "kept", "equivalent")
-BAD = ("worse", "lower", "lost")
-
 
 def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals) -> Any | None:
     """One panel for each eval and metric, one row for each question, and a line at 0; None without questions."""
@@ -37,16 +34,11 @@ def _panel(rows: pl.DataFrame, names: list[str], evals: Evals) -> Any:
     import polars as pl
 
     from imprint.charts import _drawing as drawing
+    from imprint.statistics.questions import outcome
 
     first = rows.row(0, named=True)
-    outcome = (
-        pl.when(pl.col("verdict").is_in(GOOD))
-        .then(pl.lit("good"))
-        .when(pl.col("verdict").is_in(BAD))
-        .then(pl.lit("bad"))
-        .otherwise(pl.lit("open"))
-    )
-    rows = rows.with_columns(outcome=outcome, below=-pl.col("margin"))
+    welcome = [outcome(row["verdict"], row["direction"]) for row in rows.iter_rows(named=True)]
+    rows = rows.with_columns(pl.Series("outcome", welcome), below=-pl.col("margin"))
     questions = rows["question"].to_list()
     y = alt.Y("question:N", **drawing.rows_axis(questions, names))
     outcomes = ["good", "open", "bad"]

@@ -21,6 +21,7 @@ import polars as pl
 from imprint.report import browser, verdicts
 from imprint.report.facts import Provenance, Spec
 from imprint.runtime.errors import ImprintError
+from imprint.statistics import questions
 
 NEEDED = (
     "answers",
@@ -80,11 +81,11 @@ def render(
         per_pair=browser.PER_PAIR,
         charts=[(t, markupsafe.Markup(s) if s else None, markupsafe.Markup(c)) for t, (s, c) in charts.items()],
         answers=answers,
-        outcome=OUTCOME,
+        outcome=questions.outcome,
         tally=Counter(row["verdict"] for row in answers),
         primary=_by_pair([row for row in comparisons if row["primary"]]),
         secondary=_by_pair([row for row in comparisons if not row["primary"]]),
-        lost=[row for row in comparisons if _lower(row)],
+        lost=[row for row in comparisons if _on_the_worse_side(row)],
         guarded=_by_pair([row for row in comparisons if row["eval"] in retention and row["primary"]]),
         counts={(row["arm"], row["eval"], row["metric"]): row for row in tables["summary"].to_dicts()},
         first_pair=_first_pair(answers, comparisons, facts),
@@ -101,14 +102,6 @@ def render(
         distributions={item.name: item.distribution for item in facts.evals},
         synthesis=_yields(tables["synthesis"]),
     )
-
-
-OUTCOME = {
-    **dict.fromkeys(("better", "higher", "kept", "equivalent"), "better"),
-    **dict.fromkeys(("worse", "lower", "lost"), "worse"),
-    **dict.fromkeys(("undecided", "not tested", "no data"), "open"),
-}
-"""Verdict -> its class in report.css, by which a reader sees whether it is welcome."""
 
 
 def embedded(value: Any) -> markupsafe.Markup:
@@ -151,7 +144,7 @@ def _by_pair(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str,
     return pairs
 
 
-def _lower(row: dict[str, Any]) -> bool:
+def _on_the_worse_side(row: dict[str, Any]) -> bool:
     """Whether a comparison's interval lies on the worse side of 0."""
     end = row["ci_high"] if row["direction"] > 0 else row["ci_low"]
     return end is not None and end * row["direction"] < 0

@@ -57,6 +57,7 @@ class Table:
             self.frame.partition_by("eval", "metric", as_dict=True, maintain_order=True)
         )
         self._arrays: dict[tuple[str, str, str | None], Scores] = {}
+        self._contrasts: dict[tuple[str | None, ...], Contrast | None] = {}
 
     def rows(self, eval_name: str, metric: str) -> pl.DataFrame:
         """The score rows of all arms."""
@@ -87,10 +88,12 @@ class Table:
         self, eval_name: str, metric: str, arm: str, control: str | None = None, over: str | None = None
     ) -> Contrast | None:
         """Arm minus control, or the arm's mean; None where either has no rows."""
-        scores = self.arrays(eval_name, metric, over)
-        if arm not in scores.values or (control is not None and control not in scores.values):
-            return None
-        return contrast(scores, arm, control)
+        key = (eval_name, metric, arm, control, over)
+        if key not in self._contrasts:
+            scores = self.arrays(eval_name, metric, over)
+            there = {arm, control} <= {*scores.values, None}
+            self._contrasts[key] = contrast(scores, arm, control) if there else None
+        return self._contrasts[key]
 
 
 def summarize(table: Table) -> list[Row]:
@@ -221,15 +224,15 @@ def _delivered(table: Table, check: Check) -> bool:
 
 
 def _counts(table: Table, eval_name: str, metric: str, sides: tuple[str, str], over: str | None = None) -> Row:
+    """How many clusters are compared, are missing, and were won, lost and tied by the first arm."""
     difference = table.contrast(eval_name, metric, *sides, over)
-    scores = table.arrays(eval_name, metric, over)
-    clusters = len(np.unique(scores.clusters)) if set(sides) & set(scores.values) else 0
     if difference is None:
+        clusters = len(np.unique(table.arrays(eval_name, metric, over).clusters))
         return dict.fromkeys(("n_pairs", "n_seeds", "wins", "losses", "ties"), 0) | {"n_missing": clusters}
     up, down, n = difference.wins, difference.losses, difference.clusters
     wins, losses = (up, down) if table.metrics[eval_name][metric][1] > 0 else (down, up)
     return {
-        **{"n_pairs": n, "n_missing": clusters - n, "n_seeds": difference.seeds},
+        **{"n_pairs": n, "n_missing": difference.missing, "n_seeds": difference.seeds},
         **{"wins": wins, "losses": losses, "ties": n - up - down},
     }
 

@@ -61,9 +61,10 @@ class Contrast:
 
     `influence`: each cluster's part in the error of the difference, shape (clusters,): their sum of squares times
     n / (n - 1) is `v_examples`. `loads`: fitted arm -> +1 for the arm and -1 for the control, by which differences of
-    one eval share seeds. `wins` and `losses` count clusters by the sign of their difference. `score` says that the data
-    are 0/1 pairs, one item a cluster, without seeds, so that score intervals hold. `v_seeds` is what seeds add to
-    `v_examples`, and None where the seeds of a fitted arm are too few to know.
+    one eval share seeds. `wins` and `losses` count clusters by the sign of their difference, `missing` those without a
+    complete item. `score` says that the data are 0/1 pairs, one item a cluster, without seeds, so that score intervals
+    hold. `v_seeds` is what seeds add to `v_examples`, and None where the seeds of a fitted arm are too few to know;
+    `arms` counts the fitted arms whose spread it rests on. `df` is Satterthwaite's.
     """
 
     difference: float
@@ -89,7 +90,8 @@ class Contrast:
     @property
     def known(self) -> bool:
         """Whether an interval can be given: there are enough clusters, and the differences vary or are 0/1."""
-        return self.clusters >= FEWEST_CLUSTERS and (self.score or self.se > 0)
+        varies = self.se > 1e-9 * abs(self.difference)  # equal differences vary by rounding
+        return self.clusters >= FEWEST_CLUSTERS and (self.score or varies)
 
     def critical(self, z: float) -> float:
         """The critical value of this contrast's t that has the tail of the normal critical value `z`."""
@@ -103,6 +105,11 @@ class Contrast:
         if self.mean:
             return wilson(self.difference * self.clusters, self.clusters, z)
         return tango(self.wins, self.losses, self.clusters, z)
+
+    def half_width(self, z: float) -> float:
+        """Half the width of `interval`."""
+        low, high = self.interval(z)
+        return (high - low) / 2
 
     def statistic(self, null: float) -> float:
         """The standard normal value that is as far out as the difference is if `null` holds. `known` must hold."""

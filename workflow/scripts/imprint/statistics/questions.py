@@ -101,6 +101,13 @@ def answers(questions: Sequence[Question], scores: Mapping[str, Scores]) -> list
     return [_answer(q, c, z, largest) for q, c in zip(questions, contrasts, strict=True)]
 
 
+def outcome(verdict: str, direction: int) -> Literal["good", "bad", "open"]:
+    """Whether a verdict is welcome. "higher" and "lower" say where the value lies, so it depends on the direction."""
+    if verdict in ("better", "kept", "equivalent", "higher" if direction > 0 else "lower"):
+        return "good"
+    return "bad" if verdict in ("worse", "lost", "higher", "lower") else "open"
+
+
 def correlations(family: Sequence[tuple[str, Contrast]]) -> Floats:
     """The correlations of differences, shape (m, m), each given with its eval. The differences of one eval share its
     clusters, and those that share a fitted arm share its training runs."""
@@ -152,7 +159,7 @@ def _answer(question: Question, compared: Contrast | None, z: float, largest: Fl
         low=low,
         high=high,
         p=(1 + as_far) / (1 + len(largest)),
-        smallest=(compared.critical(z) + _for_power(compared)) * compared.se,
+        smallest=compared.half_width(z) * (1 + _for_power(compared) / compared.critical(z)),
         seed_sd=_survives(compared, z) if scope == "weights" and verdict != "undecided" else None,
         examples_needed=examples,
         seeds_needed=seeds,
@@ -190,7 +197,7 @@ def _for_power(compared: Contrast) -> float:
 def _survives(compared: Contrast, z: float) -> float:
     """The largest standard deviation between training runs under which the interval would still exclude 0. Each fitted
     arm of the difference has it."""
-    room = (compared.difference / z) ** 2 - compared.v_examples
+    room = (compared.difference / compared.critical(z)) ** 2 - compared.v_examples
     return math.sqrt(max(0.0, room) / max(1, len(compared.loads)))
 
 
@@ -213,7 +220,9 @@ def needs(question: Question, compared: Contrast, z: float) -> tuple[int | None,
 
 def reach(compared: Contrast, z: float, clusters: int, seeds: int) -> float:
     """The smallest difference that would be found with 80% power with so many clusters of examples and seeds."""
-    v_examples = compared.v_examples * compared.clusters / clusters
+    # A score interval has a width even where no pair differs, and the variance is then 0.
+    variance_now = (compared.half_width(z) / z) ** 2 if compared.score else compared.v_examples
+    v_examples = variance_now * compared.clusters / clusters
     v_seeds = (compared.v_seeds or 0.0) * (compared.seeds / seeds if seeds else 1.0)
     df_seeds = max(1, (compared.arms - 1 if len(compared.loads) > 1 else compared.arms) * (seeds - 1))
     variance = v_examples + v_seeds
@@ -224,13 +233,15 @@ def reach(compared: Contrast, z: float, clusters: int, seeds: int) -> float:
 
 
 def _first(enough: Callable[[int], bool], start: int) -> int | None:
-    """The smallest number from `start` on that is enough, by doubling and halving; None beyond MOST."""
-    high = max(1, start)
+    """The smallest number above `start` that is enough, by doubling and halving; None if `start` is, or none up to
+    MOST."""
+    if enough(start):
+        return None
+    low, high = start, 2 * start
     while not enough(high):
-        high *= 2
+        low, high = high, 2 * high
         if high > MOST:
             return None
-    low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)

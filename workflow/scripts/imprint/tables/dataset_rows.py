@@ -4,7 +4,7 @@ A row in Python is `{"example_id", "messages": [{"role", "content"}], "reference
 "cluster"}`; on disk `reference`, `fields` and `strata` are JSON text.
 
 Rows with the same `cluster`, a text, depend on each other, such as questions made from one template. The statistics
-resample clusters, not rows.
+take clusters as their sample, not rows.
 """
 
 from __future__ import annotations
