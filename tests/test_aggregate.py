@@ -84,7 +84,11 @@ def test_duplicates_are_one_cluster() -> None:
     table = quiz([("base", f"{i:02d}-{copy}", "right", float(i % 2)) for i in range(8) for copy in (0, 1)])
     row = by_metric(fake.summarize(table, {"base": ["quiz"]}, QUIZ), "right")
     assert (row["n_examples"], row["interval"]) == (16, "t")
-    assert row["se"] == pytest.approx((0.25 / 7) ** 0.5)
+    assert row["se"] == pytest.approx((0.25 / 7 * SPLIT) ** 0.5)
+
+
+SPLIT = 6 / 4 * 8 / 10
+"""What `contrasts` multiplies the variance by where four of eight clusters have another value than the rest."""
 
 
 def clustered(scores: pl.DataFrame, clusters: dict[str, str]) -> aggregate.Table:
@@ -103,7 +107,7 @@ def test_rows_of_one_cluster_count_once() -> None:
     table = clustered(scores, {example: f"template {i // 2}" for i, example in enumerate(values)})
     row = by_metric([r for r in aggregate.summarize(table) if r["arm"] == "base"], "right")
     assert (row["n_examples"], row["n_scored"], row["mean"], row["interval"]) == (16, 16, 0.5, "t")
-    assert row["se"] == pytest.approx((0.25 / 7) ** 0.5), "as of eight examples"
+    assert row["se"] == pytest.approx((0.25 / 7 * SPLIT) ** 0.5), "as of eight examples"
     assert by_metric(fake.summarize(scores, {"base": ["quiz"]}, QUIZ), "right")["interval"] == "wilson"
 
 

@@ -367,6 +367,44 @@ def test_what_would_settle_a_question_settles_it() -> None:
     assert reach(spread, Z, 500, seeds) < abs(spread.difference) <= reach(spread, Z, 500, seeds - 1)
 
 
+def test_more_seeds_also_lower_what_one_run_adds_to_the_examples() -> None:
+    """Training runs that agree on the mean and differ item by item: eight times the seeds leave an eighth of that."""
+    rng = np.random.default_rng(3)
+    compared = contrast(drawn(rng, 400, 3, 0.0), "a0", "a1")
+    assert compared is not None
+    assert 0 < compared.v_shared <= compared.v_examples
+    few, many = (reach(compared, Z, 400, seeds) for seeds in (3, 24))
+    assert many < 0.6 * few
+
+
+def test_a_margin_is_as_hard_to_show_as_a_difference_and_equivalence_harder() -> None:
+    data = drawn(np.random.default_rng(1), 80, 3, 0.1)
+    gain = one(Question("q", "a0", "a1", "e"), data)
+    kept = one(Question("q", "a0", "a1", "e", "retention", 0.1), data)
+    equal = one(Question("q", "a0", "a1", "e", "equivalence", 0.1), data)
+    assert gain.smallest is not None and kept.smallest is not None and equal.smallest is not None
+    assert gain.smallest == pytest.approx(kept.smallest)
+    assert equal.smallest > kept.smallest
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.05, 0.1, 0.3])
+def test_coverage_where_few_clusters_differ(rate: float) -> None:
+    """0/1 items in 60 clusters of three; the arm loses some, and wins none. Student's interval without the adjustment
+    covers 86% at a rate of 0.05."""
+    rng = np.random.default_rng(5)
+    covered, runs, truth = 0, 600, -0.5 * 0.7 * rate
+    for _ in range(runs):
+        base = rng.random((60, 3)) < 0.5
+        lost = (rng.random((60, 3)) < rate) & (rng.random((60, 1)) < 0.7)
+        values = {"arm": base & ~lost, "base": base}
+        labels = np.repeat(np.arange(60), 3)
+        data = scores({}, {name: of.reshape(-1, 1).astype(float) for name, of in values.items()}, labels)
+        answer = one(Question("q", "arm", "base", "e"), data)
+        assert answer.low is not None and answer.high is not None
+        covered += answer.low <= truth <= answer.high
+    assert covered / runs > 0.925
+
+
 @pytest.mark.parametrize("control", ["a1", "base"])
 @pytest.mark.parametrize("seed_sd", [0.0, 0.1, 0.3])
 def test_coverage_with_three_seeds(seed_sd: float, control: str) -> None:

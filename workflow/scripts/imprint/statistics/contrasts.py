@@ -9,7 +9,10 @@ The difference D of two arms is the mean over items and seeds of arm minus contr
 
 - V_examples: how far D would move with other clusters of items. The items' differences of seed means are summed within
   their clusters, and D is the ratio of the clusters' sums and counts (linearised, as in survey sampling: Cochran 1977,
-  Sampling Techniques, section 6.4). n - 1 degrees of freedom, where n is the number of clusters.
+  Sampling Techniques, section 6.4). n - 1 degrees of freedom, where n is the number of clusters. Where most clusters
+  have the same difference (they tie) and only k have another, k says how well the variance is known: it is multiplied
+  by (k + 2) / k x n / (n + 2). For 0/1 pairs this is, nearly, the adjustment of Bonett and Price 2012 (J. Educ. Behav.
+  Stat. 37), two further clusters that differ one way each; where all clusters differ, it changes nothing.
 - V_seeds: how far D would move with other training runs. Every fitted arm of the eval lends its spread, so that a few
   seeds suffice. Where both arms are fitted and have the same seeds, an arm's seed is paired with the control's: equal
   seeds share the rows and their order. V_seeds is then 2 MS / S, where MS is the mean square of the interaction in the
@@ -64,7 +67,8 @@ class Contrast:
     one eval share seeds. `wins` and `losses` count clusters by the sign of their difference, `missing` those without a
     complete item. `score` says that the data are 0/1 pairs, one item a cluster, without seeds, so that score intervals
     hold. `v_seeds` is what seeds add to `v_examples`, and None where the seeds of a fitted arm are too few to know;
-    `arms` counts the fitted arms whose spread it rests on. `df` is Satterthwaite's.
+    `arms` counts the fitted arms whose spread it rests on. `v_shared` is the part of `v_examples` that more seeds would
+    lower, and 0 where it is not known. `df` is Satterthwaite's.
     """
 
     difference: float
@@ -77,6 +81,7 @@ class Contrast:
     loads: Mapping[str, int]
     v_examples: float
     v_seeds: float | None
+    v_shared: float
     df: float
     arms: int
     score: bool
@@ -143,17 +148,19 @@ def contrast(scores: Scores, arm: str, control: str | None) -> Contrast | None:
     n = len(counts)
     influence = np.zeros(int(scores.clusters.max()) + 1)
     influence[labels] = (sums - difference * counts) / counts.sum()
-    v_examples = float(np.square(influence).sum()) * n / (n - 1) if n > 1 else 0.0
+    v_examples = float(np.square(influence).sum()) * n / (n - 1) * _few_differ(sums / counts) if n > 1 else 0.0
     binary = all(bool(np.isin(side, (0.0, 1.0)).all()) for side in kept)
     widths = [side.shape[1] for side, name in zip(kept, sides, strict=True) if name in scores.fitted]
     seeds = min(widths, default=0)
     v_seeds, df_seeds, arms = _of_seeds(scores, widths, shared if paired else [])
     df: float = max(n - 1, 1)
     extra: float | None = 0.0
+    v_shared = 0.0
     if fitted and seeds < 2:
         extra = None
     elif fitted:
-        extra = max(0.0, v_seeds - _counted_twice(kept, sides, fitted, paired, index, counts))
+        v_shared = _counted_twice(kept, sides, fitted, paired, index, counts)
+        extra = max(0.0, v_seeds - v_shared)
         spread = v_examples**2 / max(n - 1, 1) + v_seeds**2 / df_seeds
         df = max(1.0, (v_examples + extra) ** 2 / spread) if spread else df
     alone = bool((counts == 1).all()) and all(side.shape[1] == 1 for side in kept)
@@ -169,11 +176,20 @@ def contrast(scores: Scores, arm: str, control: str | None) -> Contrast | None:
         loads={side: 1 if side == arm else -1 for side in fitted},
         v_examples=v_examples,
         v_seeds=extra,
+        v_shared=min(v_shared, v_examples),
         df=df,
         arms=arms,
         score=binary and (alone or (unanimous and not extra)),
         mean=control is None,
     )
+
+
+def _few_differ(values: Floats) -> float:
+    """What the variance between clusters is multiplied by where most of them have one value; 1 where all differ."""
+    n = len(values)
+    most_common = int(np.unique(np.round(values, 9), return_counts=True)[1].max())
+    others = n - most_common
+    return (others + 2) / others * n / (n + 2) if others and most_common > 1 else 1.0
 
 
 def _columns(scores: Scores, arm: str, seeds: list[int]) -> Floats:

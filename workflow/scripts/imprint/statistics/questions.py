@@ -66,7 +66,8 @@ class Answer:
 
     `low` and `high`: the simultaneous interval. `p`: the share of experiments without any effect in which some
     statistic of the family is as far out as this one. `scope` is "method", or "weights" where a fitted arm has one
-    seed. `smallest`: the difference that would have been found with 80% power. `examples_needed` and `seeds_needed`:
+    seed. `smallest`: the difference that would have been found with 80% power, or for retention and equivalence the
+    margin that would have been shown with 80% power if there were no difference. `examples_needed` and `seeds_needed`:
     how many clusters of examples, or how many seeds, would settle the question with 80% power if the difference stayed
     as it is; None where it is settled, and where no number up to MOST would.
     """
@@ -159,7 +160,7 @@ def _answer(question: Question, compared: Contrast | None, z: float, largest: Fl
         low=low,
         high=high,
         p=(1 + as_far) / (1 + len(largest)),
-        smallest=compared.half_width(z) * (1 + _for_power(compared) / compared.critical(z)),
+        smallest=compared.half_width(z) * (1 + _for_power(question, compared) / compared.critical(z)),
         seed_sd=_survives(compared, z) if scope == "weights" and verdict != "undecided" else None,
         examples_needed=examples,
         seeds_needed=seeds,
@@ -190,8 +191,14 @@ def _distance(question: Question, compared: Contrast) -> float:
     return abs(compared.statistic(0.0))
 
 
-def _for_power(compared: Contrast) -> float:
-    return NORMAL.inv_cdf(POWER) if compared.score else float(student.ppf(POWER, compared.df))
+def _power(question: Question) -> float:
+    """The chance with which each end of the interval that matters must be short enough: both do for equivalence."""
+    return (1 + POWER) / 2 if question.kind == "equivalence" else POWER
+
+
+def _for_power(question: Question, compared: Contrast) -> float:
+    power = _power(question)
+    return NORMAL.inv_cdf(power) if compared.score else float(student.ppf(power, compared.df))
 
 
 def _survives(compared: Contrast, z: float) -> float:
@@ -212,24 +219,27 @@ def needs(question: Question, compared: Contrast, z: float) -> tuple[int | None,
     }[question.kind]
     if target <= 0 or (compared.v_seeds is None):
         return None, None
+    n, seeds, power = compared.clusters, compared.seeds, _power(question)
     return (
-        _first(lambda n: reach(compared, z, n, compared.seeds) < target, compared.clusters),
-        _first(lambda s: reach(compared, z, compared.clusters, s) < target, compared.seeds) if compared.loads else None,
+        _first(lambda more: reach(compared, z, more, seeds, power) < target, n),
+        _first(lambda more: reach(compared, z, n, more, power) < target, seeds) if compared.loads else None,
     )
 
 
-def reach(compared: Contrast, z: float, clusters: int, seeds: int) -> float:
-    """The smallest difference that would be found with 80% power with so many clusters of examples and seeds."""
+def reach(compared: Contrast, z: float, clusters: int, seeds: int, power: float = POWER) -> float:
+    """The smallest difference that would be found with this power with so many clusters of examples and seeds."""
     # A score interval has a width even where no pair differs, and the variance is then 0.
     variance_now = (compared.half_width(z) / z) ** 2 if compared.score else compared.v_examples
-    v_examples = variance_now * compared.clusters / clusters
-    v_seeds = (compared.v_seeds or 0.0) * (compared.seeds / seeds if seeds else 1.0)
+    fewer_seeds = compared.seeds / seeds if seeds else 1.0
+    of_clusters = variance_now - compared.v_shared * (1 - fewer_seeds)
+    v_examples = of_clusters * compared.clusters / clusters
+    v_seeds = (compared.v_seeds or 0.0) * fewer_seeds
     df_seeds = max(1, (compared.arms - 1 if len(compared.loads) > 1 else compared.arms) * (seeds - 1))
     variance = v_examples + v_seeds
     spread = v_examples**2 / max(1, clusters - 1) + v_seeds**2 / df_seeds
     df = variance**2 / spread if spread else math.inf
     tail = NORMAL.cdf(-z)
-    return float(student.isf(tail, df) + student.ppf(POWER, df)) * math.sqrt(variance)
+    return float(student.isf(tail, df) + student.ppf(power, df)) * math.sqrt(variance)
 
 
 def _first(enough: Callable[[int], bool], start: int) -> int | None:
