@@ -28,7 +28,8 @@ import numpy as np
 from scipy.stats import norm
 
 from imprint.statistics.contrasts import Scores, contrast
-from imprint.statistics.questions import Question, Z, answers
+from imprint.statistics.looks import Z
+from imprint.statistics.questions import Question, answers
 
 ARMS = 4
 LIMITS = {"coverage": 0.94, "family_wise_error": 0.055}

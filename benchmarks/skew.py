@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from imprint.statistics.contrasts import Scores, contrast
-from imprint.statistics.questions import Z
+from imprint.statistics.looks import Z
 
 DRAWS = {
     "normal": lambda rng, n: rng.standard_normal(n),

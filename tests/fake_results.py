@@ -15,7 +15,7 @@ import pyarrow as pa
 from imprint.charts import Distribution
 from imprint.report.facts import Provenance, Spec
 from imprint.runtime.schemas import SCHEMAS
-from imprint.statistics import aggregate
+from imprint.statistics import aggregate, answering
 from imprint.statistics.summarize import AskedQuestion
 from imprint.tables import dataset_rows
 
@@ -195,7 +195,7 @@ def tables(n: int = 48) -> dict[str, pl.DataFrame]:
         "prompts": prompts,
         "summary": frame("summary", aggregate.summarize(checked)),
         "comparisons": frame("comparisons", aggregate.compare(checked, CONTROLS)),
-        "answers": frame("answers", aggregate.answer(checked, QUESTIONS)),
+        "answers": frame("answers", answering.answer(checked, QUESTIONS, frame("curves", []))),
         "curves": frame(
             "curves",
             [

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 import fake_results as fake
 from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError
-from imprint.statistics import aggregate
+from imprint.statistics import aggregate, answering, history
 from imprint.statistics.intervals import tango, wilson
-from imprint.statistics.questions import Z
-from imprint.statistics.summarize import AskedQuestion, Spec, run
+from imprint.statistics.looks import Z
+from imprint.statistics.summarize import AskedQuestion, Plan, Spec, run
 from imprint.tables import database, dataset_rows
 
 SCORES = fake.scores(24)
@@ -33,12 +33,14 @@ def quiz(rows: list[tuple[str, str, str, float | None]], **more: Any) -> pl.Data
     return fake.frame("scores", [fake.score(arm, "quiz", e, metric, v, **more) for arm, e, metric, v in rows])
 
 
-def ask(scores: pl.DataFrame, **more: Any) -> dict[str, Any]:
+def ask(scores: pl.DataFrame, curves: pl.DataFrame | None = None, **more: Any) -> dict[str, Any]:
     """The answer to a question about the quiz."""
     question = {"name": "q", "asks": "Is it better?", "arm": "tuned", "control": "base", "eval": "quiz"}
     question |= {"metric": "right", "kind": "gain", "margin": 0.0, "over": None, "check": None, **more}
     table = aggregate.Table(scores, fake.examples(scores), ARMS, QUIZ, ["tuned"])
-    (row,) = aggregate.answer(table, [AskedQuestion(**question)])
+    (row,) = answering.answer(
+        table, [AskedQuestion(**question)], fake.frame("curves", []) if curves is None else curves
+    )
     fake.frame("answers", [row])
     return row
 
@@ -132,11 +134,12 @@ def test_a_claim_about_other_types_has_types_as_its_sample() -> None:
     table = aggregate.Table(quiz(rows), examples, ARMS, QUIZ, [])
     common = {"name": "q", "asks": "Is it better?", "arm": "tuned", "control": "base", "eval": "quiz"}
     common |= {"metric": "right", "kind": "gain", "margin": 0.0, "check": None}
-    fixed, new = aggregate.answer(table, [AskedQuestion(**common, over=over) for over in (None, "type")])
+    curves = fake.frame("curves", [])
+    fixed, new = answering.answer(table, [AskedQuestion(**common, over=over) for over in (None, "type")], curves)
     assert (fixed["verdict"], fixed["n_pairs"], fixed["n_missing"]) == ("better", 16, 0)
     assert (new["verdict"], new["n_pairs"], new["ci_low"]) == ("undecided", 2, None)
     with pytest.raises(ImprintError, match="has no stratum 'genre'; write another `over`"):
-        aggregate.answer(table, [AskedQuestion(**common, over="genre")])
+        answering.answer(table, [AskedQuestion(**common, over="genre")], curves)
 
 
 def test_an_example_that_the_dataset_lacks_is_named() -> None:
@@ -165,14 +168,18 @@ def test_the_job_takes_clusters_from_the_datasets(tmp_path: Path) -> None:
         controls=CONTROL,
         datasets=datasets,
         questions=[],
+        plan=Plan(version="v", seeds=1, looks=str(tmp_path / "looks.json")),
     )
     out = {name: tmp_path / f"{name}.parquet" for name in ("answers", "comparisons", "summary")}
-    run(spec, [tmp_path / "scores.parquet"], [tmp_path / "2.parquet", tmp_path / "1.parquet"], **out)
+    files = {"scores": [tmp_path / "scores.parquet"], "manifests": []}
+    run(spec=spec, **files, datasets=[tmp_path / "2.parquet", tmp_path / "1.parquet"], out=out)
     compared = parquet.read(out["comparisons"], "comparisons").to_pylist()
     assert {row["eval"]: row["n_pairs"] for row in compared} == {"a": 6, "b": 12, "c": 6}
     assert len(parquet.read(out["summary"], "summary")) == 6
-    run(spec.model_copy(update={"datasets": {}, "metrics": {}}), [], [], **out)
+    bare = spec.model_copy(update={"datasets": {}, "metrics": {}})
+    run(spec=bare, scores=[], datasets=[], manifests=[], out=out)
     assert len(parquet.read(out["summary"], "summary")) == 0, "an experiment without evals"
+    assert not (tmp_path / "looks.json").exists(), "without a question there is nothing to look at"
 
 
 def test_an_arm_that_failed_altogether_keeps_its_rows() -> None:
@@ -244,6 +251,107 @@ def test_a_failed_check_leaves_the_question_untested() -> None:
     answer = ask(table, check=check)
     assert (answer["verdict"], answer["difference"], answer["n_pairs"]) == ("not tested", None, 20)
     assert ask(table, check={**check, "metric": "right"})["verdict"] == "higher"
+
+
+REWARDS = [0.0, 0.1, 0.0, 0.1, 0.3, 0.4, 0.3, 0.5, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "check", "delivered"),
+    [
+        (REWARDS, {}, True),
+        (REWARDS[::-1], {}, False),
+        ([0.2] * 9, {}, False),
+        ([0.2], {}, False),
+        ([], {}, False),
+        ([], {"below": 1.0}, False),
+        (REWARDS, {"above": 0.2}, True),
+        (REWARDS, {"above": 0.3}, False),
+        (REWARDS, {"below": 0.3}, True),
+        (REWARDS, {"above": 0.1, "below": 0.2}, False),
+    ],
+)
+def test_a_check_of_a_training_curve(rewards: list[float], check: dict[str, float], delivered: bool) -> None:
+    """The curves of two seeds; those of another quantity and arm do not count."""
+    points = [
+        {"arm": arm, "seed": seed, "step": step + 1, "quantity": quantity, "value": value + 0.01 * seed}
+        for arm, quantity, values in (
+            ("tuned", "reward", rewards),
+            ("tuned", "loss", [0.0] * 9),
+            ("base", "reward", REWARDS),
+        )
+        for seed in (0, 1)
+        for step, value in enumerate(values)
+    ]
+    checked = {"arm": "tuned", "curve": "reward", "above": None, "below": None, **check}
+    rows = [(arm, f"{i:02d}-0", "right", float(arm == "tuned")) for arm in ARMS for i in range(20)]
+    verdict = ask(quiz(rows), fake.frame("curves", points), check=checked)["verdict"]
+    assert verdict == ("higher" if delivered else "not tested")
+
+
+def test_what_was_left_out_bounds_the_difference() -> None:
+    rows = [(arm, f"{i:02d}-0", "right", float(arm == "tuned")) for arm in ARMS for i in range(16)]
+    lost = [("tuned", f"{i:02d}-0", "right", None) for i in range(16, 20)]
+    lost += [("base", f"{i:02d}-0", "right", 1.0) for i in range(16, 20)]
+    answer = ask(quiz([*rows, *lost]))
+    assert (answer["difference"], answer["n_missing"]) == (1.0, 4)
+    assert (answer["worst_low"], answer["worst_high"]) == pytest.approx((12 / 20, 1.0))
+    assert ask(quiz(rows))["worst_low"] is None, "nothing was left out"
+    nats = [(arm, example, "cost", None if value is None else 3 + value) for arm, example, _, value in [*rows, *lost]]
+    assert ask(quiz(nats), metric="cost")["worst_low"] is None, "a likelihood has no worst value"
+
+
+def test_looks_are_kept_and_paid_for(tmp_path: Path) -> None:
+    """Eight of sixteen clusters, then all, then all again, then more than was planned."""
+
+    def look(n: int, version: str = "v", asked: int = 16) -> dict[str, Any]:
+        dataset_rows.write(
+            tmp_path / "quiz.parquet",
+            "quiz",
+            [{"messages": [{"role": "user", "content": f"{i}?"}]} for i in range(asked)],
+            "0",
+        )
+        ids = [row["example_id"] for row in dataset_rows.read(tmp_path / "quiz.parquet")]
+        scores = [
+            fake.score(arm, "quiz", e, "right", float(arm == "tuned" or i % 3 == 0))
+            for arm in ARMS
+            for i, e in enumerate(ids[:n])
+        ]
+        parquet.write(tmp_path / "scores.parquet", "scores", scores)
+        common = {"name": "q", "asks": "Is it better?", "arm": "tuned", "control": "base", "eval": "quiz"}
+        common |= {"metric": "right", "kind": "gain", "margin": 0.0, "check": None, "over": None}
+        spec = Spec(
+            arms=ARMS,
+            fitted=[],
+            runs=[],
+            metrics={"quiz": {"right": (True, 1)}},
+            controls=CONTROL,
+            datasets={"quiz": "quiz"},
+            questions=[AskedQuestion(**common)],
+            plan=Plan(version=version, seeds=1, looks=str(tmp_path / "looks.json")),
+        )
+        out = {name: tmp_path / f"{name}.parquet" for name in ("answers", "comparisons", "summary")}
+        files = {"scores": [tmp_path / "scores.parquet"], "datasets": [tmp_path / "quiz.parquet"]}
+        run(spec=spec, **files, manifests=[], out=out)
+        (row,) = parquet.read(out["answers"], "answers").to_pylist()
+        return dict(row)
+
+    half, whole, again = look(8), look(16), look(16)
+    assert (half["share"], half["looks_before"], half["may_decide"]) == (0.5, 0, True)
+    assert (whole["share"], whole["looks_before"], whole["verdict"]) == (1.0, 1, "better")
+    assert again == whole, "the same amounts are the same look"
+    assert whole["ci_low"] < look(16, "w")["ci_low"], "the look before costs a little"
+    assert look(16, "w")["other_versions"] == 1
+    more = look(24, asked=24)
+    assert (more["may_decide"], more["verdict"], more["ci_low"]) == (False, "undecided", None)
+    early = look(2, "x")
+    assert (early["verdict"], early["ci_low"]) == ("undecided", None), "an eighth of the data decides nothing"
+
+
+def test_a_broken_history_is_named(tmp_path: Path) -> None:
+    (tmp_path / "looks.json").write_text('{"v": [{"spent": "all"}]}', encoding="utf-8")
+    with pytest.raises(ImprintError, match=r"looks\.json is no history of looks \(2 problems\); move it away"):
+        history.read(tmp_path / "looks.json")
 
 
 def test_a_null_leaves_its_pair_out() -> None:

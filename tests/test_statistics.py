@@ -15,17 +15,9 @@ from scipy.stats import ttest_1samp
 
 from imprint.statistics.contrasts import Scores, contrast
 from imprint.statistics.intervals import paired_score, tango, wilson
-from imprint.statistics.questions import (
-    Answer,
-    Question,
-    Z,
-    answers,
-    correlations,
-    largest_statistics,
-    needs,
-    outcome,
-    reach,
-)
+from imprint.statistics.looks import DRAWS, Look, Z, boundary, may_be_spent
+from imprint.statistics.planning import needs, reach, variances
+from imprint.statistics.questions import Answer, Question, answers, correlations, outcome
 
 Floats = np.ndarray
 
@@ -335,9 +327,9 @@ def test_more_questions_widen_the_interval_and_related_ones_less() -> None:
 
 
 def test_the_critical_value_of_independent_questions_is_sidaks() -> None:
-    z = float(np.quantile(largest_statistics(np.eye(4)), 0.95))
+    z = boundary(np.eye(4)).z
     assert z == pytest.approx(2.491, abs=0.02)
-    assert float(np.quantile(largest_statistics(np.ones((4, 4))), 0.95)) == pytest.approx(Z, abs=0.02)
+    assert boundary(np.ones((4, 4))).z == pytest.approx(Z, abs=0.02)
 
 
 def test_correlations_follow_from_shared_arms() -> None:
@@ -355,26 +347,78 @@ def test_correlations_follow_from_shared_arms() -> None:
 
 
 def test_what_would_settle_a_question_settles_it() -> None:
-    question = Question("q", "a0", "a1", "e")
     steady = contrast(drawn(np.random.default_rng(13), 60, 3, 0.0, gain=0.05), "a0", "a1")
     spread = contrast(drawn(np.random.default_rng(13), 500, 3, 0.1, gain=0.15), "a0", "a1")
     assert steady is not None and spread is not None
-    examples, _ = needs(question, steady, Z)
-    _, seeds = needs(question, spread, Z)
+    of_steady, of_spread = variances(steady, Z), variances(spread, Z)
+    assert of_steady is not None and of_spread is not None
+    examples, _ = needs(of_steady, Z, 60, 3, steady.difference)
+    _, seeds = needs(of_spread, Z, 500, 3, spread.difference)
     assert examples is not None and examples > 60
-    assert reach(steady, Z, examples, 3) < abs(steady.difference) <= reach(steady, Z, examples - 1, 3)
+    assert reach(of_steady, Z, examples, 3) < steady.difference <= reach(of_steady, Z, examples - 1, 3)
     assert seeds is not None and seeds > 3
-    assert reach(spread, Z, 500, seeds) < abs(spread.difference) <= reach(spread, Z, 500, seeds - 1)
+    assert reach(of_spread, Z, 500, seeds) < spread.difference <= reach(of_spread, Z, 500, seeds - 1)
+
+
+def test_the_variances_of_a_contrast_add_up_to_its_own() -> None:
+    compared = contrast(drawn(np.random.default_rng(2), 90, 4, 0.3), "a0", "base")
+    assert compared is not None
+    apart = variances(compared, Z)
+    assert apart is not None and apart.lending == 4
+    total = apart.of_examples / 90 + apart.of_answers / (90 * 4) + apart.of_runs / 4
+    assert total == pytest.approx(compared.se**2)
 
 
 def test_more_seeds_also_lower_what_one_run_adds_to_the_examples() -> None:
     """Training runs that agree on the mean and differ item by item: eight times the seeds leave an eighth of that."""
-    rng = np.random.default_rng(3)
-    compared = contrast(drawn(rng, 400, 3, 0.0), "a0", "a1")
+    compared = contrast(drawn(np.random.default_rng(3), 400, 3, 0.0), "a0", "a1")
     assert compared is not None
-    assert 0 < compared.v_shared <= compared.v_examples
-    few, many = (reach(compared, Z, 400, seeds) for seeds in (3, 24))
-    assert many < 0.6 * few
+    apart = variances(compared, Z)
+    assert apart is not None and apart.of_answers > apart.of_examples
+    assert reach(apart, Z, 400, 24) < 0.6 * reach(apart, Z, 400, 3)
+
+
+def test_one_seed_says_nothing_of_training_runs() -> None:
+    compared = contrast(drawn(np.random.default_rng(3), 40, 1, 0.2), "a0", "a1")
+    assert compared is not None and variances(compared, Z) is None
+
+
+@pytest.mark.parametrize(
+    ("share", "error"), [(0.25, 8.86e-5), (0.5, 0.00557), (0.75, 0.02363), (1.0, 0.05), (1.5, 0.05)]
+)
+def test_the_error_is_spent_as_lan_and_demets_do(share: float, error: float) -> None:
+    assert may_be_spent(share) == pytest.approx(error, rel=2e-3)
+
+
+def test_boundaries_of_several_looks() -> None:
+    """The first boundary has a closed form. The last one was integrated numerically: 1.9793."""
+    half = boundary(np.ones((1, 1)), 0.5)
+    whole = boundary(np.ones((1, 1)), 1.0, [Look(0.5, half.spent)])
+    assert half.z == pytest.approx(Z / math.sqrt(0.5), abs=0.1)
+    assert whole.z == pytest.approx(1.9793, abs=0.03)
+    assert boundary(np.ones((1, 1)), 0.1).z == math.inf, "too early"
+    assert boundary(np.ones((1, 1)), 1.0, [Look(0.8, 0.05)]).z == math.inf, "nothing is left"
+
+
+def test_repeated_looks_stay_within_the_error() -> None:
+    """Twelve hundred experiments without an effect, each looked at four times as it grows."""
+    rng = np.random.default_rng(8)
+    shares, wrong, naive, runs = (0.25, 0.5, 0.75, 1.0), 0, 0, 1200
+    limits = [boundary(np.eye(2), share, [Look(s, may_be_spent(s)) for s in shares if s < share]).z for share in shares]
+    for _ in range(runs):
+        steps = rng.standard_normal((4, 2)).cumsum(axis=0) * 0.5
+        statistics = np.abs(steps).max(axis=1) / np.sqrt(shares)
+        wrong += bool((statistics > limits).any())
+        naive += bool((statistics > boundary(np.eye(2)).z).any())
+    assert wrong / runs < 0.066
+    assert naive / runs > 0.08
+
+
+def test_p_is_below_the_level_if_and_only_if_the_boundary_is_passed() -> None:
+    limit = boundary(np.eye(3), 1.0, [Look(0.5, may_be_spent(0.5))])
+    assert limit.past > 0
+    assert limit.p(limit.z + 0.01) < 0.05 < limit.p(limit.z - 0.01)
+    assert limit.p(20.0) == pytest.approx((1 + limit.past) / (1 + DRAWS))
 
 
 def test_a_margin_is_as_hard_to_show_as_a_difference_and_equivalence_harder() -> None:

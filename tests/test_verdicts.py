@@ -15,6 +15,7 @@ ROW: dict[str, Any] = {
     **{"question": "q1", "asks": "Does the role help?", "kind": "gain", "arm": "role", "control": "base", "eval": "e1"},
     **{"metric": "accuracy", "margin": 0.0, "direction": 1, "n_pairs": 64, "n_missing": 0, "n_seeds": 3},
     **{"verdict": "better", "scope": "method", "difference": 0.25, "ci_low": 0.125, "ci_high": 0.375, "smallest": 0.18},
+    **{"share": 1.0, "looks_before": 0, "may_decide": True, "other_versions": 0},
 }
 
 
@@ -43,7 +44,13 @@ def test_every_question_has_its_answer(tmp_path: Path) -> None:
         ({"verdict": "undecided", "scope": "weights", "n_seeds": 1}, "Take three seeds or more"),
         ({"verdict": "higher", "scope": "weights", "seed_sd": 0.0571}, "if training runs spread by at most 0.057"),
         ({"verdict": "kept", "kind": "retention", "margin": 0.05}, "Kept. role +0.250 against base"),
-        ({"verdict": "kept", "kind": "retention", "margin": 0.05}, "Margin 0.05."),
+        ({"verdict": "kept", "kind": "retention", "margin": 0.05}, "Margin 0.05; from 0.18 on, a margin could"),
+        ({"n_missing": 6, "worst_low": 0.1, "worst_high": 0.3}, "6 left out; had all of them gone one way, the"),
+        ({"share": 0.25, "ci_low": None, "ci_high": None}, "an early look at 25% of the planned data, too early"),
+        ({"share": 0.5}, "an early look at 50% of the planned data, judged by an early boundary"),
+        ({"looks_before": 2}, "Fewer data were looked at 2 times before, which the interval accounts for."),
+        ({"may_decide": False, "ci_low": None, "ci_high": None}, "The error of 5% was spent when"),
+        ({"other_versions": 1}, "looked at 1 other version of this experiment, which no interval accounts for"),
         ({"ci_low": None, "ci_high": None, "smallest": None}, "role +0.250 against base in accuracy"),
     ],
 )

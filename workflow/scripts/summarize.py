@@ -9,7 +9,6 @@ with frame.job(snakemake):
         spec=summarize.Spec.model_validate_json(snakemake.params.spec),
         scores=[Path(path) for path in snakemake.input.scores],
         datasets=[Path(path) for path in snakemake.input.datasets],
-        answers=Path(snakemake.output.answers),
-        comparisons=Path(snakemake.output.comparisons),
-        summary=Path(snakemake.output.summary),
+        manifests=[Path(path) for path in snakemake.input.manifests],
+        out={name: Path(path) for name, path in snakemake.output.items()},
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imprint.config import catalog, graph
-from imprint.config.schema import Config
+from imprint.config.schema import Check, Config, Question
 from imprint.runtime import plugins
 
 
@@ -121,8 +121,18 @@ def _questions(config: Config) -> Iterator[str]:
         for ev in question.evals:
             yield from _comparison(config, where, question.arm, question.control, ev, question.metric)
         if check := question.check:
-            arm, control = check.arm or question.arm, check.control or question.control
-            yield from _comparison(config, f"{where}.check", arm, control, check.eval, check.metric)
+            yield from _of_check(config, f"{where}.check", question, check)
+
+
+def _of_check(config: Config, where: str, question: Question, check: Check) -> Iterator[str]:
+    """Why a check cannot be made."""
+    arm, control = check.arm or question.arm, check.control or question.control
+    if check.eval is not None:
+        yield from _comparison(config, where, arm, control, check.eval, check.metric)
+    elif arm not in config.arms:
+        yield unknown(f"{where}.arm", arm, config.arms, "arm")
+    elif config.arms[arm].fit is None:
+        yield f"{where}.curve: '{arm}' is not fitted, so it has no training curves; name a fitted arm"
 
 
 def _comparison(config: Config, where: str, arm: str, control: str, ev: str, metric: str | None) -> Iterator[str]:

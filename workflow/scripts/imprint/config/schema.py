@@ -303,13 +303,29 @@ class Arm(Strict):
 
 
 class Check(Strict):
-    """A comparison that shows that a treatment was delivered: the arm must be better than the control, by its own 95%
-    interval. It makes no claim, and costs the questions nothing."""
+    """What shows that a treatment was delivered. With `eval`: the arm is better than the control there, by its own 95%
+    interval. With `curve`: a training curve of the arm rises (the last third of its steps lies above the first), or its
+    mean is `above` or `below` a number. A check makes no claim, and costs the questions nothing."""
 
     arm: str | None = Field(None, description="null takes the question's arm")
     control: str | None = Field(None, description="null takes the question's control")
-    eval: str = Field(description="name of an eval that both take")
+    eval: str | None = Field(None, description="name of an eval that both take")
     metric: str | None = Field(None, description="one of the eval's metrics that says what is better; null: primary")
+    curve: str | None = Field(
+        None, description="a quantity of the table `curves`, such as `reward` or `zero_variance_share`"
+    )
+    above: float | None = Field(None, description="the curve's mean over steps and seeds must be above this")
+    below: float | None = Field(None, description="the curve's mean over steps and seeds must be below this")
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> Check:
+        if (self.eval is None) == (self.curve is None):
+            raise ValueError("write exactly one of `eval: NAME` and `curve: QUANTITY`")
+        if self.curve is None and (self.above, self.below) != (None, None):
+            raise ValueError("above and below are about a training curve; write `curve: QUANTITY`, or leave them out")
+        if self.curve is not None and (self.control, self.metric) != (None, None):
+            raise ValueError("a training curve has no control and no metric; leave them out")
+        return self
 
 
 class Question(Strict):
@@ -371,6 +387,14 @@ class Config(Strict):
         max_length=1000,
         description="seeds of fits and of sampled generation; each fitted arm is made once per seed; at most 1,000",
     )
+    final_seeds: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="how many seeds there will be at the last look; null: those of `seeds`. Write it before you look "
+        "at fewer. Answers at fewer seeds, or with a `limit`, are early looks: they spend little of the 5% error, and "
+        "decide little. Once all planned seeds and examples were looked at, all of it is spent",
+    )
     limit: int | None = Field(
         None,
         ge=1,
@@ -416,6 +440,12 @@ class Config(Strict):
         if len(set(value)) != len(value):
             raise ValueError(f"found {value}; write each chart once")
         return value
+
+    @model_validator(mode="after")
+    def _ends_later(self) -> Config:
+        if self.final_seeds is not None and self.final_seeds < len(self.seeds):
+            raise ValueError(f"final_seeds: found {self.final_seeds}, but there are {len(self.seeds)} seeds already")
+        return self
 
     def mirror_folder(self) -> Path | None:
         """The folder of the config's `mirror`, else of IMPRINT_DATA_MIRROR; None where both are unset."""

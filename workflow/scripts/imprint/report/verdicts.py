@@ -39,20 +39,45 @@ def explanation(row: Mapping[str, Any]) -> str:
     sentences = [f"{of_arm}{interval} in {row['metric']}, n = {row['n_pairs']}{kinds}{seeds(row)}."]
     if row["scope"] == "weights":
         sentences.append("This is about these weights alone: there is one training run of an arm.")
-    if row["margin"]:
-        sentences.append(f"Margin {row['margin']:g}.")
+    if row["margin"] and row["smallest"] is not None:
+        sentences.append(f"Margin {row['margin']:g}; from {row['smallest']:.2g} on, a margin could have been shown.")
     elif row["smallest"] is not None:
         sentences.append(f"Differences from {row['smallest']:.2g} on would have been seen.")
+    if row["worst_low"] is not None:
+        sentences.append(
+            f"{row['n_missing']} left out; had all of them gone one way, the difference would lie between "
+            f"{number(row['worst_low'])} and {number(row['worst_high'])}."
+        )
     if row["seed_sd"]:
         sentences.append(
             f"Its sign holds if training runs spread by at most {row['seed_sd']:.2g} (standard deviation)."
         )
-    return " ".join([*sentences, *settled_by(row)])
+    return " ".join([*sentences, *settled_by(row), *looked(row)])
 
 
 def seeds(row: Mapping[str, Any]) -> str:
     """The number of seeds, ", 3 seeds"; empty where no arm is fitted."""
     return f", {row['n_seeds']} seed{'s' if row['n_seeds'] > 1 else ''}" if row["n_seeds"] else ""
+
+
+def looked(row: Mapping[str, Any]) -> list[str]:
+    """What the history of looks says: no sentence where the planned data were looked at once."""
+    sentences = []
+    if not row["may_decide"]:
+        sentences.append(
+            "The error of 5% was spent when all planned data were looked at, so more data decide nothing: ask in a new "
+            "experiment with new seeds, or plan for more with `final_seeds`."
+        )
+    elif row["share"] < 1:
+        early = "too early to judge" if row["ci_low"] is None else "judged by an early boundary"
+        sentences.append(f"This is an early look at {100 * row['share']:.0f}% of the planned data, {early}.")
+    if row["looks_before"]:
+        times = "once" if row["looks_before"] == 1 else f"{row['looks_before']} times"
+        sentences.append(f"Fewer data were looked at {times} before, which the interval accounts for.")
+    if row["other_versions"]:
+        versions = "1 other version" if row["other_versions"] == 1 else f"{row['other_versions']} other versions"
+        sentences.append(f"Someone also looked at {versions} of this experiment, which no interval accounts for.")
+    return sentences
 
 
 def settled_by(row: Mapping[str, Any]) -> list[str]:

@@ -139,6 +139,10 @@ SCHEMAS: dict[str, pa.Schema] = {
     # which alone gives the verdict: "better", "worse", "higher", "lower", "kept", "lost", "equivalent", "undecided",
     # "not tested" or "no data". `scope` is "method", or "weights" where a fitted arm has one seed. `n_seeds` is 0 where
     # no arm is fitted. `over` names the stratum whose values are the clusters of a claim about other values.
+    # `var_...` and `lending` are the variances of imprint.statistics.planning. `worst_low` and `worst_high`: the
+    # difference if all clusters that could not be scored had gone to the control, or to the arm. `share`: of the
+    # planned data. `looks_before`: earlier looks at less of them. `may_decide`: whether error is left to spend at this
+    # look. `other_versions`: how many other versions of the experiment were looked at.
     "answers": pa.schema(
         [
             ("question", _text),
@@ -167,6 +171,16 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("seed_sd", _float),
             ("examples_needed", _int),
             ("seeds_needed", _int),
+            ("var_examples", _float),
+            ("var_answers", _float),
+            ("var_runs", _float),
+            ("lending", _int),
+            ("worst_low", _float),
+            ("worst_high", _float),
+            ("share", _float),
+            ("looks_before", _int),
+            ("may_decide", _bool),
+            ("other_versions", _int),
         ]
     ),
     # One row per arm x seed x stage ("train", or "generate" and "judge" with the eval's name).

@@ -107,7 +107,7 @@ STAGES = {
     )
 }
 PARTS = frozenset(
-    {"logs", "benchmarks"}
+    {"logs", "benchmarks", "looks.json"}
     | {path.split("/")[0] for stage in STAGES.values() for path in stage.outputs.values() if "resources/" not in path}
 )
 """Names of the files and folders that a run writes directly into its results folder."""

@@ -1,5 +1,5 @@
-"""From scores to statistics: a summary row per arm x eval x metric, a comparison row per arm x control x eval x metric,
-and an answer per question. Needs neither torch nor the models.
+"""From scores to statistics: a summary row per arm x eval x metric, and a comparison row per arm x control x eval x
+metric. Needs neither torch nor the models.
 
 A row that could not be scored (value null) never counts as 0: the tables count it, and it takes its pair out of every
 comparison. The arms, evals and metrics come from the config, not from the scores, so an arm whose responses all failed
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,12 +18,9 @@ import pyarrow as pa
 
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.schemas import SCHEMAS
-from imprint.statistics import contrasts, questions
+from imprint.statistics import contrasts
 from imprint.statistics.contrasts import Contrast, Scores, contrast
-from imprint.statistics.questions import Answer, Question
-
-if TYPE_CHECKING:
-    from imprint.statistics.summarize import AskedQuestion, Check
+from imprint.statistics.looks import Z
 
 Metrics = Mapping[str, Mapping[str, tuple[bool, int]]]  # eval -> metric -> (is primary, direction)
 Arms = Mapping[str, Sequence[str]]  # arm -> the evals it runs, both in the order of the config
@@ -72,17 +69,22 @@ class Table:
             self._arrays[key] = _arrays(self._by_stratum(rows, over) if over else rows, self.fitted)
         return self._arrays[key]
 
+    def clusters(self, eval_name: str, over: str | None = None) -> int:
+        """How many clusters the eval's dataset has, or values of the stratum `over`."""
+        labels = pl.col("cluster") if over is None else _stratum(over)
+        return int(self.examples.filter(eval=eval_name).select(labels.n_unique()).item())
+
     def _by_stratum(self, rows: pl.DataFrame, over: str) -> pl.DataFrame:
         """The rows, with the values of the stratum as clusters."""
-        values = self.examples.select("eval", "example_id", value=pl.col("strata").str.json_path_match(f"$.{over}"))
+        values = self.examples.select("eval", "example_id", stratum=_stratum(over))
         rows = rows.join(values, on=["eval", "example_id"], how="left", maintain_order="left")
-        if rows["value_right"].null_count():
-            row = rows.filter(pl.col("value_right").is_null()).row(0, named=True)
+        if rows["stratum"].null_count():
+            row = rows.filter(pl.col("stratum").is_null()).row(0, named=True)
             raise ImprintError(
                 f"eval '{row['eval']}': the example {row['example_id']} has no stratum '{over}'; write another `over`, "
                 "or leave it out"
             )
-        return rows.with_columns(cluster=pl.col("value_right")).drop("value_right")
+        return rows.with_columns(cluster=pl.col("stratum")).drop("stratum")
 
     def contrast(
         self, eval_name: str, metric: str, arm: str, control: str | None = None, over: str | None = None
@@ -94,6 +96,10 @@ class Table:
             there = {arm, control} <= {*scores.values, None}
             self._contrasts[key] = contrast(scores, arm, control) if there else None
         return self._contrasts[key]
+
+
+def _stratum(name: str) -> pl.Expr:
+    return pl.col("strata").str.json_path_match(f"$.{name}")
 
 
 def summarize(table: Table) -> list[Row]:
@@ -145,7 +151,7 @@ def compare(table: Table, controls: Mapping[str, Sequence[str]]) -> list[Row]:
         {
             **{"arm": arm, "control": control, "eval": eval_name, "metric": metric},
             **{"primary": primary, "direction": direction},
-            **_counts(table, eval_name, metric, (arm, control)),
+            **counts(table, eval_name, metric, (arm, control)),
             **_estimate(table.contrast(eval_name, metric, arm, control), "difference"),
         }
         for arm in table.arms
@@ -157,73 +163,7 @@ def compare(table: Table, controls: Mapping[str, Sequence[str]]) -> list[Row]:
     ]
 
 
-def answer(table: Table, asked: Sequence[AskedQuestion]) -> list[Row]:
-    """Rows of table `answers`. A question whose manipulation check fails is not tested, and leaves the family."""
-    passed = [one.check is None or _delivered(table, one.check) for one in asked]
-    places = {place(one): table.arrays(one.eval, one.metric, one.over) for one in asked}
-    family = [
-        Question(
-            name=one.name,
-            arm=one.arm,
-            control=one.control,
-            eval=place(one),
-            kind=one.kind,
-            margin=one.margin,
-            direction=table.metrics[one.eval][one.metric][1],
-        )
-        for one, tested in zip(asked, passed, strict=True)
-        if tested
-    ]
-    answers = iter(questions.answers(family, places))
-    return [
-        {
-            **{"question": one.name, "asks": one.asks, "kind": one.kind, "arm": one.arm, "control": one.control},
-            **{"eval": one.eval, "metric": one.metric, "margin": one.margin},
-            "direction": table.metrics[one.eval][one.metric][1],
-            "over": one.over,
-            **_counts(table, one.eval, one.metric, (one.arm, one.control), one.over),
-            **(_answered(next(answers)) if tested else UNTESTED),
-        }
-        for one, tested in zip(asked, passed, strict=True)
-    ]
-
-
-def place(one: AskedQuestion) -> str:
-    """The scores that a question is asked of, as a name."""
-    return " ".join(filter(None, (one.eval, one.metric, one.over)))
-
-
-def _answered(answer: Answer) -> Row:
-    """The columns of an answer that statistics give."""
-    return {
-        "verdict": answer.verdict,
-        "scope": answer.scope,
-        "difference": _rounded(answer.difference),
-        "ci_low": _rounded(answer.low),
-        "ci_high": _rounded(answer.high),
-        "p": _rounded(answer.p),
-        "smallest": _rounded(answer.smallest),
-        "seed_sd": _rounded(answer.seed_sd),
-        "examples_needed": answer.examples_needed,
-        "seeds_needed": answer.seeds_needed,
-    }
-
-
-UNTESTED: Row = dict.fromkeys(
-    ("scope", "difference", "ci_low", "ci_high", "p", "smallest", "seed_sd", "examples_needed", "seeds_needed")
-) | {"verdict": "not tested"}
-
-
-def _delivered(table: Table, check: Check) -> bool:
-    """Whether the arm's interval lies on the better side of the control."""
-    difference = table.contrast(check.eval, check.metric, check.arm, check.control)
-    if difference is None or not difference.known:
-        return False
-    low, high = difference.interval(questions.Z)
-    return low > 0 if table.metrics[check.eval][check.metric][1] > 0 else high < 0
-
-
-def _counts(table: Table, eval_name: str, metric: str, sides: tuple[str, str], over: str | None = None) -> Row:
+def counts(table: Table, eval_name: str, metric: str, sides: tuple[str, str], over: str | None = None) -> Row:
     """How many clusters are compared, are missing, and were won, lost and tied by the first arm."""
     difference = table.contrast(eval_name, metric, *sides, over)
     if difference is None:
@@ -243,16 +183,16 @@ def _estimate(estimate: Contrast | None, name: str) -> Row:
     row: Row = dict.fromkeys((name, "se", "ci_low", "ci_high"))
     if estimate is None:
         return {**row, "interval": "none: no data"}
-    row[name] = _rounded(estimate.difference)
+    row[name] = rounded(estimate.difference)
     if not estimate.known:
         few = estimate.clusters < contrasts.FEWEST_CLUSTERS
         reason = f"fewer than {contrasts.FEWEST_CLUSTERS} examples" if few else "no variation"
         return {**row, "interval": f"none: {reason}"}
-    low, high = estimate.interval(questions.Z)
+    low, high = estimate.interval(Z)
     method = ("wilson" if name == "mean" else "tango") if estimate.score else "t"
     scope = ", one seed" if estimate.v_seeds is None else ""
-    ends = {"ci_low": _rounded(low), "ci_high": _rounded(high)}
-    return {**row, "se": _rounded(estimate.se), **ends, "interval": method + scope}
+    ends = {"ci_low": rounded(low), "ci_high": rounded(high)}
+    return {**row, "se": rounded(estimate.se), **ends, "interval": method + scope}
 
 
 def _arrays(rows: pl.DataFrame, fitted: frozenset[str]) -> Scores:
@@ -324,7 +264,7 @@ def _checked(scores: pl.DataFrame | pa.Table, examples: pl.DataFrame, metrics: M
     return clustered
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
     """Twelve significant digits, because the last bits of a matrix product depend on the number of threads; None for a
     value that is not finite."""
     if value is None or not math.isfinite(value):

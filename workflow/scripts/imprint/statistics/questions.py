@@ -1,11 +1,10 @@
 """Questions about arms and their answers: verdicts that hold for all questions of an experiment together.
 
 A question compares an arm with a control on one eval. All questions of an experiment are one family: the chance that
-any of its answers is wrong is at most 5%. The critical value is that of the largest |T| of the family under the null
-hypotheses (Westfall and Young 1993, Resampling-Based Multiple Testing, single step). The statistics are normal with the
-correlations of the differences, which follow from shared clusters and shared training runs; each is then judged by its
-own t distribution. Differences of two evals count as independent, which never makes the critical value too small
-(Sidak 1967, J. Am. Stat. Assoc. 62).
+any of its answers is wrong is at most 5%, however often the data are looked at (`looks`). The statistics are normal
+with the correlations of the differences, which follow from shared clusters and shared training runs; each is then
+judged by its own t distribution. Differences of two evals count as independent, which never makes the critical value
+too small (Sidak 1967, J. Am. Stat. Assoc. 62).
 
 One interval gives the answer:
 
@@ -21,27 +20,18 @@ deviation between training runs under which the sign would survive.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 from scipy.stats import t as student
 
 from imprint.statistics.contrasts import Contrast, Floats, Scores, contrast
+from imprint.statistics.looks import NORMAL, Boundary, Look, boundary
+from imprint.statistics.planning import Kind, Variances, needs, power, variances
 
-LEVEL = 0.95
-POWER = 0.8
-DRAWS = 40_000
-MOST = 1_000_000
-"""Where more examples or seeds would be needed, none are named."""
-NORMAL = NormalDist()
-Z = NORMAL.inv_cdf((1 + LEVEL) / 2)
-
-Kind = Literal["gain", "retention", "equivalence"]
 Scope = Literal["method", "weights"]
 
 
@@ -64,12 +54,14 @@ class Question:
 class Answer:
     """The answer to a question. What the data cannot give is None.
 
-    `low` and `high`: the simultaneous interval. `p`: the share of experiments without any effect in which some
-    statistic of the family is as far out as this one. `scope` is "method", or "weights" where a fitted arm has one
+    `low` and `high`: the simultaneous interval; None also where it is too early to judge. `p`: the share of experiments
+    without any effect in which some statistic of the family is as far out as this one, or was at an earlier look.
+    `scope` is "method", or "weights" where a fitted arm has one
     seed. `smallest`: the difference that would have been found with 80% power, or for retention and equivalence the
     margin that would have been shown with 80% power if there were no difference. `examples_needed` and `seeds_needed`:
     how many clusters of examples, or how many seeds, would settle the question with 80% power if the difference stayed
-    as it is; None where it is settled, and where no number up to MOST would.
+    as it is; None where it is settled, and where no number up to planning.MOST would. `variances` are those that the
+    data show, for planning.
     """
 
     question: Question
@@ -85,10 +77,14 @@ class Answer:
     seed_sd: float | None = None
     examples_needed: int | None = None
     seeds_needed: int | None = None
+    variances: Variances | None = None
 
 
-def answers(questions: Sequence[Question], scores: Mapping[str, Scores]) -> list[Answer]:
-    """The answers to all questions of an experiment, in their order. `scores`: eval -> its scores."""
+def answers(
+    questions: Sequence[Question], scores: Mapping[str, Scores], share: float = 1.0, earlier: Sequence[Look] = ()
+) -> list[Answer]:
+    """The answers to all questions of an experiment, in their order. `scores`: eval -> its scores. `share`: how much of
+    the planned data they are. `earlier`: the looks at less of these data."""
     contrasts = [
         contrast(scores[q.eval], q.arm, q.control)
         if q.eval in scores and {q.arm, q.control} <= set(scores[q.eval].values)
@@ -97,9 +93,8 @@ def answers(questions: Sequence[Question], scores: Mapping[str, Scores]) -> list
     ]
     known = [i for i, c in enumerate(contrasts) if c is not None and c.known]
     family = [(questions[i].eval, c) for i in known if (c := contrasts[i]) is not None]
-    largest = largest_statistics(correlations(family)) if family else np.zeros(1)
-    z = float(np.quantile(largest, LEVEL))
-    return [_answer(q, c, z, largest) for q, c in zip(questions, contrasts, strict=True)]
+    limit = boundary(correlations(family) if family else np.ones((1, 1)), share, earlier)
+    return [_answer(q, c, limit) for q, c in zip(questions, contrasts, strict=True)]
 
 
 def outcome(verdict: str, direction: int) -> Literal["good", "bad", "open"]:
@@ -131,39 +126,35 @@ def correlations(family: Sequence[tuple[str, Contrast]]) -> Floats:
     return np.asarray(result, dtype=np.float64)
 
 
-def largest_statistics(correlation: Floats) -> Floats:
-    """DRAWS draws of the largest |Z| of a family with these correlations, sorted, shape (DRAWS,)."""
-    values, vectors = np.linalg.eigh(correlation)
-    root = vectors * np.sqrt(np.clip(values, 0.0, None))
-    return np.sort(np.abs(_normals(len(correlation)) @ root.T).max(axis=1))
-
-
-@functools.cache
-def _normals(size: int) -> Floats:
-    return np.random.default_rng(size).standard_normal((DRAWS, size))
-
-
-def _answer(question: Question, compared: Contrast | None, z: float, largest: Floats) -> Answer:
+def _answer(question: Question, compared: Contrast | None, limit: Boundary) -> Answer:
     if compared is None:
         return Answer(question, "no data", "method")
     scope: Scope = "weights" if compared.v_seeds is None else "method"
     known = Answer(question, "undecided", scope, compared.difference, clusters=compared.clusters, seeds=compared.seeds)
     if not compared.known:
         return known
+    z = limit.z
+    known = replace(known, p=limit.p(_distance(question, compared)))
+    if math.isinf(z):
+        return known
     low, high = compared.interval(z)
     verdict = _verdict(question, low, high, scope)
-    as_far = len(largest) - int(np.searchsorted(largest, _distance(question, compared) * (1 - 1e-12)))
-    examples, seeds = needs(question, compared, z) if verdict == "undecided" else (None, None)
+    apart = variances(compared, z)
+    examples, seeds = (
+        needs(apart, z, compared.clusters, compared.seeds, _target(question, compared), question.kind)
+        if apart and verdict == "undecided"
+        else (None, None)
+    )
     return replace(
         known,
         verdict=verdict,
         low=low,
         high=high,
-        p=(1 + as_far) / (1 + len(largest)),
         smallest=compared.half_width(z) * (1 + _for_power(question, compared) / compared.critical(z)),
         seed_sd=_survives(compared, z) if scope == "weights" and verdict != "undecided" else None,
         examples_needed=examples,
         seeds_needed=seeds,
+        variances=apart,
     )
 
 
@@ -191,14 +182,19 @@ def _distance(question: Question, compared: Contrast) -> float:
     return abs(compared.statistic(0.0))
 
 
-def _power(question: Question) -> float:
-    """The chance with which each end of the interval that matters must be short enough: both do for equivalence."""
-    return (1 + POWER) / 2 if question.kind == "equivalence" else POWER
-
-
 def _for_power(question: Question, compared: Contrast) -> float:
-    power = _power(question)
-    return NORMAL.inv_cdf(power) if compared.score else float(student.ppf(power, compared.df))
+    chance = power(question.kind)
+    return NORMAL.inv_cdf(chance) if compared.score else float(student.ppf(chance, compared.df))
+
+
+def _target(question: Question, compared: Contrast) -> float:
+    """How far the difference is from what the interval must exclude, in units of the metric."""
+    toward = compared.difference * question.direction
+    return {
+        "gain": abs(toward),
+        "retention": toward + question.margin,
+        "equivalence": question.margin - abs(toward),
+    }[question.kind]
 
 
 def _survives(compared: Contrast, z: float) -> float:
@@ -206,53 +202,3 @@ def _survives(compared: Contrast, z: float) -> float:
     arm of the difference has it."""
     room = (compared.difference / compared.critical(z)) ** 2 - compared.v_examples
     return math.sqrt(max(0.0, room) / max(1, len(compared.loads)))
-
-
-def needs(question: Question, compared: Contrast, z: float) -> tuple[int | None, int | None]:
-    """(clusters of examples, seeds) of which either would settle the question if the difference and the variances
-    stayed as they are: the half-width must fall below the distance to what must be excluded, with 80% power."""
-    toward = compared.difference * question.direction
-    target = {
-        "gain": abs(toward),
-        "retention": toward + question.margin,
-        "equivalence": question.margin - abs(toward),
-    }[question.kind]
-    if target <= 0 or (compared.v_seeds is None):
-        return None, None
-    n, seeds, power = compared.clusters, compared.seeds, _power(question)
-    return (
-        _first(lambda more: reach(compared, z, more, seeds, power) < target, n),
-        _first(lambda more: reach(compared, z, n, more, power) < target, seeds) if compared.loads else None,
-    )
-
-
-def reach(compared: Contrast, z: float, clusters: int, seeds: int, power: float = POWER) -> float:
-    """The smallest difference that would be found with this power with so many clusters of examples and seeds."""
-    # A score interval has a width even where no pair differs, and the variance is then 0.
-    variance_now = (compared.half_width(z) / z) ** 2 if compared.score else compared.v_examples
-    fewer_seeds = compared.seeds / seeds if seeds else 1.0
-    of_clusters = variance_now - compared.v_shared * (1 - fewer_seeds)
-    v_examples = of_clusters * compared.clusters / clusters
-    v_seeds = (compared.v_seeds or 0.0) * fewer_seeds
-    df_seeds = max(1, (compared.arms - 1 if len(compared.loads) > 1 else compared.arms) * (seeds - 1))
-    variance = v_examples + v_seeds
-    spread = v_examples**2 / max(1, clusters - 1) + v_seeds**2 / df_seeds
-    df = variance**2 / spread if spread else math.inf
-    tail = NORMAL.cdf(-z)
-    return float(student.isf(tail, df) + student.ppf(power, df)) * math.sqrt(variance)
-
-
-def _first(enough: Callable[[int], bool], start: int) -> int | None:
-    """The smallest number above `start` that is enough, by doubling and halving; None if `start` is, or none up to
-    MOST."""
-    if enough(start):
-        return None
-    low, high = start, 2 * start
-    while not enough(high):
-        low, high = high, 2 * high
-        if high > MOST:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high

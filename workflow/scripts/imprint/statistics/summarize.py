@@ -4,19 +4,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from imprint.runtime import parquet
 from imprint.runtime.plugins import Strict
 
+if TYPE_CHECKING:
+    import polars as pl
+
+    from imprint.statistics import aggregate
+
 
 class Check(Strict):
-    """A comparison that shows whether a treatment was delivered: the arm must be better than the control."""
+    """Whether a treatment was delivered: is the arm better than the control on this metric?"""
 
     arm: str
     control: str
     eval: str
     metric: str
+
+
+class CurveCheck(Strict):
+    """Whether a treatment was delivered: does this training curve of the arm rise, or, where `above` or `below` is
+    given, is its mean there?"""
+
+    arm: str
+    curve: str
+    above: float | None
+    below: float | None
+
+
+class Plan(Strict):
+    """What the experiment will have at its last look. `version`: a hash of what the config says of its questions, and
+    of their arms and evals; `seeds`: of a fitted arm; `looks`: the file of its history."""
+
+    version: str
+    seeds: int
+    looks: str
 
 
 class AskedQuestion(Strict):
@@ -31,7 +55,7 @@ class AskedQuestion(Strict):
     kind: Literal["gain", "retention", "equivalence"]
     margin: float
     over: str | None
-    check: Check | None
+    check: Check | CurveCheck | None
 
 
 class Spec(Strict):
@@ -47,11 +71,12 @@ class Spec(Strict):
     controls: dict[str, list[str]]
     datasets: dict[str, str]
     questions: list[AskedQuestion]
+    plan: Plan
 
 
-def run(spec: Spec, scores: list[Path], datasets: list[Path], answers: Path, comparisons: Path, summary: Path) -> None:
-    """Write the tables. `datasets` are the files of all evals' datasets, in any order. Raises ImprintError like
-    `aggregate.Table`."""
+def run(*, spec: Spec, scores: list[Path], datasets: list[Path], manifests: list[Path], out: dict[str, Path]) -> None:
+    """Write the tables, and add the look to the history. `datasets` are the files of all evals' datasets, `manifests`
+    those of the fits whose curves are checked, in any order. Raises ImprintError like `aggregate.Table`."""
     import polars as pl
 
     from imprint.statistics import aggregate
@@ -60,6 +85,23 @@ def run(spec: Spec, scores: list[Path], datasets: list[Path], answers: Path, com
     rows = parquet.concat(datasets, "datasets").select(["dataset", "example_id", "cluster", "strata"])
     examples = evals.join(pl.DataFrame(pl.from_arrow(rows)), on="dataset").drop("dataset")
     table = aggregate.Table(parquet.concat(scores, "scores"), examples, spec.arms, spec.metrics, spec.fitted)
-    parquet.write(answers, "answers", aggregate.answer(table, spec.questions))
-    parquet.write(comparisons, "comparisons", aggregate.compare(table, spec.controls))
-    parquet.write(summary, "summary", aggregate.summarize(table))
+    files = [path.with_name("curves.parquet") for path in manifests]
+    curves = pl.DataFrame(pl.from_arrow(parquet.concat([path for path in files if path.is_file()], "curves")))
+    parquet.write(out["comparisons"], "comparisons", aggregate.compare(table, spec.controls))
+    parquet.write(out["summary"], "summary", aggregate.summarize(table))
+    parquet.write(out["answers"], "answers", _answers(spec, table, curves))
+
+
+def _answers(spec: Spec, table: aggregate.Table, curves: pl.DataFrame) -> list[dict[str, Any]]:
+    """The answers at this look, which is added to the history."""
+    from imprint.statistics import answering, history
+
+    if not spec.questions:
+        return []
+    now = answering.amounts(table, spec.questions)
+    version = f"{spec.plan.version} {'weights' if now.seeds == 1 else 'method'}"
+    looks = Path(spec.plan.looks)
+    look = history.take(history.read(looks), version, now, answering.planned(table, spec.questions, spec.plan.seeds))
+    rows = answering.answer(table, spec.questions, curves, look)
+    history.add(looks, version, history.Seen(amounts=now, spent=look.spent))
+    return rows

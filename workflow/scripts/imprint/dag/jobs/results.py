@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 from imprint.analyses import _job as analysis
 from imprint.charts import _job as plotting
 from imprint.config import graph
-from imprint.config.schema import Question
-from imprint.dag import report_facts
+from imprint.dag import asked, report_facts
 from imprint.dag.jobs import Jobs
 from imprint.report import costs, facts
 from imprint.runtime import plugins, stages
@@ -64,7 +63,14 @@ class Summarize(Jobs):
 
     def inputs(self, wildcards: Any) -> dict[str, Any]:
         names = sorted(set(self.spec(wildcards).datasets.values()))
-        return {"scores": tables(self)["scores"], "datasets": [self.experiment.dataset(name) for name in names]}
+        path, seeds = self.experiment.path, self.config.seeds
+        return {
+            "scores": tables(self)["scores"],
+            "datasets": [self.experiment.dataset(name) for name in names],
+            "manifests": [
+                path("train", "manifest", arm=arm, seed=seed) for arm in asked.curves(self.config) for seed in seeds
+            ],
+        }
 
     def spec(self, wildcards: Any) -> summarize.Spec:
         return summarize.Spec(
@@ -74,35 +80,8 @@ class Summarize(Jobs):
             metrics=self._metrics(),
             controls={name: arm.control for name, arm in self.config.arms.items()},
             datasets={run.eval: self.config.evals[run.eval].dataset for run in self.experiment.runs},
-            questions=[
-                summarize.AskedQuestion(
-                    name=name,
-                    asks=question.asks,
-                    arm=question.arm,
-                    control=question.control,
-                    eval=ev,
-                    metric=question.metric or self._primary(ev),
-                    kind=question.kind,
-                    margin=question.margin or 0.0,
-                    over=question.over,
-                    check=self._check(question),
-                )
-                for name, question in self.config.questions.items()
-                for ev in question.evals
-            ],
-        )
-
-    def _primary(self, ev: str) -> str:
-        return str(plugins.load("scores", self.config.evals[ev].score.name).PRIMARY)
-
-    def _check(self, question: Question) -> summarize.Check | None:
-        if (check := question.check) is None:
-            return None
-        return summarize.Check(
-            arm=check.arm or question.arm,
-            control=check.control or question.control,
-            eval=check.eval,
-            metric=check.metric or self._primary(check.eval),
+            questions=asked.questions(self.config),
+            plan=asked.plan(self.experiment),
         )
 
     def _metrics(self) -> dict[str, dict[str, tuple[bool, int]]]:

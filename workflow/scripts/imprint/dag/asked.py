@@ -1,0 +1,84 @@
+"""The questions of a config as the statistics take them, and the plan by which they are looked at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from imprint.config import graph
+from imprint.config.schema import Config, Question
+from imprint.dag.experiment import Experiment
+from imprint.runtime import plugins
+from imprint.runtime.identity import fingerprint
+from imprint.statistics.summarize import AskedQuestion, Check, CurveCheck, Plan
+
+LOOKS = "looks.json"
+
+
+def questions(config: Config) -> list[AskedQuestion]:
+    """The questions, one for each eval of each, in config order."""
+    return [
+        AskedQuestion(
+            name=name,
+            asks=question.asks,
+            arm=question.arm,
+            control=question.control,
+            eval=ev,
+            metric=question.metric or primary(config, ev),
+            kind=question.kind,
+            margin=question.margin or 0.0,
+            over=question.over,
+            check=_check(config, question),
+        )
+        for name, question in config.questions.items()
+        for ev in question.evals
+    ]
+
+
+def primary(config: Config, ev: str) -> str:
+    """The primary metric of an eval."""
+    return str(plugins.load("scores", config.evals[ev].score.name).PRIMARY)
+
+
+def _check(config: Config, question: Question) -> Check | CurveCheck | None:
+    check = question.check
+    if check is None:
+        return None
+    arm = check.arm or question.arm
+    if check.curve is not None:
+        return CurveCheck(arm=arm, curve=check.curve, above=check.above, below=check.below)
+    ev = str(check.eval)
+    metric = check.metric or primary(config, ev)
+    return Check(arm=arm, control=check.control or question.control, eval=ev, metric=metric)
+
+
+def curves(config: Config) -> list[str]:
+    """The arms whose training curves are checked."""
+    return list(dict.fromkeys(one.check.arm for one in questions(config) if isinstance(one.check, CurveCheck)))
+
+
+def plan(experiment: Experiment) -> Plan:
+    """How much there will be at the last look, and where the history of looks is. Limited runs are looks at the same
+    experiment, so they share the history of the whole one."""
+    config = experiment.config
+    return Plan(
+        version=version(config),
+        seeds=config.final_seeds or len(config.seeds),
+        looks=f"{config.results.rstrip('/')}/{LOOKS}",
+    )
+
+
+def version(config: Config) -> str:
+    """A hash of the questions without their words, and of what the config says of everything that their answers are
+    made from, but for amounts: seeds, the limit, and the number of rows of an eval."""
+    asked = questions(config)
+    evals = {one.eval: config.evals[one.eval] for one in asked}
+    runs = {("run", side, one.eval) for one in asked for side in (one.arm, one.control)}
+    behind = graph.behind(graph.edges(config), set(runs))
+    parts: list[Any] = [[one.model_dump(exclude={"asks"}) for one in asked]]
+    parts += [(name, ev.model_dump(mode="json")) for name, ev in sorted(evals.items())]
+    for kind, name in sorted(node for node in behind if node[0] != "run"):
+        entry = (config.arms if kind == "arm" else config.datasets)[name].model_dump(mode="json")
+        if kind == "dataset" and name in {ev.dataset for ev in evals.values()}:
+            entry["settings"].pop("n", None)
+        parts.append((kind, name, entry))
+    return fingerprint(parts)[:16]
