@@ -1,6 +1,6 @@
-# make demo | test | test-slurm | test-gpu | resume | prune | ask     (README.md says what each does)
+# make demo | plan | test | test-slurm | test-gpu | resume | prune | ask     (README.md says what each does)
 .DEFAULT_GOAL := demo
-.PHONY: demo test test-slurm test-gpu lint resume prune ask lock
+.PHONY: demo plan test test-slurm test-gpu lint resume prune ask lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -19,6 +19,10 @@ SNAKEMAKE := $(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(COR
 
 demo: .venv/made
 	$(SNAKEMAKE) --quiet rules progress host
+
+# What the questions can find out, and what more it would take. make plan PILOT=results/other DIFFERENCE=0.05
+plan: .venv/made
+	$(BIN)/python -m imprint.plan --configfile $(CONFIG) $(if $(PILOT),--pilot $(PILOT)) $(if $(DIFFERENCE),--difference $(DIFFERENCE))
 
 lint: .venv/made
 	$(BIN)/ruff check .

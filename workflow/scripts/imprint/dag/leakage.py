@@ -18,13 +18,13 @@ from imprint.tables.overlap import Match
 Cache = dict[str, "list[dict[str, Any]] | None"]
 
 
-def _rows(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | None:
+def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | None:
     """A dataset's rows; for a synthesised dataset, the rows of its sources as far as these can be read. None for a
     dataset of the catalog, which may need the network."""
     if name not in cache:
         spec = config.datasets[name]
         if spec.source == "synth":
-            parts = [_rows(config, other, cache) for other in graph.rows_of(config, graph.of_dataset(config, name))]
+            parts = [readable(config, other, cache) for other in graph.rows_of(config, graph.of_dataset(config, name))]
             cache[name] = [row for part in parts for row in part or []]
         elif spec.entry() is not None:
             cache[name] = None
@@ -45,10 +45,10 @@ def check(config: Config) -> None:
     problems = []
     for arm, spec in config.arms.items():
         for dataset in () if spec.transductive else graph.sees(config, arm):
-            train = _rows(config, dataset, rows) or []
+            train = readable(config, dataset, rows) or []
             for ev in evals if train else ():
                 name = config.evals[ev].dataset
-                held_out = _rows(config, name, rows) or []
+                held_out = readable(config, name, rows) or []
                 if (dataset, name) not in compared:
                     compared[dataset, name] = shared(train, held_out, graph.near_copies_count(config, dataset, name))
                 if matches := compared[dataset, name]:

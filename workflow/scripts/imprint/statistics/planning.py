@@ -25,33 +25,35 @@ Kind = Literal["gain", "retention", "equivalence"]
 
 class Variances(NamedTuple):
     """The variances of a difference, in squared units of the metric: between clusters of examples; of one training
-    run's answer to one cluster; between training runs. `lending`: the degrees of freedom of `of_runs` that a further
-    seed brings; 0 where no arm is fitted."""
+    run's answer to one cluster; between training runs (None where one seed of a fitted arm does not show it).
+    `lending`: the degrees of freedom of `of_runs` that a further seed brings; 0 where no arm is fitted."""
 
     of_examples: float
     of_answers: float
-    of_runs: float
+    of_runs: float | None
     lending: int
 
 
 def variances(compared: Contrast, z: float) -> Variances | None:
-    """The variances that a contrast shows; None where they are not known, as with one seed of a fitted arm. `z`: the
-    critical value, since a score interval has a width even where no pair differs."""
-    if not compared.known or compared.v_seeds is None:
+    """The variances that a contrast shows; None where it shows none. `z`: the critical value; a score interval has a
+    width even where no pair differs."""
+    if not compared.known:
         return None
     seeds = max(1, compared.seeds)
     v_examples = (compared.half_width(z) / z) ** 2 if compared.score else compared.v_examples
     of_examples = max(0.0, v_examples - compared.v_shared) * compared.clusters
+    of_answers = compared.v_shared * compared.clusters * seeds
     lending = compared.arms - 1 if len(compared.loads) > 1 else compared.arms
-    return Variances(of_examples, compared.v_shared * compared.clusters * seeds, compared.v_seeds * seeds, lending)
+    return Variances(of_examples, of_answers, None if compared.v_seeds is None else compared.v_seeds * seeds, lending)
 
 
 def reach(apart: Variances, z: float, clusters: int, seeds: int, kind: Kind = "gain") -> float:
     """The smallest difference, or for retention and equivalence the smallest margin, that so many clusters and seeds
-    show with 80% power. `z`: the critical value of the family, as a standard normal value."""
+    show with 80% power. `z`: the critical value of the family, as a standard normal value. Where the variance between
+    training runs is not known, it is left out."""
     runs = max(1, seeds)
     v_examples = apart.of_examples / clusters + apart.of_answers / (clusters * runs)
-    v_runs = apart.of_runs / runs
+    v_runs = (apart.of_runs or 0.0) / runs
     variance = v_examples + v_runs
     spread = v_examples**2 / max(1, clusters - 1) + v_runs**2 / max(1, apart.lending * (runs - 1))
     df = max(1.0, variance**2 / spread) if spread else math.inf

@@ -142,7 +142,7 @@ def _answer(question: Question, compared: Contrast | None, limit: Boundary) -> A
     apart = variances(compared, z)
     examples, seeds = (
         needs(apart, z, compared.clusters, compared.seeds, _target(question, compared), question.kind)
-        if apart and verdict == "undecided"
+        if apart and verdict == "undecided" and scope == "method"
         else (None, None)
     )
     return replace(

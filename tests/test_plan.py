@@ -1,0 +1,117 @@
+"""`make plan`: what the questions of a config can find out, from a pilot or from what is assumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import one_fit
+from imprint import plan
+from imprint.config import loading
+from imprint.dag.experiment import Experiment
+from imprint.dag.plan import Stated, planned
+from imprint.runtime import parquet
+
+QUESTION = {"asks": "Does training help at all?", "arm": "tuned", "control": "base", "eval": "general"}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    raw = {**one_fit(), "results": "results/planned", "seeds": [0, 1, 2], "questions": {"helps": QUESTION}}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    return path
+
+
+def pilot(folder: Path, **changes: Any) -> Path:
+    """A results folder with the answer to one question, and what its jobs cost."""
+    answer = {
+        **{"question": "other", "arm": "tuned", "control": "base", "eval": "general", "metric": "accuracy"},
+        **{"difference": 0.05, "n_pairs": 100, "n_missing": 0},
+        **{"var_examples": 0.08, "var_answers": 0.03, "var_runs": 0.0003, "lending": 1},
+        **changes,
+    }
+    jobs = [
+        ("tuned", "train", None, 60.0),
+        ("tuned", "generate", "general", 20.0),
+        ("base", "generate", "general", 10.0),
+    ]
+    costs = [
+        {"arm": arm, "seed": 0, "stage": stage, "eval": ev, "seconds": seconds, "tokens": 1000, "gpu_seconds": 0.0}
+        for arm, stage, ev, seconds in jobs
+    ]
+    parquet.write(folder / "tables/answers.parquet", "answers", [answer])
+    parquet.write(folder / "tables/costs.parquet", "costs", costs)
+    return folder
+
+
+def said(config: Path, *words: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    plan.main(["--configfile", str(config), *words])
+    return capsys.readouterr().out.splitlines()
+
+
+def test_without_a_pilot_the_assumption_is_named(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = said(config, capsys=capsys)
+    assert lines[:2] == ["helps: Does training help at all?", "  tuned against base on general (accuracy), gain"]
+    assert "With 200 examples and 3 seeds, differences from 0." in lines[2]
+    assert lines[2].endswith("(assumed: a 0/1 score that differs on a fifth of the examples).")
+    assert len(lines) == 3, "there is no difference to plan for, and nothing is known of costs"
+
+
+def test_a_pilot_gives_variances_and_costs(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(pilot(tmp_path / "pilot"))
+    lines = said(config, "--pilot", folder, capsys=capsys)
+    assert lines[2].endswith("(pilot: tuned against base).")
+    assert lines[3].startswith("  For 0.05 it takes ") and lines[3].endswith(" seeds, the other staying as it is.")
+    # Three seeds: 3 x 60 s of training, 3 x 40 s and 20 s of answers to 200 examples.
+    assert "By the pilot's costs: 5 min 20 s, 11,000 tokens as planned;" in lines[4]
+    assert said(config, "--pilot", folder, "--difference", "0.4", capsys=capsys)[3] == "  That is enough for 0.4."
+
+
+def test_more_of_what_is_needed_is_enough(config: Path, tmp_path: Path) -> None:
+    """The number of seeds that the plan names shows the difference, and one fewer does not."""
+    folder = pilot(tmp_path / "pilot", var_runs=0.0004)
+    experiment = Experiment(loading.load([config]))
+    (asked,) = planned(experiment, folder / "tables/answers.parquet")
+    apart, _ = plan.variances(asked, Stated())
+    z = plan.critical(1)
+    examples, seeds = plan.planning.needs(apart, z, 200, 3, 0.07)
+    assert examples is not None and seeds is not None
+    assert plan.planning.reach(apart, z, 200, seeds) < 0.07 <= plan.planning.reach(apart, z, 200, seeds - 1)
+    assert plan.planning.reach(apart, z, examples, 3) < 0.07 <= plan.planning.reach(apart, z, examples - 1, 3)
+
+
+def test_a_pilot_with_one_seed_says_nothing_of_training_runs(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(pilot(tmp_path / "pilot", var_answers=0.0, var_runs=None))
+    assert "which had one seed; training runs spread by 0.03" in said(config, "--pilot", folder, capsys=capsys)[2]
+
+
+def test_a_margin_is_what_retention_must_show(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = yaml.safe_load(config.read_text(encoding="utf-8"))
+    raw["questions"]["helps"] |= {"kind": "retention", "margin": 0.3}
+    config.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    lines = said(config, capsys=capsys)
+    assert "margins from 0." in lines[2]
+    assert lines[3] == "  That is enough for 0.3."
+
+
+def test_a_dry_run_announces_the_questions(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan.announce(Experiment(loading.load([config])))
+    assert capsys.readouterr().err.startswith("helps on general: With 200 examples and 3 seeds, differences from 0.")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--pilot", "results/nowhere"], "answers.parquet is not there; write the results folder of a finished"),
+        (["--configfile", "tests/mini.yaml.missing"], "mini.yaml.missing"),
+    ],
+)
+def test_what_is_missing_is_named(config: Path, words: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        plan.main(["--configfile", str(config), *words])

@@ -1,0 +1,140 @@
+"""What the questions of an experiment can find out with the examples and seeds that its config has, before it runs.
+
+The variances of a question's difference come from a pilot, the answers of a finished experiment that has the same eval
+and metric; where there is none, they are those that are stated.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imprint.config import graph
+from imprint.dag import asked, leakage
+from imprint.dag.experiment import Experiment
+from imprint.runtime import parquet
+from imprint.statistics.summarize import AskedQuestion
+from imprint.tables import dataset_rows
+
+
+class Stated(NamedTuple):
+    """Variances that no pilot shows. `sd`: the standard deviation of an example's difference; None is that of a 0/1
+    score which differs on a fifth of the examples. `seed_sd`: of an arm's mean between training runs."""
+
+    sd: float | None = None
+    seed_sd: float = 0.03
+
+
+class Planned(NamedTuple):
+    """A question, with its clusters of examples (None where the rows are not there yet), its seeds (0 where no arm is
+    fitted), its row of a pilot's answers (None where there is none), and its fitted sides and fitted arms."""
+
+    question: AskedQuestion
+    clusters: int | None
+    seeds: int
+    pilot: dict[str, Any] | None
+    fitted_sides: int
+    fitted_arms: int
+
+
+def planned(experiment: Experiment, pilot: Path | None) -> list[Planned]:
+    """The questions of an experiment as they are planned. `pilot`: a file of the table `answers`."""
+    config = experiment.config
+    answers = parquet.read(pilot, "answers").to_pylist() if pilot else []
+    rows: leakage.Cache = {}
+    plans = []
+    for question in asked.questions(config):
+        fitted = [side for side in (question.arm, question.control) if experiment.trained(side)]
+        takers = [arm for arm in config.arms if question.eval in graph.evals_of(config, arm)]
+        plans.append(
+            Planned(
+                question=question,
+                clusters=_clusters(experiment, question, rows),
+                seeds=max(config.final_seeds or 0, len(config.seeds)) if fitted else 0,
+                pilot=_alike(answers, question),
+                fitted_sides=len(fitted),
+                fitted_arms=sum(experiment.trained(arm) for arm in takers),
+            )
+        )
+    return plans
+
+
+def _alike(answers: list[dict[str, Any]], question: AskedQuestion) -> dict[str, Any] | None:
+    """The pilot's answer about the same arms, else one about other arms with the same metric of the same eval."""
+    same = [row for row in answers if (row["eval"], row["metric"], row["over"]) == _measured(question)]
+    known = [row for row in same if row["var_examples"] is not None]
+    exact = [row for row in known if (row["arm"], row["control"]) == (question.arm, question.control)]
+    return next(iter([*exact, *known]), None)
+
+
+def _measured(question: AskedQuestion) -> tuple[str, str, str | None]:
+    return question.eval, question.metric, question.over
+
+
+def _clusters(experiment: Experiment, question: AskedQuestion, rows: leakage.Cache) -> int | None:
+    """How many clusters of examples the question will have; None where its rows are not there yet."""
+    config = experiment.config
+    dataset = config.evals[question.eval].dataset
+    path = Path(experiment.dataset(dataset))
+    read = dataset_rows.read(path, config.limit) if path.is_file() else leakage.readable(config, dataset, rows) or []
+    if question.over is not None:
+        return len({str((row.get("strata") or {}).get(question.over)) for row in read}) or None
+    return len({row.get("cluster") or dataset_rows.cluster(row["example_id"]) for row in read}) or None
+
+
+class Spending(NamedTuple):
+    """Seconds of job time, seconds times GPUs, and tokens."""
+
+    seconds: float
+    gpu_seconds: float
+    tokens: float
+
+    def __mul__(self, factor: float) -> Spending:  # type: ignore[override]
+        return Spending(*(part * factor for part in self))
+
+    def __add__(self, other: Spending) -> Spending:  # type: ignore[override]
+        return Spending(*(one + two for one, two in zip(self, other, strict=True)))
+
+
+NOTHING = Spending(0, 0, 0)
+
+
+class Costs(NamedTuple):
+    """What a question costs: to train all fits that it needs, a seed; and to ask its sides, an example, of one seed of
+    the fitted sides (`fitted`) and of the others."""
+
+    training: Spending
+    fitted: Spending
+    others: Spending
+
+    def of(self, clusters: int, seeds: int) -> Spending:
+        """The costs of so many examples and seeds."""
+        return self.training * seeds + (self.fitted * max(1, seeds) + self.others) * clusters
+
+
+def costs(experiment: Experiment, plan: Planned, rows: list[dict[str, Any]]) -> Costs | None:
+    """The costs of a question, from the rows of a pilot's table `costs`; None where the pilot lacks one of its jobs."""
+    config, question, pilot = experiment.config, plan.question, plan.pilot
+    if pilot is None or not pilot["n_pairs"]:
+        return None
+    sides = (question.arm, question.control)
+    behind = graph.behind(graph.edges(config), {("run", side, question.eval) for side in sides})
+    fits = [name for kind, name, *_ in behind if kind == "arm" and config.arms[name].fit]
+    jobs = [(arm, "train", None) for arm in fits] + [(side, "generate", question.eval) for side in sides]
+    means = {job: mean for job in jobs if (mean := _mean(rows, *job))}
+    if len(means) < len(jobs):
+        return None
+    an_example = 1 / (pilot["n_pairs"] + pilot["n_missing"])
+    asking = {side: means[side, "generate", question.eval] * an_example for side in sides}
+    return Costs(
+        training=sum((means[arm, "train", None] for arm in fits), NOTHING),
+        fitted=sum((asking[side] for side in sides if experiment.trained(side)), NOTHING),
+        others=sum((asking[side] for side in sides if not experiment.trained(side)), NOTHING),
+    )
+
+
+def _mean(rows: list[dict[str, Any]], arm: str, stage: str, ev: str | None) -> Spending | None:
+    """The mean costs of a job over its seeds; None where no job of this kind has costs."""
+    jobs = [row for row in rows if (row["arm"], row["stage"], row["eval"]) == (arm, stage, ev) and row["seconds"]]
+    spent = [Spending(job["seconds"], job["gpu_seconds"] or 0.0, job["tokens"] or 0) for job in jobs]
+    return sum(spent, NOTHING) * (1 / len(jobs)) if jobs else None
