@@ -331,7 +331,7 @@ def test_what_is_no_circle_is_none(changes: dict[str, Any]) -> None:
 def test_leakage_sees_what_an_arm_is_made_with(where: str, what: dict[str, Any]) -> None:
     config = loading.parse(raw(**places(what)[where]))
     assert "general" in graph.sees(config, "reader")
-    with pytest.raises(ImprintError, match=r"arms\.reader: trains on 'general', which shares 64 row\(s\)"):
+    with pytest.raises(ImprintError, match=r"arms\.reader: trains on 'general', which shares 200 row\(s\)"):
         leakage.check(config)
     pairs = all_jobs(Experiment(config))["check_leakage"].spec(()).pairs
     assert ("reader", "general", "general") in [(pair.arm, pair.dataset, pair.eval) for pair in pairs]
@@ -358,7 +358,7 @@ def test_leakage_sees_runs_behind_a_dataset() -> None:
         "datasets": {"made": {"synth": "reads", "runs": [["base", "general"]]}},
         "arms": {"reader": {"fit": {"method": "sft", "data": "made"}}},
     }
-    with pytest.raises(ImprintError, match=r"arms\.reader: trains on 'made', which shares 64 row\(s\)"):
+    with pytest.raises(ImprintError, match=r"arms\.reader: trains on 'made', which shares 200 row\(s\)"):
         leakage.check(loading.parse(raw(**changes)))
 
 

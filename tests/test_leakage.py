@@ -293,7 +293,7 @@ def test_a_fit_on_the_runs_of_an_eval_trains_on_its_rows(monkeypatch: pytest.Mon
     made = loading.parse(one_fit())
     leakage.check(made)
     monkeypatch.setattr(sft, "inputs", lambda settings: Inputs(runs=(("base", "general"),)))
-    with pytest.raises(ImprintError, match=r"arms\.tuned: trains on 'general', which shares 64 row"):
+    with pytest.raises(ImprintError, match=r"arms\.tuned: trains on 'general', which shares 200 row"):
         leakage.check(made)
     assert ("tuned", "general") in Experiment(made).trainings
     (pair,) = all_jobs(Experiment(made))["check_leakage"].spec(()).pairs
