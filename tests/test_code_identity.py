@@ -25,7 +25,7 @@ from imprint.runtime.errors import ImprintError
 MODULES = sorted(
     path for path in plugins.PACKAGE.parent.rglob("*.py") if not any(map(path.is_relative_to, code.CARRIES))
 )
-CONFIGS = ("config/config.yaml", "config/compose.yaml", "config/paper/ppe.yaml", "config/real.yaml")
+CONFIGS = ("config/config.yaml", "tests/real.yaml", "config/compose.yaml", "config/paper/ppe.yaml", "config/real.yaml")
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def below(names: set[str], *folders: str) -> set[str]:
 
 
 def test_a_supervised_fit_has_no_code_of_what_asks_or_judges() -> None:
-    told = files("config/config.yaml", "train", arm="instruct")
+    told = files("tests/real.yaml", "train", arm="instruct")
     assert {"methods/sft.py", "training/launch.py", "training/rank.py", "training/sft_trainer.py"} <= told
     assert {"training/fit_watch.py", "artifacts/full.py", "contexts/plain.py"} <= told
     assert not told & (ENGINES | {"policies/shards.py", "policies/generation.py", "policies/judging.py"})
@@ -258,7 +258,7 @@ def test_a_supervised_fit_has_no_code_of_what_asks_or_judges() -> None:
 
 
 def test_a_fit_on_rewards_has_the_code_of_its_rewards_and_of_no_engine() -> None:
-    told = files("config/config.yaml", "train", arm="ppe_plan")
+    told = files("tests/real.yaml", "train", arm="ppe_plan")
     assert {"methods/grpo.py", "training/grpo_trainer.py", "training/rewards.py", "policies/policy.py"} <= told
     assert {"scores/ifeval.py", "scores/format.py", "scoring/jail.py", "contexts/prior_prompt.py"} <= told
     assert not told & (ENGINES | {"policies/shards.py", "policies/generation.py", "runtime/progress.py"})
@@ -289,9 +289,9 @@ def test_a_composed_fit_has_the_artifacts_of_its_vectors() -> None:
 
 
 def test_a_dataset_is_made_with_the_code_of_its_teacher_if_it_has_one() -> None:
-    taught = files("config/config.yaml", "synthesize", dataset="roles_by_base")
+    taught = files("tests/real.yaml", "synthesize", dataset="roles_by_base")
     assert {"engines/transformers.py", "policies/teacher.py", "synthesis/role_prompts.py"} <= taught
-    alone = files("config/config.yaml", "rearrange", dataset="dialogues_shuffled")
+    alone = files("tests/real.yaml", "rearrange", dataset="dialogues_shuffled")
     assert "synthesis/shuffled_roles.py" in alone
     assert not below(alone, "engines/", "policies/", "models/", "training/", "scoring/")
 

@@ -167,7 +167,7 @@ def test_rows_of_one_generator_are_compared_as_wholes() -> None:
     raw = {"n": 300, "instructions": "all", "per_prompt": 1}
     train, test = (list(ifeval_format.rows(ifeval_format.Settings(**raw, part=part), {})) for part in ("train", "test"))
     assert shared(train[:4] + test[:5], test, near=False) == shared(test[:5], test, near=False) != []
-    made = loading.load([Path("config/config.yaml")])
+    made = loading.load([Path("tests/real.yaml")])
     assert graph.generators(made, "outlines") == set()
     assert graph.generators(made, "constraints") == {"ifeval_format"}
     assert not graph.near_copies_count(made, "constraints", "constraints_seen")

@@ -22,13 +22,14 @@ pytestmark = pytest.mark.real
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default experiment, cut to a few rows, steps and arms: every method once. The converted model stays in the
-    project's own folder, where `make demo` and the next test run find it."""
+    """The experiment of real.yaml, cut to a few rows, steps and arms. The converted model stays in the project's own
+    folder, where `make demo` and the next test run find it."""
     from conftest import make_project
 
     project = make_project(tmp_path_factory.mktemp("real") / "project")
     (ROOT / "resources/models").mkdir(parents=True, exist_ok=True)
     (project / "resources/models").symlink_to(ROOT / "resources/models")
+    shutil.copy(ROOT / "tests/real.yaml", project / "config/config.yaml")
 
     def change(config: dict) -> None:
         config["limit"] = 8

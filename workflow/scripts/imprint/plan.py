@@ -27,7 +27,9 @@ DISCORDANT = 0.2
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the plan of each question."""
-    parser = argparse.ArgumentParser(prog="python -m imprint.plan", description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m imprint.plan", description="What the questions of a config can find out."
+    )
     parser.add_argument("--configfile", default=str(loading.DEFAULT))
     parser.add_argument("--pilot", help="results folder of a finished experiment with the same evals")
     parser.add_argument("--difference", type=float, help="that a gain should show; without it, the pilot's")
