@@ -1,6 +1,6 @@
-# make demo | plan | test | test-slurm | test-gpu | resume | prune | ask     (README.md says what each does)
+# make demo | plan | watch | test | test-slurm | test-gpu | resume | prune | ask     (README.md says what each does)
 .DEFAULT_GOAL := demo
-.PHONY: demo plan test test-slurm test-gpu lint resume prune ask lock
+.PHONY: demo plan watch test test-slurm test-gpu lint resume prune ask lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -23,6 +23,10 @@ demo: .venv/made
 # What the questions can find out, and what more it would take. make plan PILOT=results/other DIFFERENCE=0.05
 plan: .venv/made
 	$(BIN)/python -m imprint.plan --configfile $(CONFIG) $(if $(PILOT),--pilot $(PILOT)) $(if $(DIFFERENCE),--difference $(DIFFERENCE))
+
+# How far a running experiment is, in another terminal. make watch CONFIG=config/real.yaml LIMIT=32
+watch: .venv/made
+	@$(BIN)/python -m imprint.watch --configfile $(CONFIG) $(if $(LIMIT),--limit $(LIMIT))
 
 lint: .venv/made
 	$(BIN)/ruff check .

@@ -12,8 +12,9 @@ from conftest import one_fit
 from imprint import plan
 from imprint.config import loading
 from imprint.dag.experiment import Experiment
-from imprint.dag.plan import Stated, planned
+from imprint.dag.plan import Stated, announce, critical, planned, variances
 from imprint.runtime import parquet
+from imprint.statistics import planning
 
 QUESTION = {"asks": "Does training help at all?", "arm": "tuned", "control": "base", "eval": "general"}
 
@@ -79,12 +80,12 @@ def test_more_of_what_is_needed_is_enough(config: Path, tmp_path: Path) -> None:
     folder = pilot(tmp_path / "pilot")
     experiment = Experiment(loading.load([config]))
     (asked,) = planned(experiment, folder / "tables/answers.parquet")
-    apart, _ = plan.variances(asked, Stated())
-    z = plan.critical(1)
-    examples, seeds = plan.planning.needs(apart, z, 200, 3, TARGET)
+    apart, _ = variances(asked, Stated())
+    z = critical(1)
+    examples, seeds = planning.needs(apart, z, 200, 3, TARGET)
     assert examples is not None and seeds is not None
-    assert plan.planning.reach(apart, z, 200, seeds) < TARGET <= plan.planning.reach(apart, z, 200, seeds - 1)
-    assert plan.planning.reach(apart, z, examples, 3) < TARGET <= plan.planning.reach(apart, z, examples - 1, 3)
+    assert planning.reach(apart, z, 200, seeds) < TARGET <= planning.reach(apart, z, 200, seeds - 1)
+    assert planning.reach(apart, z, examples, 3) < TARGET <= planning.reach(apart, z, examples - 1, 3)
 
 
 def test_a_pilot_with_one_seed_says_nothing_of_training_runs(
@@ -104,7 +105,7 @@ def test_a_margin_is_what_retention_must_show(config: Path, capsys: pytest.Captu
 
 
 def test_a_dry_run_announces_the_questions(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan.announce(Experiment(loading.load([config])))
+    announce(Experiment(loading.load([config])))
     assert capsys.readouterr().err.startswith("helps on general: With 200 examples and 3 seeds, differences from 0.")
 
 

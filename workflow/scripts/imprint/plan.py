@@ -13,16 +13,11 @@ from pathlib import Path
 
 from imprint.config import loading
 from imprint.dag.experiment import Experiment
-from imprint.dag.plan import Planned, Spending, Stated, costs, planned
+from imprint.dag.plan import Planned, Spending, Stated, costs, critical, planned, variances, within_reach
 from imprint.report.page import duration
 from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError, shown
 from imprint.statistics import planning
-from imprint.statistics.looks import LEVEL, NORMAL
-from imprint.statistics.planning import Variances
-
-DISCORDANT = 0.2
-"""The variance of the difference of two 0/1 scores that differ on a fifth of the examples."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -49,18 +44,6 @@ def main(arguments: list[str] | None = None) -> None:
         print(shown("\n".join(lines)))
     except ImprintError as error:
         sys.exit(f"imprint.plan: {error}")
-
-
-def announce(experiment: Experiment) -> None:
-    """Say at a dry run what each question can find out, on stderr."""
-    answers = Path(experiment.results, "tables/answers.parquet")
-    try:
-        plans = planned(experiment, answers if answers.is_file() else None)
-    except ImprintError:  # an answers table of another version, which the run is about to make again
-        plans = planned(experiment, None)
-    for plan in plans:
-        line = f"{plan.question.name} on {plan.question.eval}: {within_reach(plan, critical(len(plans)), Stated())}"
-        print(shown(line), file=sys.stderr)
 
 
 def text(
@@ -99,44 +82,10 @@ def amount(spent: Spending) -> str:
     return ", ".join([*parts, f"{spent.tokens:,.0f} tokens"])
 
 
-def critical(questions: int) -> float:
-    """The critical value of a family of independent questions (Sidak 1967), as a standard normal value."""
-    return NORMAL.inv_cdf((1 + LEVEL ** (1 / questions)) / 2)
-
-
-def within_reach(plan: Planned, z: float, stated: Stated) -> str:
-    """What the planned examples and seeds can show, as a sentence."""
-    apart, source = variances(plan, stated)
-    if plan.clusters is None:
-        return "Its examples are not there yet, so nothing can be said; run the experiment to its dataset first."
-    what = "differences" if plan.question.kind == "gain" else "margins"
-    smallest = planning.reach(apart, z, plan.clusters, plan.seeds, plan.question.kind)
-    amounts = f"{plan.clusters:,} examples" + (f" and {plan.seeds} seeds" if plan.seeds > 1 else "")
-    one_run = " This is about one training run; three seeds or more ask about the method." if plan.seeds == 1 else ""
-    return f"With {amounts}, {what} from {smallest:.2g} on will be seen with 80% power ({source}).{one_run}"
-
-
 def takes(examples: int | None, seeds: int | None) -> str:
     """What more it takes, in words."""
     ways = [f"{count:,} {what}" for count, what in ((examples, "examples"), (seeds, "seeds")) if count]
     return f"{' or '.join(ways)}, the other staying as it is" if ways else "more of both, examples and seeds"
-
-
-def variances(plan: Planned, stated: Stated) -> tuple[Variances, str]:
-    """The variances of a question's difference, and where they are from. Training runs that a pilot with one seed does
-    not show are those that are stated."""
-    of_runs = plan.fitted_sides * stated.seed_sd**2 if plan.seeds > 1 else 0.0
-    lending = plan.fitted_arms - 1 if plan.fitted_sides > 1 else plan.fitted_arms * bool(plan.fitted_sides)
-    if (pilot := plan.pilot) is None:
-        of_examples = DISCORDANT if stated.sd is None else stated.sd**2
-        source = "assumed: a 0/1 score that differs on a fifth of the examples" if stated.sd is None else "stated"
-        return Variances(of_examples, 0.0, of_runs, lending), source
-    source = f"pilot: {pilot['arm']} against {pilot['control']}"
-    if of_runs and pilot["var_runs"] is None:
-        source += f", which had one seed; training runs spread by {stated.seed_sd:g}"
-    elif of_runs:
-        of_runs = pilot["var_runs"]
-    return Variances(pilot["var_examples"], pilot["var_answers"], of_runs, lending), source
 
 
 if __name__ == "__main__":

@@ -6,15 +6,24 @@ and metric; where there is none, they are those that are stated.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imprint.config import graph
 from imprint.dag import asked, leakage
 from imprint.dag.experiment import Experiment
 from imprint.runtime import parquet
+from imprint.runtime.errors import ImprintError, shown
 from imprint.statistics.summarize import AskedQuestion
 from imprint.tables import dataset_rows
+
+if TYPE_CHECKING:
+    from imprint.statistics.planning import Variances
+
+DISCORDANT = 0.2
+"""The variance of the difference of two 0/1 scores that differ on a fifth of the examples."""
 
 
 class Stated(NamedTuple):
@@ -80,6 +89,56 @@ def _clusters(experiment: Experiment, question: AskedQuestion, rows: leakage.Cac
     if question.over is not None:
         return len({str((row.get("strata") or {}).get(question.over)) for row in read}) or None
     return len({row.get("cluster") or dataset_rows.cluster(row["example_id"]) for row in read}) or None
+
+
+def announce(experiment: Experiment) -> None:
+    """Say at a dry run what each question can find out, on stderr."""
+    answers = Path(experiment.results, "tables/answers.parquet")
+    try:
+        plans = planned(experiment, answers if answers.is_file() else None)
+    except ImprintError:  # an answers table of another version, which the run is about to make again
+        plans = planned(experiment, None)
+    for plan in plans:
+        line = f"{plan.question.name} on {plan.question.eval}: {within_reach(plan, critical(len(plans)), Stated())}"
+        print(shown(line), file=sys.stderr)
+
+
+def critical(questions: int) -> float:
+    """The critical value of a family of independent questions (Sidak 1967), as a standard normal value."""
+    return NormalDist().inv_cdf((1 + 0.95 ** (1 / questions)) / 2)
+
+
+def within_reach(plan: Planned, z: float, stated: Stated) -> str:
+    """What the planned examples and seeds can show, as a sentence."""
+    from imprint.statistics import planning  # with scipy, which a run does not need to be planned
+
+    apart, source = variances(plan, stated)
+    if plan.clusters is None:
+        return "Its examples are not there yet, so nothing can be said; run the experiment to its dataset first."
+    what = "differences" if plan.question.kind == "gain" else "margins"
+    smallest = planning.reach(apart, z, plan.clusters, plan.seeds, plan.question.kind)
+    amounts = f"{plan.clusters:,} examples" + (f" and {plan.seeds} seeds" if plan.seeds > 1 else "")
+    one_run = " This is about one training run; three seeds or more ask about the method." if plan.seeds == 1 else ""
+    return f"With {amounts}, {what} from {smallest:.2g} on will be seen with 80% power ({source}).{one_run}"
+
+
+def variances(plan: Planned, stated: Stated) -> tuple[Variances, str]:
+    """The variances of a question's difference, and where they are from. Training runs that a pilot with one seed does
+    not show are those that are stated."""
+    from imprint.statistics.planning import Variances
+
+    of_runs = plan.fitted_sides * stated.seed_sd**2 if plan.seeds > 1 else 0.0
+    lending = plan.fitted_arms - 1 if plan.fitted_sides > 1 else plan.fitted_arms * bool(plan.fitted_sides)
+    if (pilot := plan.pilot) is None:
+        of_examples = DISCORDANT if stated.sd is None else stated.sd**2
+        source = "assumed: a 0/1 score that differs on a fifth of the examples" if stated.sd is None else "stated"
+        return Variances(of_examples, 0.0, of_runs, lending), source
+    source = f"pilot: {pilot['arm']} against {pilot['control']}"
+    if of_runs and pilot["var_runs"] is None:
+        source += f", which had one seed; training runs spread by {stated.seed_sd:g}"
+    elif of_runs:
+        of_runs = pilot["var_runs"]
+    return Variances(pilot["var_examples"], pilot["var_answers"], of_runs, lending), source
 
 
 class Spending(NamedTuple):

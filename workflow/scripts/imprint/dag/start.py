@@ -12,7 +12,7 @@ import yaml
 
 from imprint.config import loading, strict_yaml
 from imprint.config.schema import Config
-from imprint.dag import code, leakage, run_lock
+from imprint.dag import code, leakage, plan, run_lock
 from imprint.dag.experiment import Experiment
 from imprint.models import model_files
 from imprint.runtime.errors import ImprintError
@@ -74,8 +74,6 @@ def load_config(workflow: Any) -> Config:
             code.plan()
             leakage.check(config)
             if DRY_RUN & set(sys.argv[1:]):
-                from imprint import plan  # with scipy, which a run does not need to be planned
-
                 plan.announce(Experiment(config))
             if run_lock.changes(sys.argv[1:]):
                 run_lock.hold(Experiment(config).results)
