@@ -229,7 +229,7 @@ class Report(Jobs):
             "charts": [path("plot", "svg", chart=chart) for chart in charts],
             "captions": [path("plot", "caption", chart=chart) for chart in charts],
             "template": "resources/report.html.jinja",
-            "assets": ["resources/report.css", "resources/report.js"],
+            "assets": [f"resources/report{name}" for name in (".css", ".js", "_browser.html.jinja")],
         }
 
     def spec(self, wildcards: Any) -> facts.Spec:
