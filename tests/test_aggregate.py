@@ -162,7 +162,8 @@ def test_the_job_takes_clusters_from_the_datasets(tmp_path: Path) -> None:
         datasets=datasets,
         questions=[],
     )
-    out = {name: tmp_path / f"{name}.parquet" for name in ("answers", "comparisons", "summary")}
+    names = ("answers", "comparisons", "pairs", "summary")
+    out = {name: tmp_path / f"{name}.parquet" for name in names}
     run(spec, [tmp_path / "scores.parquet"], [tmp_path / "2.parquet", tmp_path / "1.parquet"], **out)
     compared = parquet.read(out["comparisons"], "comparisons").to_pylist()
     assert {row["eval"]: row["n_pairs"] for row in compared} == {"a": 6, "b": 12, "c": 6}

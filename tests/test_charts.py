@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 
 import fake_results as fake
-from imprint.charts import Distribution, _drawing, _job
+from imprint.charts import Eval, _drawing, _job
 from imprint.runtime import parquet, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import canonical
 
-NAMES = ["scores", "differences", "instruction_types", "loss_curves", "coefficients", "vector_similarity"]
+NAMES = ["answers", "scores", "differences", "pairs", "frontier", "instruction_types", "loss_curves", "coefficients", "vector_similarity"]
 CAPTIONS = Path(__file__).parents[1] / "resources" / "captions"
 TABLES = fake.tables(20)
 
@@ -34,9 +34,12 @@ def test_svg_stands_alone(pictures: dict[str, str], name: str) -> None:
     assert "currentColor" in text and _drawing.INK not in text and "prefers-color-scheme:dark" in text
     addresses = set(re.findall(r"https?://[^\"' <]+", text))
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
-    assert not re.search(r"<script|<image|Gradient|href=", text)
+    assert not re.search(r"<script|<image|Gradient|xlink:href", text)
+    assert all(address.startswith("#browse?eval=") for address in re.findall(r'href="([^"]*)"', text))
     inks = set(re.findall(r'(?:fill|stroke)="(#[0-9a-fA-F]{3,6}|black|white)"', text))
-    assert inks <= {*_drawing.COLOURS, "#111111", "#FFFFFF"}  # no other ink that one of the two themes would swallow
+    outcomes = {colour for colour, _ in _drawing.OUTCOMES.values()}
+    assert not outcomes & set(_drawing.COLOURS), "a colour has one meaning"
+    assert inks <= {*_drawing.COLOURS, *outcomes, "#111111", "#FFFFFF"}  # no other ink that one of the two themes would swallow
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,7 +76,7 @@ def test_arms_without_values_keep_their_row() -> None:
     columns = [pl.when(failed).then(None).otherwise(pl.col(c)).alias(c) for c in ("mean", "ci_low", "ci_high")]
     picture = _drawing.svg(
         plugins.load("charts", "scores").chart(
-            {"summary": TABLES["summary"].with_columns(columns)}, fake.ARMS, fake.EVALS
+            {**TABLES, "summary": TABLES["summary"].with_columns(columns)}, fake.ARMS, fake.EVALS
         )
     )
     assert picture.count(">instruct<") == len(fake.EVALS)
@@ -95,12 +98,12 @@ def test_captions_state_n_interval_and_test(name: str) -> None:
 
 
 def test_every_figure_tells_held_out_types_apart() -> None:
-    told = {**fake.EVALS, "ifeval_format": Distribution("held-out instruction types", tuple(fake.TYPES))}
+    told = {**fake.EVALS, "ifeval_format": Eval("held-out instruction types", tuple(fake.TYPES))}
     for name in ("scores", "differences", "instruction_types"):
         text = _drawing.svg(plugins.load("charts", name).chart(TABLES, fake.ARMS, told))
         assert text.count(">ifeval_format: held-out instruction types<") == 1, name
         assert ": held-out" not in _drawing.svg(plugins.load("charts", name).chart(TABLES, fake.ARMS, fake.EVALS))
-    some = {**fake.EVALS, "ifeval_format": Distribution("2 of 6 instruction types held out", tuple(fake.TYPES[:2]))}
+    some = {**fake.EVALS, "ifeval_format": Eval("2 of 6 instruction types held out", tuple(fake.TYPES[:2]))}
     text = _drawing.svg(plugins.load("charts", "instruction_types").chart(TABLES, fake.ARMS, some))
     labels = re.findall(r">(\w+:\w+) \((held out, )?n=\d+\)<", text)
     assert labels == [(kind, "") for kind in fake.TYPES[2:]] + [(kind, "held out, ") for kind in fake.TYPES[:2]]
@@ -108,12 +111,12 @@ def test_every_figure_tells_held_out_types_apart() -> None:
 
 def test_the_plot_job_reads_tables_and_writes_a_picture_and_a_caption(tmp_path: Path) -> None:
     parquet.write(tmp_path / "a.parquet", "scores", TABLES["scores"].to_arrow())
-    told = Distribution("held-out instruction types", tuple(fake.TYPES))
+    told = Eval("held-out instruction types", tuple(fake.TYPES))
     spec = _job.Spec(
         chart="instruction_types",
         tables={"scores": [str(tmp_path / "a.parquet")]},
         arms=fake.ARMS,
-        evals=[(name, told if name == "ifeval_format" else Distribution()) for name in fake.EVALS],
+        evals=[(name, told if name == "ifeval_format" else Eval()) for name in fake.EVALS],
     )
     for form in (spec, _job.Spec.model_validate_json(canonical(spec.model_dump(mode="json")))):
         _job.run(form, CAPTIONS / "instruction_types.md", tmp_path / "a.svg", tmp_path / "a.md")

@@ -401,5 +401,6 @@ def test_a_broken_table_is_named_and_never_aggregated(done: Path) -> None:
 
 def test_tables_have_their_schemas(finished: Path) -> None:
     leaks = ("contamination", "contamination_rows")
-    for name in ("answers", "summary", "comparisons", "costs", "curves", "coefficients", *leaks, "synthesis"):
+    of_arms = ("answers", "summary", "comparisons", "pairs", "costs", "curves", "coefficients", "synthesis")
+    for name in (*of_arms, *leaks):
         parquet.read(finished / "results/tables" / f"{name}.parquet", name)

@@ -11,5 +11,6 @@ with frame.job(snakemake):
         datasets=[Path(path) for path in snakemake.input.datasets],
         answers=Path(snakemake.output.answers),
         comparisons=Path(snakemake.output.comparisons),
+        pairs=Path(snakemake.output.pairs),
         summary=Path(snakemake.output.summary),
     )

@@ -157,6 +157,13 @@ def compare(table: Table, controls: Mapping[str, Sequence[str]]) -> list[Row]:
     ]
 
 
+def pairs(table: Table) -> list[Row]:
+    """Rows of table `pairs`: every arm minus every earlier arm, as in `compare`, on primary metrics alone."""
+    arms = list(table.arms)
+    earlier = {arm: arms[:place] for place, arm in enumerate(arms)}
+    return [row for row in compare(table, earlier) if row["primary"]]
+
+
 def answer(table: Table, asked: Sequence[AskedQuestion]) -> list[Row]:
     """Rows of table `answers`. A question whose manipulation check fails is not tested, and leaves the family."""
     passed = [one.check is None or _delivered(table, one.check) for one in asked]

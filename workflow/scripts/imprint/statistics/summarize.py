@@ -1,5 +1,5 @@
 """The summarize job: from the scores of all runs, and the clusters of their examples, to the tables `summary`,
-`comparisons` and `answers`."""
+`comparisons`, `pairs` and `answers`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,15 @@ class Spec(Strict):
     questions: list[AskedQuestion]
 
 
-def run(spec: Spec, scores: list[Path], datasets: list[Path], answers: Path, comparisons: Path, summary: Path) -> None:
+def run(
+    spec: Spec,
+    scores: list[Path],
+    datasets: list[Path],
+    answers: Path,
+    comparisons: Path,
+    pairs: Path,
+    summary: Path,
+) -> None:
     """Write the tables. `datasets` are the files of all evals' datasets, in any order. Raises ImprintError like
     `aggregate.Table`."""
     import polars as pl
@@ -62,4 +70,5 @@ def run(spec: Spec, scores: list[Path], datasets: list[Path], answers: Path, com
     table = aggregate.Table(parquet.concat(scores, "scores"), examples, spec.arms, spec.metrics, spec.fitted)
     parquet.write(answers, "answers", aggregate.answer(table, spec.questions))
     parquet.write(comparisons, "comparisons", aggregate.compare(table, spec.controls))
+    parquet.write(pairs, "pairs", aggregate.pairs(table))
     parquet.write(summary, "summary", aggregate.summarize(table))
