@@ -13,6 +13,7 @@ from imprint.dag.experiment import Experiment
 from imprint.report import facts
 from imprint.runtime import plugins, stages
 from imprint.runtime.identity import canonical
+from imprint.runtime.plugins import Strict
 
 
 def facts_of(experiment: Experiment) -> facts.Spec:
@@ -158,12 +159,17 @@ def settings(arm: Arm) -> str:
 
 
 def _contexts(contexts: list[ContextRef]) -> list[str]:
-    """The contexts by name, with the texts among their settings ("prior_prompt plan"); `plain` changes nothing and is
-    left out."""
+    """The contexts by name, with the texts that each must be given ("prior_prompt plan"). `plain` is left out, since it
+    changes nothing."""
+    return [" ".join([ref.name, *_required_texts(ref.settings)]) for ref in contexts if ref.name != "plain"]
+
+
+def _required_texts(settings: Strict) -> list[str]:
+    values = settings.model_dump()
     return [
-        " ".join([ref.name, *(text for text in ref.settings.model_dump().values() if isinstance(text, str))])
-        for ref in contexts
-        if ref.name != "plain"
+        values[name]
+        for name, field in type(settings).model_fields.items()
+        if field.is_required() and isinstance(values[name], str)
     ]
 
 

@@ -1,7 +1,7 @@
 """The report: one HTML file that needs no network and no other file.
 
 Jinja escapes all text from configs, models and data. The browser's text is JSON, which the page shows by `textContent`
-only. A content security policy allows the page's own script and nothing else.
+only. A content security policy allows the page's own scripts and nothing else.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import jinja2
 import markupsafe
 import polars as pl
 
-from imprint.report import browser, verdicts
+from imprint.report import browser, copies, matrix, numbers, verdicts
+from imprint.report.copies import Grid
 from imprint.report.facts import Provenance, Spec
 from imprint.runtime.errors import ImprintError
 from imprint.statistics import questions
@@ -36,7 +38,15 @@ NEEDED = (
     "prompts",
 )
 LISTED = 50  # rows of evals that are also in a training set
-MINUS = "\N{MINUS SIGN}"
+FILTERS = {
+    "number": numbers.number,
+    "signed": numbers.signed,
+    "duration": numbers.duration,
+    "interval": lambda row: numbers.interval(row["ci_low"], row["ci_high"]),
+    "sentence": partial(verdicts.sentence, written=numbers.signed),
+    "notes": verdicts.notes,
+    "items": lambda row, show="all": numbers.browse(row["eval"], row["arm"], row["control"], show),
+}
 
 
 def render(
@@ -48,9 +58,10 @@ def render(
 ) -> str:
     """The report as HTML text.
 
-    `template`: resources/report.html.jinja, with report.css and report.js beside it. `tables`: polars frames of the
-    tables in NEEDED. `charts`: title -> (SVG text, or None if there is nothing to draw; caption as HTML). Raises
-    ImprintError if a table is missing.
+    `template`: resources/report.html.jinja, with the page's styles and scripts beside it. `tables`: polars frames of
+    the tables in NEEDED. `charts`: title -> (SVG text, or None if there is nothing to draw; caption as HTML); the
+    chart "answers" stands at the top. A part of the page whose table is empty is left out. Raises ImprintError if a
+    table is missing.
     """
     missing = [name for name in NEEDED if name not in tables]
     if missing:
@@ -62,45 +73,113 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "signed": signed, "duration": duration, "sentence": verdicts.explanation}
-    script = (template.parent / "report.js").read_text(encoding="utf-8")
+    environment.filters |= FILTERS
     comparisons, answers = tables["comparisons"].to_dicts(), tables["answers"].to_dicts()
-    retention = {e.name for e in facts.evals if e.retention}
+    summary = tables["summary"].to_dicts()
     versions = tables["scores"].group_by("eval").agg(pl.col("eval_version").unique().sort().str.join("; "))
     data = browser.collect(
         tables, [arm.name for arm in facts.arms], {e.name: e.asks for e in facts.evals if not e.private}
     )
+    scripts = [_asset(template, "report_page.js"), *([_asset(template, "report.js")] if data["evals"] else [])]
+    columns, cells = matrix.columns(summary, facts), matrix.cells(summary, comparisons, facts)
+    counts = {(row["arm"], row["eval"], row["metric"]): row for row in summary}
     return environment.get_template(template.name).render(
         facts=facts,
         provenance=provenance,
-        script=markupsafe.Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        style=markupsafe.Markup((template.parent / "report.css").read_text(encoding="utf-8")),
+        scripts=scripts,
+        script_hashes=[base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts],
+        style=_asset(template, "report.css"),
         data=embedded(data),
         browsable=bool(data["evals"]),
         per_pair=browser.PER_PAIR,
-        charts=[(t, markupsafe.Markup(s) if s else None, markupsafe.Markup(c)) for t, (s, c) in charts.items()],
+        charts={t: (markupsafe.Markup(s) if s else None, markupsafe.Markup(c)) for t, (s, c) in charts.items()},
         answers=answers,
+        introduced=_introduced(answers, facts),
+        shares=[_shares(row, counts) for row in answers],
         outcome=questions.outcome,
         tally=Counter(row["verdict"] for row in answers),
+        columns=columns,
+        cells=cells,
+        spent=matrix.spent(tables["costs"], tables["generations"], facts),
+        gained=[row for row in comparisons if _side(row) == "good"],
+        lost=[row for row in comparisons if _side(row) == "bad"],
+        side=_side,
         primary=_by_pair([row for row in comparisons if row["primary"]]),
         secondary=_by_pair([row for row in comparisons if not row["primary"]]),
-        lost=[row for row in comparisons if _on_the_worse_side(row)],
-        guarded=_by_pair([row for row in comparisons if row["eval"] in retention and row["primary"]]),
-        counts={(row["arm"], row["eval"], row["metric"]): row for row in tables["summary"].to_dicts()},
+        copied=embedded(
+            {
+                "answers": copies.forms(_of_answers(answers)),
+                "matrix": copies.forms(_of_matrix(columns, cells, facts)),
+                "comparisons": copies.forms(_of_comparisons(comparisons)),
+            }
+        ),
         first_pair=_first_pair(answers, comparisons, facts),
         transductive={arm.name for arm in facts.arms if arm.transductive},
-        summary={
-            name: rows.to_dicts()
-            for (name,), rows in tables["summary"].partition_by("arm", as_dict=True, maintain_order=True).items()
-        },
+        summary=_by_arm(summary),
         costs=_costs(tables["costs"]),
+        seconds={(row["arm"], row["stage"], row["seed"], row["eval"]): row["seconds"] for row in tables["costs"].to_dicts()},
         contamination=tables["contamination"].to_dicts(),
         contaminated=tables["contamination_rows"].head(LISTED).to_dicts(),
         n_contaminated=tables["contamination_rows"].height,
         scored_by=dict(versions.rows()),
         distributions={item.name: item.distribution for item in facts.evals},
         synthesis=_yields(tables["synthesis"]),
+    )
+
+
+def _asset(template: Path, name: str) -> markupsafe.Markup:
+    """A file of ours beside the template, to be put into the page as it is."""
+    return markupsafe.Markup((template.parent / name).read_text(encoding="utf-8"))
+
+
+def _introduced(answers: Sequence[dict[str, Any]], facts: Spec) -> list[list[tuple[str, str]]]:
+    """For each answer, the arms that it is the first to name, each with its line."""
+    lines = {arm.name: arm.what for arm in facts.arms}
+    new = []
+    for row in answers:
+        names = [name for name in (row["control"], row["arm"]) if name in lines]
+        new.append([(name, lines.pop(name)) for name in names])
+    return new
+
+
+def _shares(row: dict[str, Any], counts: Mapping[tuple[str, str, str], dict[str, Any]]) -> list[tuple[str, str, str, bool]]:
+    """For an answer: what was cut, unparsed, failed; of the arm, of the control, and whether they are far apart."""
+    sides = [counts.get((row[side], row["eval"], row["metric"])) for side in ("arm", "control")]
+    if sides[0] is None or sides[1] is None:
+        return []
+    beside = {share.label: share.text for share in matrix.shares(sides[1], sides[0])}
+    return [
+        (share.label, share.text, beside[share.label], share.apart) for share in matrix.shares(sides[0], sides[1])
+    ]
+
+
+def _of_answers(answers: Sequence[dict[str, Any]]) -> Grid:
+    keys = ("question", "arm", "control", "eval", "metric", "verdict", "difference", "ci_low", "ci_high")
+    more = ("n_pairs", "n_seeds", "smallest", "margin")
+    return Grid(
+        [*keys[:-2], "low", "high", "n", "seeds", "smallest", "margin", "asks"],
+        [[row[key] for key in (*keys, *more, "asks")] for row in answers],
+    )
+
+
+def _of_matrix(
+    columns: Sequence[matrix.Column], cells: Mapping[tuple[str, str], matrix.Cell], facts: Spec
+) -> Grid:
+    return Grid(
+        ["arm", *(f"{column.name} {column.metric}" for column in columns)],
+        [
+            [arm.name, *(cell.summary["mean"] if (cell := cells.get((arm.name, c.name))) else None for c in columns)]
+            for arm in facts.arms
+            if any((arm.name, column.name) in cells for column in columns)
+        ],
+    )
+
+
+def _of_comparisons(comparisons: Sequence[dict[str, Any]]) -> Grid:
+    keys = ("arm", "control", "eval", "metric", "difference", "ci_low", "ci_high", "n_pairs", "n_seeds")
+    return Grid(
+        [*keys[:5], "low", "high", "n", "seeds", "won", "lost", "tied"],
+        [[row[key] for key in (*keys, "wins", "losses", "ties")] for row in comparisons],
     )
 
 
@@ -113,27 +192,12 @@ def embedded(value: Any) -> markupsafe.Markup:
     return markupsafe.Markup(text)
 
 
-def number(value: float | None) -> str:
-    """A number with three decimals, or with one from 100 on, and with a true minus sign; a dash for None."""
-    if value is None:
-        return "\N{EN DASH}"
-    text = f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3f}"
-    return text.replace("-", MINUS)
-
-
-def signed(value: float | None) -> str:
-    """Like `number`, with a plus sign for positive values."""
-    return "+" + number(value) if value is not None and value > 0 else number(value)
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as text: "5.2 s", "3 min 20 s" or "2 h 5 min"; a dash for None."""
-    if seconds is None:
-        return "\N{EN DASH}"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, left_over = divmod(round(seconds), 60)
-    return f"{minutes} min {left_over} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+def _by_arm(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows grouped by arm, in the order of the table."""
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        arms.setdefault(row["arm"], []).append(row)
+    return arms
 
 
 def _by_pair(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -144,10 +208,9 @@ def _by_pair(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str,
     return pairs
 
 
-def _on_the_worse_side(row: dict[str, Any]) -> bool:
-    """Whether a comparison's interval lies on the worse side of 0."""
-    end = row["ci_high"] if row["direction"] > 0 else row["ci_low"]
-    return end is not None and end * row["direction"] < 0
+def _side(row: dict[str, Any]) -> str:
+    """The side of 0 on which a comparison's interval lies: "good", "bad" or "open"."""
+    return questions.side(row["ci_low"], row["ci_high"], row["direction"])
 
 
 def _first_pair(answers: list[dict[str, Any]], comparisons: list[dict[str, Any]], facts: Spec) -> tuple[str, str]:
