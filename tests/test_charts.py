@@ -15,7 +15,17 @@ from imprint.runtime import parquet, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import canonical
 
-NAMES = ["answers", "scores", "differences", "pairs", "frontier", "instruction_types", "loss_curves", "coefficients", "vector_similarity"]
+NAMES = [
+    "answers",
+    "scores",
+    "differences",
+    "pairs",
+    "frontier",
+    "instruction_types",
+    "loss_curves",
+    "coefficients",
+    "vector_similarity",
+]
 CAPTIONS = Path(__file__).parents[1] / "resources" / "captions"
 TABLES = fake.tables(20)
 
@@ -39,7 +49,12 @@ def test_svg_stands_alone(pictures: dict[str, str], name: str) -> None:
     inks = set(re.findall(r'(?:fill|stroke)="(#[0-9a-fA-F]{3,6}|black|white)"', text))
     outcomes = {colour for colour, _ in _drawing.OUTCOMES.values()}
     assert not outcomes & set(_drawing.COLOURS), "a colour has one meaning"
-    assert inks <= {*_drawing.COLOURS, *outcomes, "#111111", "#FFFFFF"}  # no other ink that one of the two themes would swallow
+    assert inks <= {
+        *_drawing.COLOURS,
+        *outcomes,
+        "#111111",
+        "#FFFFFF",
+    }  # no other ink that one of the two themes would swallow
 
 
 @pytest.mark.parametrize("name", NAMES)

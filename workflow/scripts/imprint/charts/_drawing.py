@@ -42,7 +42,7 @@ CELL_WIDTH, CELL_HEIGHT = 13, 17  # least width and height of a heat map's cell
 LETTER = 7.6  # width in pixels of a label's letter in the widest usual font
 
 _STYLE = (
-    "<style>.imprint-chart{color:#1b1f24;background:transparent}"
+    "<style>.imprint-chart{color:#1b1f24;background:transparent}.imprint-chart a{color:inherit}"
     "@media (prefers-color-scheme:dark){.imprint-chart{color:#e6e8eb}}</style>"
 )
 
@@ -72,8 +72,8 @@ def told() -> dict[str, str]:
 
 def zero_line() -> Any:
     """A dashed line at x = 0."""
-    data = alt.InlineData(values=[{"zero": 0}])
-    return alt.Chart(data).mark_rule(color=INK, strokeDash=[3, 3], opacity=0.7, aria=False).encode(x=values_axis("zero"))
+    rule = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=INK, strokeDash=[3, 3], aria=False)
+    return rule.encode(x=values_axis("zero"), opacity=alt.value(0.7))
 
 
 def dots(rows: list[dict[str, Any]], y: alt.Y, colour: Any, **scale: Any) -> Any:

@@ -64,10 +64,10 @@ def _panel(marks: list[dict[str, Any]], first: Mapping[str, Any], arms: Sequence
     scales = drawing.arm_colour(arms)
     colour = alt.Color("arm:N", scale=scales["color"], legend=None)
     lowest, highest = min(-1.5, *(mark["loss"] for mark in marks)), max(1.5, *(mark["loss"] for mark in marks))
-    axis = alt.Axis(tickCount=5, titleLimit=400)
+    axis = alt.Axis(tickCount=5)
     y = alt.Y(
         "loss:Q",
-        title="worst difference on what should be kept, in half-widths",
+        title=["worst difference on what should", "be kept, in half-widths"],
         axis=axis,
         scale=alt.Scale(domain=[lowest - 0.3, highest + 0.3], nice=False),
     )

@@ -62,7 +62,11 @@ def _panel(rows: pl.DataFrame, runs: pl.DataFrame, arms: Sequence[str], evals: E
 def _values(row: Mapping[str, Any]) -> dict[str, Any]:
     from imprint.report import numbers
 
-    ends = "no interval" if row["ci_low"] is None else f"{numbers.number(row['ci_low'])} to {numbers.number(row['ci_high'])}"
+    ends = (
+        "no interval"
+        if row["ci_low"] is None
+        else f"{numbers.number(row['ci_low'])} to {numbers.number(row['ci_high'])}"
+    )
     return {
         **{key: row[key] for key in ("arm", "mean", "ci_low", "ci_high")},
         "told": f"{row['arm']} on {row['eval']}: {row['metric']} {numbers.number(row['mean'])} ({ends}), "

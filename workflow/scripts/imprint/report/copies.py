@@ -9,25 +9,29 @@ from typing import NamedTuple
 
 from imprint.report.numbers import DASH, MINUS
 
-_LATEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    MINUS: "$-$",
-    DASH: "--",
-    "\n": " ",
-    "\r": " ",
-}
-_MARKDOWN = {
-    **{character: f"\\{character}" for character in "\\`*_{}[]<>#|~&"},
-    "\n": " ",
-    "\r": " ",
-}
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        '"': "''",
+        MINUS: "$-$",
+        DASH: "--",
+        "\n": " ",
+        "\r": " ",
+    }
+)
+_MARKDOWN = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "\\`*_{}[]<>#|~&"},
+        "\n": " ",
+        "\r": " ",
+    }
+)
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """With these, a spreadsheet takes a text for a formula."""
 
@@ -50,7 +54,7 @@ def markdown(grid: Grid) -> str:
     """A table of GitHub-flavoured Markdown; nothing in a cell is taken for markup."""
 
     def line(cells: Sequence[Cell]) -> str:
-        return f"| {' | '.join(_shown(cell).translate(str.maketrans(_MARKDOWN)) for cell in cells)} |"
+        return f"| {' | '.join(_shown(cell).translate(_MARKDOWN) for cell in cells)} |"
 
     return "\n".join([line(grid.header), f"|{' --- |' * len(grid.header)}", *map(line, grid.rows)]) + "\n"
 
@@ -59,7 +63,7 @@ def latex(grid: Grid) -> str:
     """A `tabular` with booktabs' rules; nothing in a cell is taken for a command."""
 
     def line(cells: Sequence[Cell]) -> str:
-        return " & ".join(_shown(cell).translate(str.maketrans(_LATEX)) for cell in cells) + r" \\"
+        return " & ".join(_shown(cell).translate(_LATEX) for cell in cells) + r" \\"
 
     number = [all(isinstance(row[i], int | float | None) for row in grid.rows) for i in range(len(grid.header))]
     columns = "".join("r" if is_number else "l" for is_number in number)

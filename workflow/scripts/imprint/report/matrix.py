@@ -86,11 +86,15 @@ def _words(compared: Row | None, outcome: str | None) -> str:
 
 
 def shares(row: Row, control: Row | None) -> list[Share]:
-    """The shares of an arm that are not 0, or not 0 for its control."""
+    """The shares of an arm that are not 0, or not 0 for its control. An arm without a control stands for itself."""
+    beside = control or row
     return [
-        Share(label, numbers.percent(row[key], row["n_attempted"]), abs(_share(row, key) - _share(beside, key)) >= NOTICEABLE)
+        Share(
+            label=label,
+            text=numbers.percent(row[key], row["n_attempted"]),
+            apart=abs(_share(row, key) - _share(beside, key)) >= NOTICEABLE,
+        )
         for label, key in COUNTS
-        for beside in (control or row,)
         if row[key] or beside[key]
     ]
 

@@ -9,16 +9,17 @@ MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
 def number(value: float | None) -> str:
-    """A number with three decimals, or with one from 100 on, and with a true minus sign; a dash for None."""
+    """A number with three decimals and a true minus sign; a dash for None. What rounds to 0 has no sign."""
     if value is None:
         return DASH
-    text = f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3f}"
-    return text.replace("-", MINUS)
+    text = f"{value:,.3f}"
+    return "0.000" if text == "-0.000" else text.replace("-", MINUS)
 
 
 def signed(value: float | None) -> str:
     """Like `number`, with a plus sign for positive values."""
-    return "+" + number(value) if value is not None and value > 0 else number(value)
+    text = number(value)
+    return text if text in (DASH, "0.000") or text.startswith(MINUS) else f"+{text}"
 
 
 def interval(low: float | None, high: float | None) -> str:

@@ -19,8 +19,7 @@ import jinja2
 import markupsafe
 import polars as pl
 
-from imprint.report import browser, copies, matrix, numbers, verdicts
-from imprint.report.copies import Grid
+from imprint.report import browser, copies, grids, matrix, numbers, verdicts
 from imprint.report.facts import Provenance, Spec
 from imprint.runtime.errors import ImprintError
 from imprint.statistics import questions
@@ -37,6 +36,7 @@ NEEDED = (
     "generations",
     "prompts",
 )
+Row = dict[str, Any]
 LISTED = 50  # rows of evals that are also in a training set
 FILTERS = {
     "number": numbers.number,
@@ -74,8 +74,8 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= FILTERS
-    comparisons, answers = tables["comparisons"].to_dicts(), tables["answers"].to_dicts()
-    summary = tables["summary"].to_dicts()
+    answers = tables["answers"].to_dicts()
+    comparisons, summary = (in_order(tables[name].to_dicts(), facts) for name in ("comparisons", "summary"))
     versions = tables["scores"].group_by("eval").agg(pl.col("eval_version").unique().sort().str.join("; "))
     data = browser.collect(
         tables, [arm.name for arm in facts.arms], {e.name: e.asks for e in facts.evals if not e.private}
@@ -108,16 +108,16 @@ def render(
         secondary=_by_pair([row for row in comparisons if not row["primary"]]),
         copied=embedded(
             {
-                "answers": copies.forms(_of_answers(answers)),
-                "matrix": copies.forms(_of_matrix(columns, cells, facts)),
-                "comparisons": copies.forms(_of_comparisons(comparisons)),
+                "answers": copies.forms(grids.of_answers(answers)),
+                "matrix": copies.forms(grids.of_matrix(columns, cells, facts)),
+                "comparisons": copies.forms(grids.of_comparisons(comparisons)),
             }
         ),
         first_pair=_first_pair(answers, comparisons, facts),
         transductive={arm.name for arm in facts.arms if arm.transductive},
         summary=_by_arm(summary),
         costs=_costs(tables["costs"]),
-        seconds={(row["arm"], row["stage"], row["seed"], row["eval"]): row["seconds"] for row in tables["costs"].to_dicts()},
+        seconds=_seconds(tables["costs"]),
         contamination=tables["contamination"].to_dicts(),
         contaminated=tables["contamination_rows"].head(LISTED).to_dicts(),
         n_contaminated=tables["contamination_rows"].height,
@@ -127,12 +127,26 @@ def render(
     )
 
 
+def in_order(rows: list[Row], facts: Spec) -> list[Row]:
+    """The rows of a table with the columns arm and eval, in the order of the config; the last key is the table's own
+    order."""
+    arms = {arm.name: place for place, arm in enumerate(facts.arms)}
+    evals = {item.name: place for place, item in enumerate(facts.evals)}
+    controls = {(arm.name, name): place for arm in facts.arms for place, name in enumerate(arm.control)}
+
+    def place(row: Row) -> tuple[int, int, int]:
+        control = controls.get((row["arm"], row.get("control", "")), len(arms))
+        return arms.get(row["arm"], len(arms)), control, evals.get(row["eval"], len(evals))
+
+    return sorted(rows, key=place)
+
+
 def _asset(template: Path, name: str) -> markupsafe.Markup:
     """A file of ours beside the template, to be put into the page as it is."""
     return markupsafe.Markup((template.parent / name).read_text(encoding="utf-8"))
 
 
-def _introduced(answers: Sequence[dict[str, Any]], facts: Spec) -> list[list[tuple[str, str]]]:
+def _introduced(answers: Sequence[Row], facts: Spec) -> list[list[tuple[str, str]]]:
     """For each answer, the arms that it is the first to name, each with its line."""
     lines = {arm.name: arm.what for arm in facts.arms}
     new = []
@@ -142,45 +156,13 @@ def _introduced(answers: Sequence[dict[str, Any]], facts: Spec) -> list[list[tup
     return new
 
 
-def _shares(row: dict[str, Any], counts: Mapping[tuple[str, str, str], dict[str, Any]]) -> list[tuple[str, str, str, bool]]:
+def _shares(row: Row, counts: Mapping[tuple[str, str, str], Row]) -> list[tuple[str, str, str, bool]]:
     """For an answer: what was cut, unparsed, failed; of the arm, of the control, and whether they are far apart."""
-    sides = [counts.get((row[side], row["eval"], row["metric"])) for side in ("arm", "control")]
-    if sides[0] is None or sides[1] is None:
+    arm, control = (counts.get((row[side], row["eval"], row["metric"])) for side in ("arm", "control"))
+    if arm is None or control is None:
         return []
-    beside = {share.label: share.text for share in matrix.shares(sides[1], sides[0])}
-    return [
-        (share.label, share.text, beside[share.label], share.apart) for share in matrix.shares(sides[0], sides[1])
-    ]
-
-
-def _of_answers(answers: Sequence[dict[str, Any]]) -> Grid:
-    keys = ("question", "arm", "control", "eval", "metric", "verdict", "difference", "ci_low", "ci_high")
-    more = ("n_pairs", "n_seeds", "smallest", "margin")
-    return Grid(
-        [*keys[:-2], "low", "high", "n", "seeds", "smallest", "margin", "asks"],
-        [[row[key] for key in (*keys, *more, "asks")] for row in answers],
-    )
-
-
-def _of_matrix(
-    columns: Sequence[matrix.Column], cells: Mapping[tuple[str, str], matrix.Cell], facts: Spec
-) -> Grid:
-    return Grid(
-        ["arm", *(f"{column.name} {column.metric}" for column in columns)],
-        [
-            [arm.name, *(cell.summary["mean"] if (cell := cells.get((arm.name, c.name))) else None for c in columns)]
-            for arm in facts.arms
-            if any((arm.name, column.name) in cells for column in columns)
-        ],
-    )
-
-
-def _of_comparisons(comparisons: Sequence[dict[str, Any]]) -> Grid:
-    keys = ("arm", "control", "eval", "metric", "difference", "ci_low", "ci_high", "n_pairs", "n_seeds")
-    return Grid(
-        [*keys[:5], "low", "high", "n", "seeds", "won", "lost", "tied"],
-        [[row[key] for key in (*keys, "wins", "losses", "ties")] for row in comparisons],
-    )
+    both = zip(matrix.shares(arm, control), matrix.shares(control, arm), strict=True)
+    return [(share.label, share.text, beside.text, share.apart) for share, beside in both]
 
 
 def embedded(value: Any) -> markupsafe.Markup:
@@ -192,34 +174,39 @@ def embedded(value: Any) -> markupsafe.Markup:
     return markupsafe.Markup(text)
 
 
-def _by_arm(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def _by_arm(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Rows grouped by arm, in the order of the table."""
-    arms: dict[str, list[dict[str, Any]]] = {}
+    arms: dict[str, list[Row]] = {}
     for row in rows:
         arms.setdefault(row["arm"], []).append(row)
     return arms
 
 
-def _by_pair(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+def _by_pair(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
     """Comparisons grouped by arm and control, in the order of the table."""
-    pairs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    pairs: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         pairs.setdefault((row["arm"], row["control"]), []).append(row)
     return pairs
 
 
-def _side(row: dict[str, Any]) -> str:
+def _side(row: Row) -> str:
     """The side of 0 on which a comparison's interval lies: "good", "bad" or "open"."""
     return questions.side(row["ci_low"], row["ci_high"], row["direction"])
 
 
-def _first_pair(answers: list[dict[str, Any]], comparisons: list[dict[str, Any]], facts: Spec) -> tuple[str, str]:
+def _first_pair(answers: list[Row], comparisons: list[Row], facts: Spec) -> tuple[str, str]:
     """The arm and control with which the browser opens: those of the first question, else of the first comparison."""
     rows = [*answers, *comparisons]
     return (rows[0]["arm"], rows[0]["control"]) if rows else (facts.arms[-1].name, facts.arms[0].name)
 
 
-def _costs(table: pl.DataFrame) -> list[dict[str, Any]]:
+def _seconds(costs: pl.DataFrame) -> dict[tuple[Any, ...], float | None]:
+    """(arm, stage, seed, eval) -> the seconds that the job took."""
+    return {row[:4]: row[4] for row in costs.select("arm", "stage", "seed", "eval", "seconds").rows()}
+
+
+def _costs(table: pl.DataFrame) -> list[Row]:
     """Costs by arm, stage and eval, summed over seeds; peak memory is the maximum over seeds."""
     return (
         table.group_by("arm", "stage", "eval", maintain_order=True)
@@ -233,7 +220,7 @@ def _costs(table: pl.DataFrame) -> list[dict[str, Any]]:
     )
 
 
-def _yields(table: pl.DataFrame) -> list[dict[str, Any]]:
+def _yields(table: pl.DataFrame) -> list[Row]:
     """A row for each synthesised dataset: attempts, rows kept, and rejections by reason."""
     yields = []
     for (name,), rows in table.partition_by("dataset", as_dict=True).items():

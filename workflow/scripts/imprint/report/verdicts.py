@@ -52,8 +52,7 @@ def sentence(row: Mapping[str, Any], written: Writer) -> str:
     size = f"{abs(row['difference']):.3f}"
     compared = f"{size} {'higher' if row['difference'] > 0 else 'lower'} than" if float(size) else "equal to"
     return (
-        f"On {row['eval']}, {row['arm']} is {compared} {row['control']} in {row['metric']}{lower} "
-        f"({'; '.join(facts)})."
+        f"On {row['eval']}, {row['arm']} is {compared} {row['control']} in {row['metric']}{lower} ({'; '.join(facts)})."
     )
 
 

@@ -28,10 +28,9 @@ def run(
         for svg, caption in charts.items()
     }
     provenance = Provenance(versions={name: version(name) for name in PACKAGES}, commit=_commit())
+    facts = with_manifests(_with_rows(spec, frames))
     with atomic(out) as temporary:
-        temporary.write_text(
-            page.render(template, frames, drawn, _with_manifests(_with_rows(spec, frames)), provenance), encoding="utf-8"
-        )
+        temporary.write_text(page.render(template, frames, drawn, facts, provenance), encoding="utf-8")
 
 
 def _with_rows(spec: Spec, frames: Mapping[str, pl.DataFrame]) -> Spec:
@@ -44,7 +43,7 @@ def _with_rows(spec: Spec, frames: Mapping[str, pl.DataFrame]) -> Spec:
     return spec.model_copy(update={"datasets": datasets})
 
 
-def _with_manifests(spec: Spec) -> Spec:
+def with_manifests(spec: Spec) -> Spec:
     """The facts, with what the manifests say of each fit: hashes of the weights and of the training rows."""
 
     def read(fit: Fit) -> Fit:

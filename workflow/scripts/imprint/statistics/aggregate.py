@@ -158,7 +158,7 @@ def compare(table: Table, controls: Mapping[str, Sequence[str]]) -> list[Row]:
 
 
 def pairs(table: Table) -> list[Row]:
-    """Rows of table `pairs`: every arm minus every earlier arm, as in `compare`, on primary metrics alone."""
+    """Rows of table `pairs`: every two arms once, as in `compare`, on primary metrics alone."""
     arms = list(table.arms)
     earlier = {arm: arms[:place] for place, arm in enumerate(arms)}
     return [row for row in compare(table, earlier) if row["primary"]]
