@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,19 @@ def test_the_job_takes_clusters_from_the_datasets(tmp_path: Path) -> None:
     assert len(parquet.read(out["summary"], "summary")) == 6
     run(spec.model_copy(update={"datasets": {}, "metrics": {}}), [], [], **out)
     assert len(parquet.read(out["summary"], "summary")) == 0, "an experiment without evals"
+
+
+def test_every_two_arms_are_a_pair_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = fake.scores(6)
+    table = aggregate.Table(scored, fake.examples(scored), fake.SETUP, fake.METRICS, fake.FITTED)
+    rows = aggregate.pairs(table)
+    assert {frozenset((row["arm"], row["control"])) for row in rows} == set(map(frozenset, combinations(fake.ARMS, 2)))
+    assert len(rows) == 10 * len(fake.EVALS) and all(row["primary"] for row in rows)
+    compared = {(r["arm"], r["control"], r["eval"], r["metric"]): r for r in aggregate.compare(table, fake.CONTROLS)}
+    shared = [row for row in rows if (row["arm"], row["control"], row["eval"], row["metric"]) in compared]
+    assert shared and all(compared[r["arm"], r["control"], r["eval"], r["metric"]] == r for r in shared)
+    monkeypatch.setattr(aggregate, "MOST_ARMS", 4)
+    assert aggregate.pairs(table) == []
 
 
 def test_an_arm_that_failed_altogether_keeps_its_rows() -> None:

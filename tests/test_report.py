@@ -16,6 +16,9 @@ import pytest
 from pydantic import ValidationError
 
 import fake_results as fake
+from imprint.config import loading
+from imprint.dag.experiment import Experiment
+from imprint.dag.report_facts import facts_of
 from imprint.report import browser, numbers, page, write
 from imprint.runtime.errors import ImprintError
 
@@ -73,7 +76,7 @@ def test_hostile_text_cannot_leave_the_data(html: str) -> None:
 def test_says_verdicts_counts_licences_and_versions(html: str) -> None:
     text = " ".join(re.sub(r"<[^>]+>", " ", html).split())
     for said in (
-        "self_prompt is 0.250 higher than instruct in prompt_strict",
+        "self_prompt is 0.042 higher than instruct in prompt_strict",
         "self_prompt against base",
         "kept",
         "Take three seeds or more",
@@ -236,7 +239,7 @@ def test_the_matrix_says_its_marks_in_words(html: str) -> None:
     table = re.search(r'<table class="matrix">.*?</table>', html, re.S)
     assert table
     row = next(row for row in table[0].split("<tr>") if "#made-self_prompt&" in row or '#made-self_prompt"' in row)
-    assert '<span class="good" title="better than instruct: +0.250 (' in row, "by the first control alone"
+    assert '<span class="open" title="not told apart from instruct: +0.042 (' in row, "by the first control alone"
     assert 'href="#browse?eval=ifeval_format&amp;a=self_prompt&amp;b=instruct&amp;show=all"' in row
     base = next(row for row in table[0].split("<tr>") if '#made-base"' in row)
     assert "heard" not in base, "an arm without a control has no mark"
@@ -247,11 +250,8 @@ def test_shares_far_from_the_controls_are_marked() -> None:
     text = render({**TABLES, "summary": TABLES["summary"].with_columns(n_truncated=cut.cast(pl.Int64))})
     assert '<span class="stamp">cut: 83% against 0%.</span>' in text
     assert text.count('<span class="small framed">cut 83%</span>') == 1
-    near = TABLES["summary"].with_columns(n_truncated=pl.lit(20, pl.Int64))
-    assert (
-        '"stamp">cut' not in render({**TABLES, "summary": near})
-        and "framed" not in render({**TABLES, "summary": near}).split("<body>")[1]
-    )
+    text = render({**TABLES, "summary": TABLES["summary"].with_columns(n_truncated=pl.lit(20, pl.Int64))})
+    assert "cut: 83% against 83%." in text and '"stamp">cut' not in text and 'framed">cut' not in text
 
 
 def test_tokens_stand_beside_what_was_gained(html: str) -> None:
@@ -290,6 +290,23 @@ def test_title_and_words_open_the_page() -> None:
     text = render(title="<i>Roles</i>", about="Two & two.")
     assert "<h1>&lt;i&gt;Roles&lt;/i&gt;</h1>" in text and "Two &amp; two." in text
     assert 'class="about"' not in render()
+
+
+def test_facts_of_a_config_say_its_arms_in_a_line_and_name_their_jobs() -> None:
+    facts = facts_of(Experiment(loading.load([Path("config/config.yaml")])))
+    arms = {arm.name: arm for arm in facts.arms}
+    assert facts.title.startswith("Where should a role live") and facts.about
+    assert arms["base"].what == "the model smollm2" and not arms["base"].fits
+    assert arms["self_prompt"].what == "base, made by sft on dialogues under self_role; asked under self_role"
+    assert arms["ipe_plan"].what == "base; asked under prior_prompt plan"
+    assert arms["composed"].what == "base, made by atlas from instruct, self_prompt and ppe_plan on dialogues"
+    assert [fit.manifest for fit in arms["composed"].fits] == ["results/arms/composed/seed0/manifest.json"]
+    assert json.loads(arms["instruct"].settings)["fit"]["settings"]["batch_size"] == 4
+    assert [(job.name, job.log) for job in arms["ipe_plan"].jobs] == [
+        (f"{stage} ipe_plan.seed0.constraints_seen", f"logs/{stage}/ipe_plan.seed0.constraints_seen.log")
+        for stage in ("generate", "score")
+    ]
+    assert arms["instruct"].jobs[0].log == "logs/train/instruct.seed0.log"
 
 
 # ---- in a real browser
@@ -422,7 +439,8 @@ def test_nothing_is_wider_than_a_phone(tmp_path: Path) -> None:
     script = """
     for (const each of document.querySelectorAll("details")) each.open = true;
     const frame = document.createElement("iframe"); // a window of the browser itself is never this narrow
-    frame.width = 390; frame.srcdoc = "<!doctype html>" + document.documentElement.outerHTML.replaceAll("<script", "<template");
+    frame.width = 390;
+    frame.srcdoc = "<!doctype html>" + document.documentElement.outerHTML.replaceAll("<script", "<template");
     document.body.append(frame);
     await new Promise((done) => { frame.onload = done; });
     const root = frame.contentDocument.documentElement;

@@ -61,8 +61,7 @@ def facts_of(experiment: Experiment) -> facts.Spec:
                 settings=settings(arm),
                 fits=[
                     facts.Fit(seed=seed, manifest=experiment.path("train", "manifest", arm=name, seed=seed))
-                    for fitted, seed in experiment.fits
-                    if fitted == name
+                    for seed in (config.seeds if arm.fit else [])
                 ],
                 jobs=jobs(experiment, name),
                 control=arm.control,
@@ -112,15 +111,15 @@ def entry(config: Config, dataset: str) -> str | None:
 
 
 def jobs(experiment: Experiment, name: str) -> list[facts.Job]:
-    """The jobs that train an arm, that ask it, and that score its responses, with their logs."""
-    trained = [("train", seed, None) for arm, seed in experiment.fits if arm == name]
-    asked = [run for run in experiment.runs if run.arm == name]
-    judged = [run for run in experiment.judged if run.arm == name]
+    """The jobs that train an arm, that ask it, and that judge and score its responses, with their logs."""
+    config = experiment.config
+    seeds = config.seeds if config.arms[name].fit else []
+    asked = [(ev, seed) for ev in graph.evals_of(config, name) for seed in experiment.seeds(name, ev)]
     made = [
-        *trained,
-        *(("generate", run.seed, run.eval) for run in asked),
-        *(("judge", run.seed, run.eval) for run in judged),
-        *(("score", run.seed, run.eval) for run in asked),
+        *(("train", None, seed) for seed in seeds),
+        *(("generate", ev, seed) for ev, seed in asked),
+        *(("judge", ev, seed) for ev, seed in asked if config.evals[ev].judge),
+        *(("score", ev, seed) for ev, seed in asked),
     ]
     return [
         facts.Job(
@@ -130,7 +129,7 @@ def jobs(experiment: Experiment, name: str) -> list[facts.Job]:
             name=f"{stage} {stages.STAGES[stage].job.format(arm=name, seed=seed, eval=ev)}",
             log=stages.log(stages.STAGES[stage]).format(arm=name, seed=seed, eval=ev),
         )
-        for stage, seed, ev in made
+        for stage, ev, seed in made
     ]
 
 

@@ -137,7 +137,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     # One row per arm x control x eval x metric: the arm minus the control on the same examples, with its marginal
     # interval. These are explorations; verdicts stand in `answers`.
     "comparisons": _difference,
-    # The same of all pairs of arms, each pair once, for primary metrics.
+    # The same of all pairs of arms, each pair once, for primary metrics; empty with more than 24 arms.
     "pairs": _difference,
     # One row per question of the config x eval. `ci_low` and `ci_high` are the simultaneous interval of all questions,
     # which alone gives the verdict: "better", "worse", "higher", "lower", "kept", "lost", "equivalent", "undecided",

@@ -230,7 +230,7 @@ class Report(Jobs):
             "captions": [path("plot", "caption", chart=chart) for chart in charts],
             "template": "resources/report.html.jinja",
             "assets": [f"resources/report{name}" for name in (".css", ".js", "_page.js", "_browser.html.jinja")],
-            "manifests": [fit.manifest for arm in self.spec(wildcards).arms for fit in arm.fits],
+            "manifests": [path("train", "manifest", arm=arm, seed=seed) for arm, seed in self.experiment.fits],
         }
 
     def spec(self, wildcards: Any) -> facts.Spec:
