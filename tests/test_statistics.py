@@ -24,8 +24,8 @@ from imprint.statistics.questions import (
     largest_statistics,
     needs,
     outcome,
-    side,
     reach,
+    side,
 )
 
 Floats = np.ndarray

@@ -76,6 +76,7 @@ def render(
     environment.filters |= FILTERS
     answers = tables["answers"].to_dicts()
     comparisons, summary = (in_order(tables[name].to_dicts(), facts) for name in ("comparisons", "summary"))
+    comparisons = [row for row in comparisons if row["n_pairs"] or row["n_missing"]]  # else the metric has no rows
     versions = tables["scores"].group_by("eval").agg(pl.col("eval_version").unique().sort().str.join("; "))
     data = browser.collect(
         tables, [arm.name for arm in facts.arms], {e.name: e.asks for e in facts.evals if not e.private}

@@ -134,8 +134,8 @@ def summarize(table: Table) -> list[Row]:
 
 def compare(table: Table, controls: Mapping[str, Sequence[str]], secondary: bool = True) -> list[Row]:
     """Rows of table `comparisons`: each arm minus each of its controls, on every eval that both run and every metric
-    with a direction; without `secondary`, on primary metrics alone. Their intervals are marginal, and no verdict is made
-    of them.
+    with a direction; without `secondary`, on primary metrics alone. Intervals are marginal, and no verdict is made of
+    them.
 
     A pair is an example x item that both arms have. Each side of a pair is a mean over seeds and samples, so an
     unfitted control with one seed is paired with all seeds of the arm. One row without a value, in any seed or sample
@@ -161,7 +161,7 @@ def compare(table: Table, controls: Mapping[str, Sequence[str]], secondary: bool
 
 def pairs(table: Table) -> list[Row]:
     """Rows of table `pairs`: every two arms once, as in `compare`, on primary metrics alone. With more than MOST_ARMS
-    arms there are none: the number of pairs grows with the square of the arms, and nobody reads so large a map."""
+    arms there are none: pairs grow with the square of the arms, and nobody reads so large a map."""
     arms = list(table.arms)
     if len(arms) > MOST_ARMS:
         return []
