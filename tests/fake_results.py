@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from imprint.charts import Distribution
+from imprint.charts import Eval
 from imprint.report.facts import Provenance, Spec
 from imprint.runtime.schemas import SCHEMAS
 from imprint.statistics import aggregate, answering
@@ -20,7 +20,7 @@ from imprint.statistics.summarize import AskedQuestion
 from imprint.tables import dataset_rows
 
 ARMS = ["base", "role_play", "instruct", "self_prompt", "self_prompt_shuffled"]
-EVALS = dict.fromkeys(("ifeval_format", "household", "sums", "plain_text"), Distribution())
+EVALS = {**dict.fromkeys(("ifeval_format", "household", "sums"), Eval()), "plain_text": Eval(retention=True)}
 CONTROLS = {
     "role_play": ["base"],
     "instruct": ["base"],
@@ -195,6 +195,7 @@ def tables(n: int = 48) -> dict[str, pl.DataFrame]:
         "prompts": prompts,
         "summary": frame("summary", aggregate.summarize(checked)),
         "comparisons": frame("comparisons", aggregate.compare(checked, CONTROLS)),
+        "pairs": frame("pairs", aggregate.pairs(checked)),
         "answers": frame("answers", answering.answer(checked, QUESTIONS, frame("curves", []))),
         "curves": frame(
             "curves",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def test_the_job_takes_clusters_from_the_datasets(tmp_path: Path) -> None:
         questions=[],
         plan=Plan(version="v", seeds=1, looks=str(tmp_path / "looks.json")),
     )
-    out = {name: tmp_path / f"{name}.parquet" for name in ("answers", "comparisons", "summary")}
+    out = {name: tmp_path / f"{name}.parquet" for name in ("answers", "comparisons", "pairs", "summary")}
     files = {"scores": [tmp_path / "scores.parquet"], "manifests": []}
     run(spec=spec, **files, datasets=[tmp_path / "2.parquet", tmp_path / "1.parquet"], out=out)
     compared = parquet.read(out["comparisons"], "comparisons").to_pylist()
@@ -180,6 +181,19 @@ def test_the_job_takes_clusters_from_the_datasets(tmp_path: Path) -> None:
     run(spec=bare, scores=[], datasets=[], manifests=[], out=out)
     assert len(parquet.read(out["summary"], "summary")) == 0, "an experiment without evals"
     assert not (tmp_path / "looks.json").exists(), "without a question there is nothing to look at"
+
+
+def test_every_two_arms_are_a_pair_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = fake.scores(6)
+    table = aggregate.Table(scored, fake.examples(scored), fake.SETUP, fake.METRICS, fake.FITTED)
+    rows = aggregate.pairs(table)
+    assert {frozenset((row["arm"], row["control"])) for row in rows} == set(map(frozenset, combinations(fake.ARMS, 2)))
+    assert len(rows) == 10 * len(fake.EVALS) and all(row["primary"] for row in rows)
+    compared = {(r["arm"], r["control"], r["eval"], r["metric"]): r for r in aggregate.compare(table, fake.CONTROLS)}
+    shared = [row for row in rows if (row["arm"], row["control"], row["eval"], row["metric"]) in compared]
+    assert shared and all(compared[r["arm"], r["control"], r["eval"], r["metric"]] == r for r in shared)
+    monkeypatch.setattr(aggregate, "MOST_ARMS", 4)
+    assert aggregate.pairs(table) == []
 
 
 def test_an_arm_that_failed_altogether_keeps_its_rows() -> None:
@@ -330,7 +344,7 @@ def test_looks_are_kept_and_paid_for(tmp_path: Path) -> None:
             questions=[AskedQuestion(**common)],
             plan=Plan(version=version, seeds=1, looks=str(tmp_path / "looks.json")),
         )
-        out = {name: tmp_path / f"{name}.parquet" for name in ("answers", "comparisons", "summary")}
+        out = {name: tmp_path / f"{name}.parquet" for name in ("answers", "comparisons", "pairs", "summary")}
         files = {"scores": [tmp_path / "scores.parquet"], "datasets": [tmp_path / "quiz.parquet"]}
         run(spec=spec, **files, manifests=[], out=out)
         (row,) = parquet.read(out["answers"], "answers").to_pylist()

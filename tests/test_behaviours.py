@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from imprint.charts import Distribution, _drawing
+from imprint.charts import Eval, _drawing
 from imprint.charts import behaviours as chart
 from imprint.config import schema
 from imprint.runtime import plugins, schemas
 from imprint.scores import behaviours, judged_behaviours
 
-EVALS = {"e": Distribution()}
+EVALS = {"e": Eval()}
 CAPTION = Path(__file__).parents[1] / "resources/captions/behaviours.md"
 
 # Text, and the behaviours that a reader sees in it.

@@ -10,12 +10,22 @@ import polars as pl
 import pytest
 
 import fake_results as fake
-from imprint.charts import Distribution, _drawing, _job
+from imprint.charts import Eval, _drawing, _job, frontier
 from imprint.runtime import parquet, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import canonical
 
-NAMES = ["scores", "differences", "instruction_types", "loss_curves", "coefficients", "vector_similarity"]
+NAMES = [
+    "answers",
+    "scores",
+    "differences",
+    "pairs",
+    "frontier",
+    "instruction_types",
+    "loss_curves",
+    "coefficients",
+    "vector_similarity",
+]
 CAPTIONS = Path(__file__).parents[1] / "resources" / "captions"
 TABLES = fake.tables(20)
 
@@ -34,9 +44,13 @@ def test_svg_stands_alone(pictures: dict[str, str], name: str) -> None:
     assert "currentColor" in text and _drawing.INK not in text and "prefers-color-scheme:dark" in text
     addresses = set(re.findall(r"https?://[^\"' <]+", text))
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
-    assert not re.search(r"<script|<image|Gradient|href=", text)
+    assert not re.search(r"<script|<image|Gradient|xlink:href", text)
+    assert all(address.startswith("#browse?eval=") for address in re.findall(r'href="([^"]*)"', text))
     inks = set(re.findall(r'(?:fill|stroke)="(#[0-9a-fA-F]{3,6}|black|white)"', text))
-    assert inks <= {*_drawing.COLOURS, "#111111", "#FFFFFF"}  # no other ink that one of the two themes would swallow
+    outcomes = {colour for colour, _ in _drawing.OUTCOMES.values()}
+    assert not outcomes & set(_drawing.COLOURS), "a colour has one meaning"
+    # Another ink might vanish on one of the two themes.
+    assert inks <= {*_drawing.COLOURS, *outcomes, "#111111", "#FFFFFF"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,7 +87,7 @@ def test_arms_without_values_keep_their_row() -> None:
     columns = [pl.when(failed).then(None).otherwise(pl.col(c)).alias(c) for c in ("mean", "ci_low", "ci_high")]
     picture = _drawing.svg(
         plugins.load("charts", "scores").chart(
-            {"summary": TABLES["summary"].with_columns(columns)}, fake.ARMS, fake.EVALS
+            {**TABLES, "summary": TABLES["summary"].with_columns(columns)}, fake.ARMS, fake.EVALS
         )
     )
     assert picture.count(">instruct<") == len(fake.EVALS)
@@ -95,12 +109,12 @@ def test_captions_state_n_interval_and_test(name: str) -> None:
 
 
 def test_every_figure_tells_held_out_types_apart() -> None:
-    told = {**fake.EVALS, "ifeval_format": Distribution("held-out instruction types", tuple(fake.TYPES))}
+    told = {**fake.EVALS, "ifeval_format": Eval("held-out instruction types", tuple(fake.TYPES))}
     for name in ("scores", "differences", "instruction_types"):
         text = _drawing.svg(plugins.load("charts", name).chart(TABLES, fake.ARMS, told))
         assert text.count(">ifeval_format: held-out instruction types<") == 1, name
         assert ": held-out" not in _drawing.svg(plugins.load("charts", name).chart(TABLES, fake.ARMS, fake.EVALS))
-    some = {**fake.EVALS, "ifeval_format": Distribution("2 of 6 instruction types held out", tuple(fake.TYPES[:2]))}
+    some = {**fake.EVALS, "ifeval_format": Eval("2 of 6 instruction types held out", tuple(fake.TYPES[:2]))}
     text = _drawing.svg(plugins.load("charts", "instruction_types").chart(TABLES, fake.ARMS, some))
     labels = re.findall(r">(\w+:\w+) \((held out, )?n=\d+\)<", text)
     assert labels == [(kind, "") for kind in fake.TYPES[2:]] + [(kind, "held out, ") for kind in fake.TYPES[:2]]
@@ -108,12 +122,12 @@ def test_every_figure_tells_held_out_types_apart() -> None:
 
 def test_the_plot_job_reads_tables_and_writes_a_picture_and_a_caption(tmp_path: Path) -> None:
     parquet.write(tmp_path / "a.parquet", "scores", TABLES["scores"].to_arrow())
-    told = Distribution("held-out instruction types", tuple(fake.TYPES))
+    told = Eval("held-out instruction types", tuple(fake.TYPES))
     spec = _job.Spec(
         chart="instruction_types",
         tables={"scores": [str(tmp_path / "a.parquet")]},
         arms=fake.ARMS,
-        evals=[(name, told if name == "ifeval_format" else Distribution()) for name in fake.EVALS],
+        evals=[(name, told if name == "ifeval_format" else Eval()) for name in fake.EVALS],
     )
     for form in (spec, _job.Spec.model_validate_json(canonical(spec.model_dump(mode="json")))):
         _job.run(form, CAPTIONS / "instruction_types.md", tmp_path / "a.svg", tmp_path / "a.md")
@@ -136,3 +150,84 @@ def test_56_arms_look_different() -> None:
     scales = _drawing.arm_colour([str(i) for i in range(56)])
     pairs = set(zip(scales["color"].range, scales["shape"].range, strict=True))
     assert len(pairs) == 56
+
+
+def test_marks_say_their_numbers_and_lead_to_their_items() -> None:
+    row = TABLES["comparisons"].filter(pl.col("primary")).row(0, named=True)
+    said = f"{row['arm']} minus {row['control']} on {row['eval']}, {row['metric']}: "
+    address = f"#browse?eval={row['eval']}&amp;a={row['arm']}&amp;b={row['control']}&amp;show=all"
+    for name in ("differences", "pairs"):
+        text = _drawing.svg(plugins.load("charts", name).chart(TABLES, fake.ARMS, fake.EVALS))
+        assert re.search(
+            rf'<a href="{re.escape(address)}"><\w+ aria-label="{re.escape(said)}[^"]*n = \d+; won \d+', text
+        )
+
+
+def test_seeds_are_dots_beside_their_mean() -> None:
+    more = (
+        TABLES["scores"]
+        .filter(pl.col("arm").is_in(fake.ARMS[2:]))
+        .with_columns(seed=pl.lit(1, pl.Int64), value=pl.col("value") / 2)
+    )
+    tables = {**TABLES, "scores": pl.concat([TABLES["scores"], more])}
+    rows = more.filter(metric="correct", arm="instruct").drop_nulls("value")
+    dots = re.findall(r"instruct, seed 1: (\d\.\d+)", _svg("scores", tables))
+    assert f"{rows['value'].mean():.3f}" in dots and len(dots) == len(fake.EVALS)
+    assert "seed" not in _svg("scores", TABLES), "a single run has no dot of its own"
+    pair = "instruct \N{MINUS SIGN} base"
+    base = TABLES["scores"].filter(metric="correct", arm="base").select("example_id", pl.col("value").alias("base"))
+    gap = (both := rows.join(base.drop_nulls(), on="example_id"))["value"].mean() - both["base"].mean()
+    assert f"{pair}, seed 1: {gap:+.3f}".replace("-", "\N{MINUS SIGN}") in _svg("differences", tables).replace(
+        "-", "\N{MINUS SIGN}"
+    ), "a control with one seed stands against every seed"
+
+
+def _svg(name: str, tables: dict[str, pl.DataFrame]) -> str:
+    return _drawing.svg(plugins.load("charts", name).chart(tables, fake.ARMS, fake.EVALS))
+
+
+def test_a_pair_has_two_cells_of_opposite_sign() -> None:
+    text = _svg("pairs", {"pairs": TABLES["pairs"].filter(eval="household")})
+    cells = dict(re.findall(r'aria-label="(\w+ minus \w+) on [^:]+: (\S+) ', text))
+    assert len(cells) == len(fake.ARMS) * (len(fake.ARMS) - 1)
+    for pair, value in cells.items():
+        arm, control = pair.split(" minus ")
+        assert {value[0], cells[f"{control} minus {arm}"][0]} in ({"+", "\N{MINUS SIGN}"}, {"0"}), pair
+
+
+def test_questions_of_all_units_stand_in_one_picture_in_their_order() -> None:
+    text = _svg("answers", TABLES)
+    labels = re.findall(r">(\d \w+)<", text)
+    assert labels == [f"{i} {name}" for i, name in enumerate(TABLES["answers"]["question"], 1)]
+    untested = TABLES["answers"].with_columns(
+        **{key: pl.lit(None, pl.Float64) for key in ("difference", "ci_low", "ci_high", "smallest")},
+        verdict=pl.lit("not tested"),
+    )
+    assert _svg("answers", {"answers": untested}).count(">not tested ") == len(untested), "no question is left out"
+
+
+@pytest.mark.parametrize(
+    ("direction", "ends", "reached"),
+    [
+        (1, (0.1, 0.0, 0.3), 1.0),
+        (1, (0.1, 0.05, 0.2), 2.0),
+        (-1, (0.1, -0.1, 0.2), -0.5),
+        (1, (-0.2, -0.3, -0.1), -2.0),
+    ],
+)
+def test_a_frontier_measures_in_half_widths(direction: int, ends: tuple[float, float, float], reached: float) -> None:
+    difference, low, high = ends
+    row = {"direction": direction, "difference": difference, "ci_low": low, "ci_high": high}
+    assert frontier.reach(row) == pytest.approx(reached)
+
+
+def test_a_frontier_shows_arms_that_could_lose_something() -> None:
+    text = _svg("frontier", TABLES)
+    marks = re.findall(
+        r'aria-label="(\w+) minus (\w+) on (\w+), [^"]*Worst of what should be kept: \w+ minus \w+ on', text
+    )
+    gains = [ev for ev, told in fake.EVALS.items() if not told.retention]
+    first = {(arm, controls[0], ev) for arm, controls in fake.CONTROLS.items() for ev in gains}
+    assert set(marks) == first, "each against its first control"
+    lost_nothing = {"comparisons": TABLES["comparisons"].filter(pl.col("eval") != "plain_text")}
+    assert plugins.load("charts", "frontier").chart(lost_nothing, fake.ARMS, fake.EVALS) is None

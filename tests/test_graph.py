@@ -16,7 +16,7 @@ from imprint.dag import leakage
 from imprint.dag.experiment import Experiment, Run
 from imprint.dag.jobs import all_jobs
 from imprint.dag.jobs.fits import Fitted
-from imprint.dag.report_facts import distribution, facts_of
+from imprint.dag.report_facts import facts_of, of_eval
 from imprint.policies import generation, policy
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import write_json
@@ -349,7 +349,7 @@ def test_only_what_is_trained_on_is_told_as_trained_on() -> None:
     fit = {"transductive": True, "fit": {"method": "sft", "data": "more"}}
     for arm, told in ((seen, ""), (fit, "instruction types trained on")):
         experiment = Experiment(loading.parse(raw(arms={"reader": arm})))
-        assert distribution(experiment, "words").description == told
+        assert of_eval(experiment, "words").description == told
 
 
 @pytest.mark.usefixtures("reading")

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from imprint import instructions
 from imprint.config import loading
 from imprint.dag.experiment import Experiment
-from imprint.dag.report_facts import distribution
+from imprint.dag.report_facts import of_eval
 from imprint.datasets import ifeval_format as generator
 from imprint.instructions.requests import questions, requests
 from imprint.instructions.wording import ALONE, CLASHES, HELD_OUT, WORDINGS, sentence
@@ -54,8 +54,8 @@ def test_evals_know_which_types_are_trained_on() -> None:
 
     def told() -> dict[str, str]:
         found = Experiment(loading.parse(raw))
-        assert not distribution(found, "other").held_out
-        return {name: distribution(found, name).description for name in raw["evals"]}
+        assert not of_eval(found, "other").held_out
+        return {name: of_eval(found, name).description for name in raw["evals"]}
 
     assert set(told().values()) == {""}, "nothing is trained"
     raw["arms"]["rft"] = {"parent": "base", "fit": {"method": "grpo", "data": "train", "reward": "ifeval"}}
@@ -66,7 +66,7 @@ def test_evals_know_which_types_are_trained_on() -> None:
         "real": "10 of 25 instruction types held out",
         "other": "",
     }
-    assert distribution(Experiment(loading.parse(raw)), "both").held_out == tuple(sorted(HELD_OUT))
+    assert of_eval(Experiment(loading.parse(raw)), "both").held_out == tuple(sorted(HELD_OUT))
     raw["datasets"]["train"]["only"] = [one]
     assert told()["seen"] == "14 of 15 instruction types held out", "what is trained on counts, not the split's name"
 

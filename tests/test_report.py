@@ -16,7 +16,10 @@ import pytest
 from pydantic import ValidationError
 
 import fake_results as fake
-from imprint.report import browser, page
+from imprint.config import loading
+from imprint.dag.experiment import Experiment
+from imprint.dag.report_facts import facts_of
+from imprint.report import browser, numbers, page, write
 from imprint.runtime.errors import ImprintError
 
 TEMPLATE = Path(__file__).parents[1] / "resources" / "report.html.jinja"
@@ -62,17 +65,18 @@ def test_one_file_without_addresses(html: str) -> None:
 
 
 def test_hostile_text_cannot_leave_the_data(html: str) -> None:
-    assert html.count("</script>") == 2
-    data, script = Page(html).scripts
-    assert "<" not in data and "&" not in data
+    assert html.count("</script>") == 4
+    data, copied, *scripts = Page(html).scripts
+    assert "<" not in data + copied and "&" not in data + copied
     assert fake.HOSTILE in json.loads(data)["texts"]
-    assert "textContent" in script
+    assert all("textContent" in script for script in scripts)
     assert "base &lt;i&gt;in words&lt;/i&gt;" in html
 
 
 def test_says_verdicts_counts_licences_and_versions(html: str) -> None:
     text = " ".join(re.sub(r"<[^>]+>", " ", html).split())
     for said in (
+        "self_prompt is 0.042 higher than instruct in prompt_strict",
         "self_prompt against base",
         "kept",
         "Take three seeds or more",
@@ -128,8 +132,8 @@ def test_says_what_scored_an_eval() -> None:
 def test_evals_of_held_out_types_are_told_apart() -> None:
     told = [{**vars(item), "distribution": "held-out types" * (item.name == "sums")} for item in fake.facts().evals]
     text = render(evals=told)
-    assert text.count('sums <span class="soft">(held-out types)</span>') > 5
-    assert "(held-out types)" not in render() and 'household <span class="soft">(' not in text
+    assert text.count("held-out types") > 5
+    assert "held-out types" not in render() and 'household <span class="soft">(' not in text
 
 
 def test_examples_that_may_not_be_spread_are_left_out() -> None:
@@ -143,7 +147,10 @@ def test_examples_that_may_not_be_spread_are_left_out() -> None:
 def test_empty_tables_still_make_a_report() -> None:
     empty = {name: table.clear() for name, table in TABLES.items()}
     text = render(empty)
-    assert "nothing is compared" in text and "No arm was trained" in text and "side by side</h2>" not in text
+    shown = re.findall(r'<h2 id="([^"]+)"', text)
+    assert shown == ["charts", "numbers", "made"], "a part without rows is left out"
+    assert "No question was asked" in text
+    assert not {"Costs", "Synthesis", "What it took"} & set(re.findall(r"<(?:summary|h3)>([^<:]+)", text))
 
 
 def test_missing_tables_and_wrong_facts_are_errors() -> None:
@@ -156,9 +163,10 @@ def test_missing_tables_and_wrong_facts_are_errors() -> None:
 
 
 def test_numbers_are_written_for_readers() -> None:
-    assert page.number(-0.1234) == "\N{MINUS SIGN}0.123"
-    assert (page.number(None), page.number(1234.56), page.signed(0.5)) == ("\N{EN DASH}", "1,234.6", "+0.500")
-    assert [page.duration(s) for s in (3.21, 125, 7384)] == ["3.2 s", "2 min 5 s", "2 h 3 min"]
+    assert numbers.number(-0.1234) == "\N{MINUS SIGN}0.123"
+    assert (numbers.number(None), numbers.number(1234.56)) == ("\N{EN DASH}", "1,234.560")
+    assert [numbers.signed(value) for value in (0.5, -0.0001, 0.0, None)] == ["+0.500", "0.000", "0.000", "\N{EN DASH}"]
+    assert [numbers.duration(s) for s in (3.21, 125, 7384)] == ["3.2 s", "2 min 5 s", "2 h 3 min"]
 
 
 def test_browser_sample_is_stratified_bounded_and_seeded() -> None:
@@ -215,6 +223,91 @@ def test_dialogues_of_several_turns_come_with_their_turns_and_state() -> None:
     assert "state" not in base
     single = data["evals"]["sums"]["examples"][fake.example("sums", 0)][3]
     assert not {"others", "left_out", "state"} & single.keys() and "composed" not in single["responses"][0]
+
+
+def test_rows_are_in_the_order_of_the_config() -> None:
+    shuffled = {
+        **TABLES,
+        **{n: TABLES[n].sample(fraction=1.0, shuffle=True, seed=1) for n in ("summary", "comparisons")},
+    }
+    table = re.search(r'<table class="matrix">.*?</table>', render(shuffled), re.S)
+    assert table and re.findall(r'<th scope="row"><a href="#made-(\w+)">', table[0]) == fake.ARMS
+    assert re.findall(r'<th scope="col" class="n">(\w+)<span', table[0]) == list(fake.EVALS)
+
+
+def test_the_matrix_says_its_marks_in_words(html: str) -> None:
+    table = re.search(r'<table class="matrix">.*?</table>', html, re.S)
+    assert table
+    row = next(row for row in table[0].split("<tr>") if "#made-self_prompt&" in row or '#made-self_prompt"' in row)
+    assert '<span class="open" title="not told apart from instruct: +0.042 (' in row, "by the first control alone"
+    assert 'href="#browse?eval=ifeval_format&amp;a=self_prompt&amp;b=instruct&amp;show=all"' in row
+    base = next(row for row in table[0].split("<tr>") if '#made-base"' in row)
+    assert "heard" not in base, "an arm without a control has no mark"
+
+
+def test_shares_far_from_the_controls_are_marked() -> None:
+    cut = pl.when((pl.col("arm") == "self_prompt") & (pl.col("eval") == "ifeval_format")).then(20).otherwise(0)
+    text = render({**TABLES, "summary": TABLES["summary"].with_columns(n_truncated=cut.cast(pl.Int64))})
+    assert '<span class="stamp">cut: 83% against 0%.</span>' in text
+    assert text.count('<span class="small framed">cut 83%</span>') == 1
+    text = render({**TABLES, "summary": TABLES["summary"].with_columns(n_truncated=pl.lit(20, pl.Int64))})
+    assert "cut: 83% against 83%." in text and '"stamp">cut' not in text and 'framed">cut' not in text
+
+
+def test_tokens_stand_beside_what_was_gained(html: str) -> None:
+    rows = re.search(r'<table class="took">.*?</table>', html, re.S)
+    assert rows
+    cells = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in rows[0].split("<tr>")[2:]]
+    assert cells[0] == ["base", "\N{EN DASH}", "30,720", "12.0"] and cells[2] == ["instruct", "7,680", "30,720", "12.0"]
+    assert "tokens in evals" not in render({**TABLES, "costs": TABLES["costs"].clear()})
+
+
+def test_an_arm_is_told_where_it_is_first_named() -> None:
+    arms = [{**vars(arm), "what": f"what {arm.name} is"} for arm in fake.facts().arms]
+    answers = re.search(r'<ol class="answers">.*?</ol>', render(arms=arms), re.S)
+    assert answers
+    assert re.findall(r"what (\w+) is", answers[0]) == ["instruct", "self_prompt", "base", "role_play"]
+
+
+def test_from_an_arm_to_what_made_it(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"fingerprint": "f" * 8, "weights": {"m": "a" * 64}, "data": {"d": "b" * 64}}))
+    job = {"stage": "train", "seed": 0, "name": "train instruct.seed0", "log": "logs/train/instruct.seed0.log"}
+    fit = {"seed": 0, "manifest": str(manifest)}
+    arms = [
+        {**vars(arm), **({"fits": [fit], "jobs": [job], "settings": '{"fit":1}'} if arm.name == "instruct" else {})}
+        for arm in fake.facts().arms
+    ]
+    spec = write.with_manifests(fake.facts(arms=arms))
+    text = page.render(TEMPLATE, TABLES, CHARTS, spec, fake.PROVENANCE)
+    made = re.search(r'<details id="made-instruct">.*?</details>', text, re.S)
+    assert made
+    for said in ("a" * 64, "b" * 64, "f" * 8, "{&#34;fit&#34;:1}", job["name"], job["log"], "1 min 2 s"):
+        assert str(said) in made[0], said
+
+
+def test_title_and_words_open_the_page() -> None:
+    text = render(title="<i>Roles</i>", about="Two & two.")
+    assert "<h1>&lt;i&gt;Roles&lt;/i&gt;</h1>" in text and "Two &amp; two." in text
+    assert 'class="about"' not in render()
+
+
+def test_facts_of_a_config_say_its_arms_in_a_line_and_name_their_jobs() -> None:
+    assert facts_of(Experiment(loading.load([Path("config/config.yaml")]))).title.startswith("What do roles, rewards")
+    facts = facts_of(Experiment(loading.load([Path("tests/real.yaml")])))
+    arms = {arm.name: arm for arm in facts.arms}
+    assert (facts.title, facts.about) == ("Imprint report", "")
+    assert arms["base"].what == "the model smollm2" and not arms["base"].fits
+    assert arms["self_prompt"].what == "base, made by sft on dialogues under self_role; asked under self_role"
+    assert arms["ipe_plan"].what == "base; asked under prior_prompt plan"
+    assert arms["composed"].what == "base, made by atlas from instruct, self_prompt and ppe_plan on dialogues"
+    assert [fit.manifest for fit in arms["composed"].fits] == ["results/arms/composed/seed0/manifest.json"]
+    assert json.loads(arms["instruct"].settings)["fit"]["settings"]["batch_size"] == 4
+    assert [(job.name, job.log) for job in arms["ipe_plan"].jobs] == [
+        (f"{stage} ipe_plan.seed0.constraints_seen", f"logs/{stage}/ipe_plan.seed0.constraints_seen.log")
+        for stage in ("generate", "score")
+    ]
+    assert arms["instruct"].jobs[0].log == "logs/train/instruct.seed0.log"
 
 
 # ---- in a real browser
@@ -322,3 +415,85 @@ def test_buttons_keys_and_filters_move_through_the_examples(tmp_path: Path, html
     second, third, first, tied = found[1].split("|")
     assert [text.split(" of ")[0] for text in (second, third, first)] == ["2", "3", "1"]
     assert tied.startswith("1 of ") and "base tied by correct#eval=sums" in tied and "show=tied" in tied
+
+
+def probed(folder: Path, html: str, script: str, *flags: str) -> str:
+    """What a script writes into the page's `data-seen`."""
+    path = folder / "report.html"
+    # The page's own policy would rightly refuse this script.
+    ending = f"<script>(async () => {{ {script} }})()</script></body>"
+    path.write_text(re.sub(r"<meta http-equiv[^>]*>", "", html).replace("</body>", ending))
+    found = re.search(r'data-seen="([^"]*)"', chromium(folder, path.as_uri(), "--dump-dom", *flags))
+    assert found
+    return found[1]
+
+
+PICTURE = (
+    "<svg class='imprint-chart' width='2000'><a href='#browse?eval=sums'><path aria-label='exactly &lt;b&gt;' "
+    "d='M0,0h9v9Z'/></a></svg>"
+)
+
+
+@needs_chromium
+def test_nothing_is_wider_than_a_phone(tmp_path: Path) -> None:
+    html = page.render(TEMPLATE, TABLES, {"answers": (PICTURE, "<p>n</p>")}, fake.facts(), fake.PROVENANCE)
+    script = """
+    for (const each of document.querySelectorAll("details")) each.open = true;
+    const frame = document.createElement("iframe"); // a window of the browser itself is never this narrow
+    frame.width = 390;
+    frame.srcdoc = "<!doctype html>" + document.documentElement.outerHTML.replaceAll("<script", "<template");
+    document.body.append(frame);
+    await new Promise((done) => { frame.onload = done; });
+    const root = frame.contentDocument.documentElement;
+    document.body.dataset.seen = `${root.clientWidth} ${root.scrollWidth}`;
+    """
+    shown, needed = map(int, probed(tmp_path, html, script).split())
+    assert 350 < shown <= 390 and needed <= shown
+
+
+@needs_chromium
+def test_a_mark_says_its_numbers_when_it_has_the_focus(tmp_path: Path) -> None:
+    html = page.render(TEMPLATE, TABLES, {"answers": (PICTURE, "<p>n</p>")}, fake.facts(), fake.PROVENANCE)
+    script = """
+    const tip = document.querySelector(".tip"), mark = document.querySelector(".imprint-chart a");
+    const seen = [tip.hidden];
+    mark.focus(); seen.push(tip.hidden, tip.textContent);
+    mark.blur(); seen.push(tip.hidden);
+    mark.firstChild.dispatchEvent(new PointerEvent("pointerover", {bubbles: true})); seen.push(tip.hidden);
+    document.dispatchEvent(new KeyboardEvent("keydown", {key: "Escape"})); seen.push(tip.hidden);
+    document.body.dataset.seen = seen.join("|");
+    """
+    assert probed(tmp_path, html, script) == "true|false|exactly &lt;b&gt;|true|false|true"
+
+
+@needs_chromium
+@pytest.mark.parametrize("clipboard", [True, False])
+def test_a_table_is_copied_or_selected(tmp_path: Path, html: str, clipboard: bool) -> None:
+    script = f"""
+    let copied = "";
+    const writeText = async (text) => {{ if (!{json.dumps(clipboard)}) throw new Error(); copied = text; }};
+    Object.defineProperty(navigator, "clipboard", {{value: {{writeText}}}});
+    const place = document.querySelector('[data-copy="matrix"]');
+    [...place.querySelectorAll("button")].find((button) => button.textContent === "CSV").click();
+    await new Promise((done) => setTimeout(done, 50));
+    const box = place.querySelector("textarea");
+    const text = box ? box.value.slice(box.selectionStart, box.selectionEnd) : copied;
+    document.body.dataset.seen = `${{box ? "selected" : "copied"}} ${{text.slice(0, 30)}}`;
+    """
+    start = "copied" if clipboard else "selected"
+    assert probed(tmp_path, html, script) == f"{start} arm,ifeval_format prompt_stric"
+
+
+@needs_chromium
+def test_details_open_for_their_address_and_for_paper(tmp_path: Path, html: str) -> None:
+    script = """
+    const closed = () => document.querySelectorAll("details:not([open])").length;
+    const before = closed();
+    location.hash = "#made-instruct";
+    await new Promise((done) => setTimeout(done, 50));
+    const opened = document.getElementById("made-instruct").open;
+    dispatchEvent(new Event("beforeprint")); const printed = closed();
+    dispatchEvent(new Event("afterprint"));
+    document.body.dataset.seen = [before > 5, opened, printed, before - closed()].join(" ");
+    """
+    assert probed(tmp_path, html, script) == "true true 0 1"

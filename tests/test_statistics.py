@@ -17,7 +17,7 @@ from imprint.statistics.contrasts import Scores, contrast
 from imprint.statistics.intervals import paired_score, tango, wilson
 from imprint.statistics.looks import DRAWS, Look, Z, boundary, may_be_spent
 from imprint.statistics.planning import needs, reach, variances
-from imprint.statistics.questions import Answer, Question, answers, correlations, outcome
+from imprint.statistics.questions import Answer, Question, answers, correlations, outcome, side
 
 Floats = np.ndarray
 
@@ -471,3 +471,19 @@ def test_the_library_imports_no_other_part_of_imprint() -> None:
         "assert 'polars' not in sys.modules and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "higher_is_better", "lower_is_better"),
+    [
+        (0.1, 0.3, "good", "bad"),
+        (-0.3, -0.1, "bad", "good"),
+        (-0.1, 0.1, "open", "open"),
+        (0.0, 0.1, "open", "open"),
+        (None, None, "open", "open"),
+    ],
+)
+def test_the_side_of_an_interval(
+    low: float | None, high: float | None, higher_is_better: str, lower_is_better: str
+) -> None:
+    assert (side(low, high, 1), side(low, high, -1)) == (higher_is_better, lower_is_better)

@@ -27,15 +27,15 @@ def written(folder: Path, *rows: dict[str, Any]) -> str:
 def test_every_question_has_its_answer(tmp_path: Path) -> None:
     assert written(tmp_path, ROW).splitlines()[1:3] == [
         "  Does the role help?",
-        "    e1: Better. role +0.250 against base [+0.125, +0.375] in accuracy, n = 64, 3 seeds. "
-        "Differences from 0.18 on would have been seen.",
+        "    Better. On e1, role is 0.250 higher than base in accuracy (95% interval +0.125 to +0.375; n = 64, "
+        "3 seeds; differences from 0.18 on would have been seen).",
     ]
 
 
 @pytest.mark.parametrize(
     ("changes", "sentences"),
     [
-        ({"verdict": "no data", "difference": None}, "No data. No example has a score of both."),
+        ({"verdict": "no data", "difference": None}, "No data. On e1, no example has a score of both role and base."),
         ({"verdict": "not tested", "difference": None}, "Not tested. The check does not show that"),
         (
             {"verdict": "undecided", "examples_needed": 1900, "seeds_needed": 5},
@@ -43,15 +43,18 @@ def test_every_question_has_its_answer(tmp_path: Path) -> None:
         ),
         ({"verdict": "undecided", "scope": "weights", "n_seeds": 1}, "Take three seeds or more"),
         ({"verdict": "higher", "scope": "weights", "seed_sd": 0.0571}, "if training runs spread by at most 0.057"),
-        ({"verdict": "kept", "kind": "retention", "margin": 0.05}, "Kept. role +0.250 against base"),
-        ({"verdict": "kept", "kind": "retention", "margin": 0.05}, "Margin 0.05; from 0.18 on, a margin could"),
+        ({"verdict": "kept", "kind": "retention", "margin": 0.05}, "Kept. On e1, role is 0.250 higher than base"),
+        ({"verdict": "kept", "kind": "retention", "margin": 0.05}, "; margin 0.05; margins from 0.18 on would have"),
+        ({"difference": -0.25, "direction": -1}, "0.250 lower than base in accuracy, where lower is better ("),
+        ({"difference": 0.0}, "role is equal to base in accuracy"),
+        ({"over": "instruction"}, "n = 64 values of instruction, 3 seeds"),
+        ({"ci_low": None, "ci_high": None, "smallest": None}, "higher than base in accuracy (n = 64, 3 seeds)."),
         ({"n_missing": 6, "worst_low": 0.1, "worst_high": 0.3}, "6 left out; had all of them gone one way, the"),
         ({"share": 0.25, "ci_low": None, "ci_high": None}, "an early look at 25% of the planned data, too early"),
         ({"share": 0.5}, "an early look at 50% of the planned data, judged by an early boundary"),
         ({"looks_before": 2}, "Fewer data were looked at 2 times before, which the interval accounts for."),
         ({"may_decide": False, "ci_low": None, "ci_high": None}, "The error of 5% was spent when"),
-        ({"other_versions": 1}, "looked at 1 other version of this experiment, which no interval accounts for"),
-        ({"ci_low": None, "ci_high": None, "smallest": None}, "role +0.250 against base in accuracy"),
+        ({"other_versions": 1}, "1 other version of this experiment were looked at; no interval accounts for that"),
     ],
 )
 def test_what_an_answer_says(tmp_path: Path, changes: dict[str, Any], sentences: str) -> None:

@@ -34,14 +34,17 @@ REPORT = {
     "database",
     *(
         f"plot {name}"
-        for name in ("answers", "scores", "differences", "instruction_types", "loss_curves", "coefficients")
+        for name in (
+            *("answers", "scores", "differences", "pairs", "frontier"),
+            *("instruction_types", "loss_curves", "coefficients"),
+        )
     ),
 }
 AGGREGATE = {"summarize", "collect", *REPORT}
 EVERY_ARM = {"plot vector_similarity"}  # reads no table that these edits change, but the order and colours of the arms
 CHARTS_OF_SCORES = {
     *("summarize", "database", "report"),
-    *("plot answers", "plot scores", "plot differences", "plot instruction_types"),
+    *("plot answers", "plot scores", "plot differences", "plot pairs", "plot frontier", "plot instruction_types"),
 }
 
 
@@ -402,5 +405,6 @@ def test_a_broken_table_is_named_and_never_aggregated(done: Path) -> None:
 
 def test_tables_have_their_schemas(finished: Path) -> None:
     leaks = ("contamination", "contamination_rows")
-    for name in ("answers", "summary", "comparisons", "costs", "curves", "coefficients", *leaks, "synthesis"):
+    of_arms = ("answers", "summary", "comparisons", "pairs", "costs", "curves", "coefficients", "synthesis")
+    for name in (*of_arms, *leaks):
         parquet.read(finished / "results/tables" / f"{name}.parquet", name)

@@ -14,7 +14,7 @@ from pathlib import Path
 from imprint.config import loading
 from imprint.dag.experiment import Experiment
 from imprint.dag.plan import Planned, Spending, Stated, costs, critical, planned, variances, within_reach
-from imprint.report.page import duration
+from imprint.report.numbers import duration
 from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError, shown
 from imprint.statistics import planning

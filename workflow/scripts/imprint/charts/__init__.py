@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-class Distribution(NamedTuple):
-    """Whether some arm is trained on an eval's kinds of rows (such as types of instructions). `description` says it in
-    words; it is "" if the rows have no kinds, or if no arm is trained on rows with such kinds. `held_out` has the kinds
-    on which no arm is trained."""
+class Eval(NamedTuple):
+    """What a chart is told of an eval. `description` says in words whether some arm is trained on the eval's kinds of
+    rows (such as types of instructions); it is "" if the rows have no kinds, or if no arm is trained on rows with such
+    kinds. `held_out` has the kinds on which no arm is trained. `retention`: the eval measures what an arm may lose."""
 
     description: str = ""
     held_out: tuple[str, ...] = ()
+    retention: bool = False
 
 
-Evals = Mapping[str, Distribution]
+Evals = Mapping[str, Eval]
 
 
 class Chart(plugins.Contract):

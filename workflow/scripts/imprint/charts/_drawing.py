@@ -1,8 +1,14 @@
 """Drawing: the theme, axes and panels of all charts, and SVG that is legible on light and dark pages.
 
-Colour-blind readers can tell the colours apart: they are Okabe and Ito's ("Color Universal Design", 2008). Their black
-is left out, because it vanishes on a dark page; their yellow comes last, because it is faint on a light one. Arms
-differ by shape as well. Text and axes are drawn in `currentColor`.
+A colour has one meaning in all charts. Blue is better, orange-red is worse, grey is undecided (`OUTCOMES`). `COLOURS`
+are arms. Purple and green are the signs of coefficients (`NEGATIVE`, `POSITIVE`). Cividis is a share from 0 to 1.
+
+Colour-blind readers can tell outcomes apart, whose colours are Okabe and Ito's ("Color Universal Design", 2008), and
+which differ by shape as well. Arms differ by shape too, and have their names beside them. Text and axes are drawn in
+`currentColor`.
+
+A mark may have a description with its exact numbers (an `aria-label` in the SVG), and an address within the page. The
+page's script shows the description when a reader points at the mark or moves the focus to it.
 """
 
 from __future__ import annotations
@@ -21,9 +27,12 @@ import polars as pl
 from imprint.charts import Evals
 from imprint.runtime.errors import ImprintError
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#999999", "#F0E442")
+COLOURS = ("#009E73", "#E69F00", "#CC79A7", "#8C6BD8", "#999933", "#A5673F", "#3FB8AF", "#F0E442")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 BETTER, WORSE, UNDECIDED = "#0072B2", "#D55E00", "#999999"
+OUTCOMES = {"good": (BETTER, "triangle-up"), "open": (UNDECIDED, "circle"), "bad": (WORSE, "triangle-down")}
+"""Outcome (`statistics.questions.outcome` and `side`) -> its colour and its shape."""
+NEGATIVE, ZERO, POSITIVE = "#7B3294", "#DDDDDD", "#1B7837"
 
 INK = "#010203"  # `svg` replaces this colour, which nothing else has, by currentColor
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif"
@@ -33,7 +42,7 @@ CELL_WIDTH, CELL_HEIGHT = 13, 17  # least width and height of a heat map's cell
 LETTER = 7.6  # width in pixels of a label's letter in the widest usual font
 
 _STYLE = (
-    "<style>.imprint-chart{color:#1b1f24;background:transparent}"
+    "<style>.imprint-chart{color:#1b1f24;background:transparent}.imprint-chart a{color:inherit}"
     "@media (prefers-color-scheme:dark){.imprint-chart{color:#e6e8eb}}</style>"
 )
 
@@ -45,6 +54,32 @@ def arm_colour(arms: Sequence[str]) -> dict[str, alt.Scale]:
         "color": alt.Scale(domain=list(arms), range=[COLOURS[i % len(COLOURS)] for i in numbers]),
         "shape": alt.Scale(domain=list(arms), range=[SHAPES[i % len(SHAPES)] for i in numbers]),
     }
+
+
+def outcome_colour() -> dict[str, alt.Scale]:
+    """Scales `color` and `shape` of outcomes."""
+    colours, shapes = zip(*OUTCOMES.values(), strict=True)
+    return {
+        "color": alt.Scale(domain=list(OUTCOMES), range=list(colours)),
+        "shape": alt.Scale(domain=list(OUTCOMES), range=list(shapes)),
+    }
+
+
+def told() -> dict[str, str]:
+    """Channels of a mark whose data have a description in `told` and an address within the page in `address`."""
+    return {"description": "told:N", "href": "address:N"}
+
+
+def zero_line() -> Any:
+    """A dashed line at x = 0."""
+    rule = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=INK, strokeDash=[3, 3], aria=False)
+    return rule.encode(x=values_axis("zero"), opacity=alt.value(0.7))
+
+
+def dots(rows: list[dict[str, Any]], y: alt.Y, colour: Any, **scale: Any) -> Any:
+    """Small dots at `value`, for single training runs; each of `rows` says its numbers in `told`."""
+    base = alt.Chart(alt.InlineData(values=rows)).mark_point(filled=True, size=14, opacity=0.9, yOffset=8)
+    return base.encode(y=y, x=values_axis("value", **scale), color=colour, description="told:N")
 
 
 def stack(panels: Sequence[Any]) -> Any:
@@ -87,8 +122,9 @@ def depth_map(rows: pl.DataFrame, name: str, what: str, largest: float) -> Any:
         for layer, kind, value in rows.select("layer", "kind", "value").iter_rows()
     ]
     axis = alt.Axis(ticks=False, domain=False, labelAngle=0, labelOverlap="parity", title="layer")
-    # With all kinds of colour vision, blue and orange differ, and both differ from grey, which is zero.
-    scale = alt.Scale(domain=[-largest, 0, largest], range=[BETTER, "#DDDDDD", WORSE], interpolate="rgb", clamp=True)
+    # With all kinds of colour vision, purple and green differ, and both differ from grey, which is zero.
+    ends = [NEGATIVE, ZERO, POSITIVE]
+    scale = alt.Scale(domain=[-largest, 0, largest], range=ends, interpolate="rgb", clamp=True)
     return (
         alt.Chart(alt.InlineData(values=values))
         .mark_rect(stroke=None)
@@ -100,7 +136,7 @@ def depth_map(rows: pl.DataFrame, name: str, what: str, largest: float) -> Any:
         .properties(
             width=max(WIDTH / 2, CELL_WIDTH * len(columns)),
             height=CELL_HEIGHT * len(kinds),
-            title=title(name, f"{what}: blue {-largest:.2g}, grey 0, orange {largest:.2g}"),
+            title=title(name, f"{what}: purple {-largest:.2g}, grey 0, green {largest:.2g}"),
         )
     )
 
@@ -121,11 +157,13 @@ def svg(chart: Any) -> str:
     for name in sorted(set(re.findall(r'\bid="([^"]+)"', text)), key=len, reverse=True):
         text = re.sub(rf'id="{re.escape(name)}"', f'id="{prefix}{name}"', text)
         text = text.replace(f"url(#{name})", f"url(#{prefix}{name})")
+    # The converter writes addresses within the page as addresses of another site.
+    text = re.sub(r'xlink:href="[^"#]*#', 'href="#', text)
     head, body = text.split(">", 1)
     # On a narrow page the chart shrinks by up to a quarter; below that, the page scrolls it.
     width = re.search(r' width="(\d+)', head)
     least = f' style="min-width:{round(0.75 * int(width[1]))}px"' if width else ""
-    head = re.sub(r' class="[^"]*"', "", head).replace("<svg", f'<svg class="imprint-chart" role="img"{least}', 1)
+    head = re.sub(r' class="[^"]*"', "", head).replace("<svg", f'<svg class="imprint-chart" role="group"{least}', 1)
     return f"{head}>{_STYLE}{body}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imprint.charts import Distribution
+from imprint.charts import Eval
 from imprint.runtime import parquet, plugins
 from imprint.runtime.plugins import Strict
 
@@ -15,7 +15,7 @@ class Spec(Strict):
     chart: str
     tables: dict[str, list[str]]
     arms: list[str]
-    evals: list[tuple[str, Distribution]]
+    evals: list[tuple[str, Eval]]
 
 
 def run(spec: Spec, caption: Path, svg_out: Path, caption_out: Path) -> None:

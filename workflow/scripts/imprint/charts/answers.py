@@ -1,5 +1,8 @@
-"""Forest plot of the questions: a row for each question, with the difference and the simultaneous interval of all of
-them. Colour and shape say the verdict; a margin is a grey band."""
+"""Forest plot of the questions: one row for each question, in the order of the config, with its difference and the
+simultaneous interval of all questions.
+
+Questions have different units. So each row is divided by the smallest difference that its question could have seen, and
+turned so that right is better; the numbers beside the row are in the question's own unit."""
 
 from __future__ import annotations
 
@@ -13,61 +16,74 @@ if TYPE_CHECKING:
 
 TABLES = ("answers",)
 
+WIDTH = 360
+
 
 def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals) -> Any | None:
-    """One panel for each eval and metric, one row for each question, and a line at 0; None without questions."""
-    import polars as pl
-
-    from imprint.charts import _drawing as drawing
-
-    table = tables["answers"].filter(pl.col("difference").is_not_null())
-    names = table["question"].unique(maintain_order=True).to_list()
-    panels = [
-        _panel(rows, names, evals)
-        for _, rows in table.partition_by("eval", "metric", as_dict=True, maintain_order=True).items()
-    ]
-    return drawing.stack(panels) if panels else None
-
-
-def _panel(rows: pl.DataFrame, names: list[str], evals: Evals) -> Any:
+    """One picture of all questions; None without questions."""
     import altair as alt
-    import polars as pl
 
     from imprint.charts import _drawing as drawing
-    from imprint.statistics.questions import outcome
 
-    first = rows.row(0, named=True)
-    welcome = [outcome(row["verdict"], row["direction"]) for row in rows.iter_rows(named=True)]
-    rows = rows.with_columns(pl.Series("outcome", welcome), below=-pl.col("margin"))
-    questions = rows["question"].to_list()
-    y = alt.Y("question:N", **drawing.rows_axis(questions, names))
-    outcomes = ["good", "open", "bad"]
-    colours = alt.Scale(domain=outcomes, range=[drawing.BETTER, drawing.UNDECIDED, drawing.WORSE])
-    shapes = alt.Scale(domain=outcomes, range=["triangle-up", "circle", "triangle-down"])
-    columns = ["question", "difference", "ci_low", "ci_high", "outcome", "margin", "below"]
-    data = alt.InlineData(values=rows.select(columns).to_dicts())
-    colour = alt.Color("outcome:N", scale=colours, legend=None)
-    base = alt.Chart(data).encode(y=y)
-    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=drawing.INK, strokeDash=[3, 3], opacity=0.7)
+    if not len(tables["answers"]):
+        return None
+    rows = [_row(place, row) for place, row in enumerate(tables["answers"].iter_rows(named=True), 1)]
+    labels = [row["label"] for row in rows]
+    ends = [abs(row[key]) for row in rows for key in ("low", "high", "band_low") if row[key] is not None]
+    reach = 1.05 * max([1.1, *ends])
+    axis = alt.Axis(
+        values=[-1, 0, 1],
+        labelExpr="datum.value == 0 ? '0' : datum.value < 0 ? '\u22121, worse' : '+1, better'",
+        title="difference, divided by the smallest one that the question could have seen",
+        domain=False,
+    )
+    scales, scale = drawing.outcome_colour(), alt.Scale(domain=[-reach, reach], nice=False)
+
+    def x(field: str) -> alt.X:
+        return alt.X(f"{field}:Q", axis=axis, scale=scale)
+
+    base = alt.Chart(alt.InlineData(values=rows)).encode(y=alt.Y("label:N", **drawing.rows_axis(labels)))
+    colour = alt.Color("outcome:N", scale=scales["color"], legend=None)
+    shape = alt.Shape("outcome:N", scale=scales["shape"], legend=None)
+    bounded = base.transform_filter("isValid(datum.low)")
     layers = alt.layer(
-        base.transform_filter("datum.margin > 0")
-        .mark_bar(color=drawing.UNDECIDED, opacity=0.2, height=drawing.ROW - 6)
-        .encode(x=drawing.values_axis("below"), x2="margin:Q"),
-        zero.encode(x=drawing.values_axis("zero")),
-        base.transform_filter("isValid(datum.ci_low)")
-        .mark_rule(strokeWidth=2)
-        .encode(x=drawing.values_axis("ci_low"), x2="ci_high:Q", color=colour),
-        base.mark_point(filled=True, size=100, opacity=1).encode(
-            x=drawing.values_axis("difference"),
-            color=colour,
-            shape=alt.Shape("outcome:N", scale=shapes, legend=None),
+        bounded.transform_filter("isValid(datum.band_low)")
+        .mark_bar(color=drawing.UNDECIDED, opacity=0.25, height=drawing.ROW - 6, aria=False)
+        .encode(x=x("band_low"), x2="band_high:Q"),
+        bounded.mark_rule(strokeWidth=3, aria=False).encode(x=x("low"), x2="high:Q", color=colour),
+        bounded.mark_point(filled=True, size=120, opacity=1).encode(
+            x=x("value"), color=colour, shape=shape, **drawing.told()
+        ),
+        base.mark_text(align="left", fontSize=12, color=drawing.INK, aria=False).encode(
+            x=alt.value(WIDTH + 10), text="numbers:N"
         ),
     )
-    side = "right" if first["direction"] == 1 else "left"
-    note = f"difference in {first['metric']}; the arm is better to the {side}"
-    return layers.properties(
-        width=drawing.WIDTH, height=drawing.ROW * len(questions), title=drawing.eval_title(evals, first["eval"], note)
-    )
+    return layers.properties(width=WIDTH, height=drawing.ROW * len(rows))
+
+
+def _row(place: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of one question: what is drawn is divided by `smallest`, and positive if it is better."""
+    from imprint.report import numbers
+    from imprint.statistics.questions import outcome
+
+    unit = row["direction"] * row["smallest"] if row["smallest"] else None
+    ends = [None, None] if unit is None else sorted((row["ci_low"] / unit, row["ci_high"] / unit))
+    margin = row["margin"] / row["smallest"] if unit and row["margin"] else None
+    interval = numbers.interval(row["ci_low"], row["ci_high"])
+    found = row["verdict"] if row["difference"] is None else f"{numbers.signed(row['difference'])} ({interval})"
+    return {
+        "label": f"{place} {row['question']}",
+        "value": None if unit is None else row["difference"] / unit,
+        "low": ends[0],
+        "high": ends[1],
+        "band_low": None if margin is None else -margin,
+        "band_high": margin if margin and row["kind"] == "equivalence" else 0,
+        "outcome": outcome(row["verdict"], row["direction"]),
+        "numbers": f"{found} {row['metric']}",
+        "told": f"{row['verdict']}: {row['arm']} minus {row['control']} on {row['eval']}, {row['metric']}: {found}, "
+        f"n = {row['n_pairs']}, smallest difference {numbers.number(row['smallest'])}",
+        "address": numbers.browse(row["eval"], row["arm"], row["control"]),
+    }
 
 
 def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:

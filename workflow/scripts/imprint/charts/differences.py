@@ -1,5 +1,5 @@
 """Forest plot of explorations: each arm minus its control on the same examples, for the primary metrics, with marginal
-95% intervals. It has no verdicts and therefore none of their colours."""
+95% intervals; dots are single training runs. Colours say on which side of 0 an interval lies, which is no verdict."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imprint.charts import Evals
 if TYPE_CHECKING:
     import polars as pl
 
-TABLES = ("comparisons",)
+TABLES = ("comparisons", "scores")
 
 
 def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals) -> Any | None:
@@ -19,14 +19,17 @@ def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals)
     import polars as pl
 
     from imprint.charts import _drawing as drawing
+    from imprint.charts import _seeds
 
-    table = tables["comparisons"].filter(pl.col("primary") & (pl.col("n_pairs") > 0))
-    table = table.with_columns(pair=pl.col("arm") + " \N{MINUS SIGN} " + pl.col("control"))
+    pair = (pl.col("arm") + " \N{MINUS SIGN} " + pl.col("control")).alias("pair")
+    table = tables["comparisons"].filter(pl.col("primary") & (pl.col("n_pairs") > 0)).with_columns(pair)
+    runs = _seeds.differences(tables["scores"], table).with_columns(pair)
     panels = []
     for name in evals:
         rows = table.filter(pl.col("eval") == name)
         if len(rows):
-            panels.append(_panel(rows, _ordered(rows, arms), _ordered(table, arms), evals))
+            of_runs = runs.filter(pl.col("eval") == name)
+            panels.append(_panel(rows, of_runs, _ordered(rows, arms), _ordered(table, arms), evals))
     return drawing.stack(panels) if panels else None
 
 
@@ -37,35 +40,49 @@ def _ordered(rows: pl.DataFrame, arms: Sequence[str]) -> list[str]:
     return [pair for arm in arms for pair in rows.filter(pl.col("arm") == arm)["pair"].unique(maintain_order=True)]
 
 
-def _panel(rows: pl.DataFrame, pairs: list[str], longest: list[str], evals: Evals) -> Any:
+def _panel(rows: pl.DataFrame, runs: pl.DataFrame, pairs: list[str], longest: list[str], evals: Evals) -> Any:
     import altair as alt
-    import polars as pl
 
     from imprint.charts import _drawing as drawing
 
     first = rows.row(0, named=True)
-    rows = rows.with_columns(weights=pl.col("interval").str.ends_with("one seed"))
-    columns = ["pair", "difference", "ci_low", "ci_high", "weights"]
+    scales = drawing.outcome_colour()
+    colour = alt.Color("outcome:N", scale=scales["color"], legend=None)
+    shape = alt.Shape("outcome:N", scale=scales["shape"], legend=None)
     y = alt.Y("pair:N", **drawing.rows_axis(pairs, longest))
-    base = alt.Chart(alt.InlineData(values=rows.select(columns).to_dicts())).encode(y=y)
-    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=drawing.INK, strokeDash=[3, 3], opacity=0.7)
+    base = alt.Chart(alt.InlineData(values=list(map(_values, rows.to_dicts())))).encode(y=y, color=colour)
+    point = base.encode(x=drawing.values_axis("difference"), shape=shape, **drawing.told())
+    seeds = [
+        {**row, "outcome": "open", "told": f"{row['pair']}, seed {row['seed']}: {row['value']:+.3f}"}
+        for row in runs.to_dicts()
+    ]
     layers = alt.layer(
-        zero.encode(x=drawing.values_axis("zero")),
+        drawing.zero_line(),
         base.transform_filter("isValid(datum.ci_low)")
-        .mark_rule(strokeWidth=2, color=drawing.UNDECIDED)
+        .mark_rule(strokeWidth=2, aria=False)
         .encode(x=drawing.values_axis("ci_low"), x2="ci_high:Q"),
-        base.mark_point(filled=True, size=80, opacity=1, color=drawing.UNDECIDED)
-        .transform_filter("!datum.weights")
-        .encode(x=drawing.values_axis("difference")),
-        base.mark_point(filled=False, size=80, opacity=1, strokeWidth=2, color=drawing.UNDECIDED)
-        .transform_filter("datum.weights")
-        .encode(x=drawing.values_axis("difference")),
+        point.transform_filter("!datum.weights").mark_point(filled=True, size=80, opacity=1),
+        point.transform_filter("datum.weights").mark_point(filled=False, size=80, opacity=1, strokeWidth=2),
+        drawing.dots(seeds, y, colour),
     )
     side = "right" if first["direction"] == 1 else "left"
     note = f"difference in {first['metric']}; the arm is better to the {side}"
     return layers.properties(
         width=drawing.WIDTH, height=drawing.ROW * len(pairs), title=drawing.eval_title(evals, first["eval"], note)
     )
+
+
+def _values(row: Mapping[str, Any]) -> dict[str, Any]:
+    from imprint.report import numbers
+    from imprint.statistics.questions import side
+
+    return {
+        **{key: row[key] for key in ("pair", "difference", "ci_low", "ci_high")},
+        "weights": row["interval"].endswith("one seed"),
+        "outcome": side(row["ci_low"], row["ci_high"], row["direction"]),
+        "told": numbers.told(row),
+        "address": numbers.browse(row["eval"], row["arm"], row["control"]),
+    }
 
 
 def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:

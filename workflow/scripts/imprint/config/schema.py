@@ -378,6 +378,10 @@ class Question(Strict):
 class Config(Strict):
     """One experiment."""
 
+    title: str = Field("Imprint report", min_length=1, max_length=120, description="heading of the report")
+    about: str = Field(
+        "", max_length=2000, description="what the experiment is about, in a few sentences; opens the report"
+    )
     results: Results = Field(
         "results", description="folder of everything that the experiment makes; with a `limit`, its subfolder `limitN`"
     )
@@ -421,7 +425,10 @@ class Config(Strict):
         {}, description="what is computed from arms' weights (modules in imprint/analyses)"
     )
     charts: list[str] = Field(
-        ["answers", "scores", "differences", "instruction_types", "loss_curves", "coefficients", "vector_similarity"],
+        [
+            *("answers", "scores", "differences", "pairs", "frontier"),
+            *("instruction_types", "loss_curves", "coefficients", "vector_similarity"),
+        ],
         description="modules in imprint/charts, in order",
     )
 

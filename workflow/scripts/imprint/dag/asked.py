@@ -77,8 +77,11 @@ def version(config: Config) -> str:
     parts: list[Any] = [[one.model_dump(exclude={"asks"}) for one in asked]]
     parts += [(name, ev.model_dump(mode="json")) for name, ev in sorted(evals.items())]
     for kind, name in sorted(node for node in behind if node[0] != "run"):
-        entry = (config.arms if kind == "arm" else config.datasets)[name].model_dump(mode="json")
-        if kind == "dataset" and name in {ev.dataset for ev in evals.values()}:
-            entry["settings"].pop("n", None)
-        parts.append((kind, name, entry))
+        if kind == "arm":
+            parts.append((name, config.arms[name].model_dump(mode="json", include={"model", "parent", "fit", "apply"})))
+            continue
+        dataset = config.datasets[name].model_dump(mode="json")
+        if name in {ev.dataset for ev in evals.values()}:
+            dataset["settings"].pop("n", None)
+        parts.append((name, dataset))
     return fingerprint(parts)[:16]

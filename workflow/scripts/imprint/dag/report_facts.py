@@ -3,14 +3,17 @@ words, and which evals have kinds of rows that no arm was trained on."""
 
 from __future__ import annotations
 
-from imprint.charts import Distribution
+from collections.abc import Sequence
+
+from imprint.charts import Eval
 from imprint.config import catalog, graph
 from imprint.config.references import ContextRef
 from imprint.config.schema import Arm, Config
 from imprint.dag.experiment import Experiment
 from imprint.report import facts
-from imprint.runtime import plugins
+from imprint.runtime import plugins, stages
 from imprint.runtime.identity import canonical
+from imprint.runtime.plugins import Strict
 
 
 def facts_of(experiment: Experiment) -> facts.Spec:
@@ -18,7 +21,8 @@ def facts_of(experiment: Experiment) -> facts.Spec:
     config = experiment.config
     transductive = graph.transductive(config)
     return facts.Spec(
-        title="What moved, and what it gained",
+        title=config.title,
+        about=config.about,
         folder=experiment.results,
         seeds=config.seeds,
         limit=config.limit,
@@ -45,13 +49,24 @@ def facts_of(experiment: Experiment) -> facts.Spec:
                 score=ev.score.name,
                 asks=plugins.load("scores", ev.score.name).ASKS,
                 retention=ev.retention,
-                distribution=distribution(experiment, name).description,
+                distribution=of_eval(experiment, name).description,
                 private=bool((source := entry(config, ev.dataset)) and catalog.load()[source].gated),
             )
             for name, ev in config.evals.items()
         ],
         arms=[
-            facts.Arm(name=name, what=words(arm), control=arm.control, transductive=name in transductive)
+            facts.Arm(
+                name=name,
+                what=words(config, name),
+                settings=settings(arm),
+                fits=[
+                    facts.Fit(seed=seed, manifest=experiment.path("train", "manifest", arm=name, seed=seed))
+                    for seed in (config.seeds if arm.fit else [])
+                ],
+                jobs=jobs(experiment, name),
+                control=arm.control,
+                transductive=name in transductive,
+            )
             for name, arm in config.arms.items()
         ],
     )
@@ -67,22 +82,23 @@ def kinds(config: Config, dataset: str) -> tuple[str, frozenset[str]]:
     return called_and_kinds
 
 
-def distribution(experiment: Experiment, ev: str) -> Distribution:
-    """The kinds of an eval's rows on which no arm is trained. Empty where the eval's rows have no kinds, and where no
-    arm is trained on rows with kinds of the same sort."""
+def of_eval(experiment: Experiment, ev: str) -> Eval:
+    """What a chart is told of an eval. The kinds on which no arm is trained are empty where the eval's rows have no
+    kinds, and where no arm is trained on rows with kinds of the same sort."""
     config = experiment.config
+    retention = config.evals[ev].retention
     called, its_kinds = kinds(config, config.evals[ev].dataset)
     fits = [graph.of_fit(config, arm) for arm in config.arms]
     sets = [kinds(config, dataset) for inputs in fits for dataset in graph.rows_of(config, inputs)]
     trained = frozenset().union(*(names for name, names in sets if name == called))
     if not its_kinds or not trained:
-        return Distribution()
+        return Eval(retention=retention)
     held_out = tuple(sorted(its_kinds - trained))
     if not held_out:
-        return Distribution(f"{called} trained on")
+        return Eval(f"{called} trained on", retention=retention)
     if len(held_out) < len(its_kinds):
-        return Distribution(f"{len(held_out)} of {len(its_kinds)} {called} held out", held_out)
-    return Distribution(f"held-out {called}", held_out)
+        return Eval(f"{len(held_out)} of {len(its_kinds)} {called} held out", held_out, retention)
+    return Eval(f"held-out {called}", held_out, retention)
 
 
 def entry(config: Config, dataset: str) -> str | None:
@@ -94,23 +110,68 @@ def entry(config: Config, dataset: str) -> str | None:
     return next(filter(None, entries), None)
 
 
-def words(arm: Arm) -> str:
-    """An arm in a few words, from its config."""
-    parts = [f"model {arm.model}" if arm.model else f"from {arm.parent}"]
+def jobs(experiment: Experiment, name: str) -> list[facts.Job]:
+    """The jobs that train an arm, that ask it, and that judge and score its responses, with their logs."""
+    config = experiment.config
+    seeds = config.seeds if config.arms[name].fit else []
+    asked = [(ev, seed) for ev in graph.evals_of(config, name) for seed in experiment.seeds(name, ev)]
+    made = [
+        *(("train", None, seed) for seed in seeds),
+        *(("generate", ev, seed) for ev, seed in asked),
+        *(("judge", ev, seed) for ev, seed in asked if config.evals[ev].judge),
+        *(("score", ev, seed) for ev, seed in asked),
+    ]
+    return [
+        facts.Job(
+            stage=stage,
+            seed=seed,
+            eval=ev,
+            name=f"{stage} {stages.STAGES[stage].job.format(arm=name, seed=seed, eval=ev)}",
+            log=stages.log(stages.STAGES[stage]).format(arm=name, seed=seed, eval=ev),
+        )
+        for stage, ev, seed in made
+    ]
+
+
+def words(config: Config, name: str) -> str:
+    """An arm in one line: its parent, how it was trained, and how it is asked."""
+    arm = config.arms[name]
+    line = f"the model {arm.model}" if arm.model else str(arm.parent)
     if arm.fit:
-        changed = arm.fit.settings.model_dump(mode="json", exclude_unset=True, by_alias=True)
-        keys = ", ".join(f"{key} {canonical(value)}" for key, value in changed.items())
-        under = f" under the context {names}" if (names := _contexts(arm.fit.context)) else ""
-        parts.append(f"trained by {arm.fit.method}{under} ({keys})")
-    if names := _contexts(arm.apply.context):
-        parts.append(f"asked in the context {names}")
+        reads = graph.of_fit(config, name)
+        data = f" on {_listed(reads.datasets)}" if reads.datasets else ""
+        others = f" from {_listed(reads.arms)}" if reads.arms else ""
+        under = f" under {_listed(names)}" if (names := _contexts(arm.fit.context)) else ""
+        line += f", made by {arm.fit.method}{others}{data}{under}"
+    asked = [f"asked under {_listed(names)}"] if (names := _contexts(arm.apply.context)) else []
     if arm.apply.hooks:
-        parts.append(f"with the hooks {', '.join(ref.name for ref in arm.apply.hooks)}")
+        asked.append(f"with the hooks {_listed([ref.name for ref in arm.apply.hooks])}")
     if arm.apply.decode:
-        parts.append(f"answers drawn by {arm.apply.decode.name}")
-    return "; ".join(parts)
+        asked.append(f"answers drawn by {arm.apply.decode.name}")
+    return "; ".join([line, *asked])
 
 
-def _contexts(contexts: list[ContextRef]) -> str:
-    """The names of contexts, without `plain`, which changes nothing."""
-    return ", ".join(ref.name for ref in contexts if ref.name != "plain")
+def settings(arm: Arm) -> str:
+    """All keys of an arm's fit and apply that the config sets, as JSON."""
+    keys = arm.model_dump(mode="json", include={"model", "parent", "fit", "apply"}, exclude_unset=True, by_alias=True)
+    return canonical(keys)
+
+
+def _contexts(contexts: list[ContextRef]) -> list[str]:
+    """The contexts by name, with the texts that each must be given ("prior_prompt plan"). `plain` is left out, since it
+    changes nothing."""
+    return [" ".join([ref.name, *_required_texts(ref.settings)]) for ref in contexts if ref.name != "plain"]
+
+
+def _required_texts(settings: Strict) -> list[str]:
+    values = settings.model_dump()
+    return [
+        values[name]
+        for name, field in type(settings).model_fields.items()
+        if field.is_required() and isinstance(values[name], str)
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

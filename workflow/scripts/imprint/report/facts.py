@@ -19,11 +19,34 @@ class Source(Strict):
     rows: int | None = None
 
 
+class Fit(Strict):
+    """A training run of an arm. What the manifest says is filled in when the page is written."""
+
+    seed: int
+    manifest: str = Field(description="path of the manifest")
+    fingerprint: str | None = None
+    weights: dict[str, str] = Field(default_factory=dict, description="file -> sha256")
+    data: dict[str, str] = Field(default_factory=dict, description="dataset -> sha256 of its rows")
+
+
+class Job(Strict):
+    """A job that made or asked an arm."""
+
+    stage: str
+    seed: int
+    eval: str | None = None
+    name: str
+    log: str = Field(description="path of its log, below the results folder")
+
+
 class Arm(Strict):
     """An arm, in words."""
 
     name: str
-    what: str = Field(description="its parent, fit and apply in a few words")
+    what: str = Field(description="its parent, fit and apply in one line")
+    settings: str = Field("", description="its fit with all keys that the config sets, and its apply")
+    fits: list[Fit] = Field(default_factory=list)
+    jobs: list[Job] = Field(default_factory=list)
     control: list[str] = Field(default_factory=list)
     transductive: bool = Field(False, description="it adapted on the eval's own prompts; stamped on its rows")
 
@@ -44,6 +67,7 @@ class Spec(Strict):
     """The facts of an experiment that no table holds."""
 
     title: str
+    about: str = Field("", description="what the experiment is about")
     arms: list[Arm]
     evals: list[Eval]
     models: list[Source]

@@ -1,7 +1,7 @@
 """The report: one HTML file that needs no network and no other file.
 
 Jinja escapes all text from configs, models and data. The browser's text is JSON, which the page shows by `textContent`
-only. A content security policy allows the page's own script and nothing else.
+only. A content security policy allows the page's own scripts and nothing else.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import jinja2
 import markupsafe
 import polars as pl
 
-from imprint.report import browser, verdicts
+from imprint.report import browser, copies, grids, matrix, numbers, verdicts
 from imprint.report.facts import Provenance, Spec
 from imprint.runtime.errors import ImprintError
 from imprint.statistics import questions
@@ -35,8 +36,17 @@ NEEDED = (
     "generations",
     "prompts",
 )
+Row = dict[str, Any]
 LISTED = 50  # rows of evals that are also in a training set
-MINUS = "\N{MINUS SIGN}"
+FILTERS = {
+    "number": numbers.number,
+    "signed": numbers.signed,
+    "duration": numbers.duration,
+    "interval": lambda row: numbers.interval(row["ci_low"], row["ci_high"]),
+    "sentence": partial(verdicts.sentence, written=numbers.signed),
+    "notes": partial(verdicts.notes, written=numbers.signed),
+    "items": lambda row, show="all": numbers.browse(row["eval"], row["arm"], row["control"], show),
+}
 
 
 def render(
@@ -48,9 +58,10 @@ def render(
 ) -> str:
     """The report as HTML text.
 
-    `template`: resources/report.html.jinja, with report.css and report.js beside it. `tables`: polars frames of the
-    tables in NEEDED. `charts`: title -> (SVG text, or None if there is nothing to draw; caption as HTML). Raises
-    ImprintError if a table is missing.
+    `template`: resources/report.html.jinja, with the page's styles and scripts beside it. `tables`: polars frames of
+    the tables in NEEDED. `charts`: title -> (SVG text, or None if there is nothing to draw; caption as HTML); the
+    chart "answers" stands at the top. A part of the page whose table is empty is left out. Raises ImprintError if a
+    table is missing.
     """
     missing = [name for name in NEEDED if name not in tables]
     if missing:
@@ -62,39 +73,52 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "signed": signed, "duration": duration, "sentence": verdicts.explanation}
-    script = (template.parent / "report.js").read_text(encoding="utf-8")
-    comparisons, answers = tables["comparisons"].to_dicts(), tables["answers"].to_dicts()
-    retention = {e.name for e in facts.evals if e.retention}
+    environment.filters |= FILTERS
+    answers = tables["answers"].to_dicts()
+    comparisons, summary = (in_order(tables[name].to_dicts(), facts) for name in ("comparisons", "summary"))
+    comparisons = [row for row in comparisons if row["n_pairs"] or row["n_missing"]]  # else the metric has no rows
     versions = tables["scores"].group_by("eval").agg(pl.col("eval_version").unique().sort().str.join("; "))
     data = browser.collect(
         tables, [arm.name for arm in facts.arms], {e.name: e.asks for e in facts.evals if not e.private}
     )
+    scripts = [_asset(template, "report_page.js"), *([_asset(template, "report.js")] if data["evals"] else [])]
+    columns, cells = matrix.columns(summary, facts), matrix.cells(summary, comparisons, facts)
+    counts = {(row["arm"], row["eval"], row["metric"]): row for row in summary}
     return environment.get_template(template.name).render(
         facts=facts,
         provenance=provenance,
-        script=markupsafe.Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        style=markupsafe.Markup((template.parent / "report.css").read_text(encoding="utf-8")),
+        scripts=scripts,
+        script_hashes=[base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts],
+        style=_asset(template, "report.css"),
         data=embedded(data),
         browsable=bool(data["evals"]),
         per_pair=browser.PER_PAIR,
-        charts=[(t, markupsafe.Markup(s) if s else None, markupsafe.Markup(c)) for t, (s, c) in charts.items()],
+        charts={t: (markupsafe.Markup(s) if s else None, markupsafe.Markup(c)) for t, (s, c) in charts.items()},
         answers=answers,
+        introduced=_introduced(answers, facts),
+        shares=[_shares(row, counts) for row in answers],
         outcome=questions.outcome,
         tally=Counter(row["verdict"] for row in answers),
+        columns=columns,
+        cells=cells,
+        spent=matrix.spent(tables["costs"], tables["generations"], facts),
+        gained=[row for row in comparisons if _side(row) == "good"],
+        lost=[row for row in comparisons if _side(row) == "bad"],
+        side=_side,
         primary=_by_pair([row for row in comparisons if row["primary"]]),
         secondary=_by_pair([row for row in comparisons if not row["primary"]]),
-        lost=[row for row in comparisons if _on_the_worse_side(row)],
-        guarded=_by_pair([row for row in comparisons if row["eval"] in retention and row["primary"]]),
-        counts={(row["arm"], row["eval"], row["metric"]): row for row in tables["summary"].to_dicts()},
+        copied=embedded(
+            {
+                "answers": copies.forms(grids.of_answers(answers)),
+                "matrix": copies.forms(grids.of_matrix(columns, cells, facts)),
+                "comparisons": copies.forms(grids.of_comparisons(comparisons)),
+            }
+        ),
         first_pair=_first_pair(answers, comparisons, facts),
         transductive={arm.name for arm in facts.arms if arm.transductive},
-        summary={
-            name: rows.to_dicts()
-            for (name,), rows in tables["summary"].partition_by("arm", as_dict=True, maintain_order=True).items()
-        },
+        summary=_by_arm(summary),
         costs=_costs(tables["costs"]),
+        seconds=_seconds(tables["costs"]),
         contamination=tables["contamination"].to_dicts(),
         contaminated=tables["contamination_rows"].head(LISTED).to_dicts(),
         n_contaminated=tables["contamination_rows"].height,
@@ -102,6 +126,44 @@ def render(
         distributions={item.name: item.distribution for item in facts.evals},
         synthesis=_yields(tables["synthesis"]),
     )
+
+
+def in_order(rows: list[Row], facts: Spec) -> list[Row]:
+    """The rows of a table with the columns arm and eval, in the order of the config; the last key is the table's own
+    order."""
+    arms = {arm.name: place for place, arm in enumerate(facts.arms)}
+    evals = {item.name: place for place, item in enumerate(facts.evals)}
+    controls = {(arm.name, name): place for arm in facts.arms for place, name in enumerate(arm.control)}
+
+    def place(row: Row) -> tuple[int, int, int]:
+        control = controls.get((row["arm"], row.get("control", "")), len(arms))
+        return arms.get(row["arm"], len(arms)), control, evals.get(row["eval"], len(evals))
+
+    return sorted(rows, key=place)
+
+
+def _asset(template: Path, name: str) -> markupsafe.Markup:
+    """A file of ours beside the template, to be put into the page as it is."""
+    return markupsafe.Markup((template.parent / name).read_text(encoding="utf-8"))
+
+
+def _introduced(answers: Sequence[Row], facts: Spec) -> list[list[tuple[str, str]]]:
+    """For each answer, the arms that it is the first to name, each with its line."""
+    lines = {arm.name: arm.what for arm in facts.arms}
+    new = []
+    for row in answers:
+        names = [name for name in (row["control"], row["arm"]) if name in lines]
+        new.append([(name, lines.pop(name)) for name in names])
+    return new
+
+
+def _shares(row: Row, counts: Mapping[tuple[str, str, str], Row]) -> list[tuple[str, str, str, bool]]:
+    """For an answer: what was cut, unparsed, failed; of the arm, of the control, and whether they are far apart."""
+    arm, control = (counts.get((row[side], row["eval"], row["metric"])) for side in ("arm", "control"))
+    if arm is None or control is None:
+        return []
+    both = zip(matrix.shares(arm, control), matrix.shares(control, arm), strict=True)
+    return [(share.label, share.text, beside.text, share.apart) for share, beside in both]
 
 
 def embedded(value: Any) -> markupsafe.Markup:
@@ -113,50 +175,39 @@ def embedded(value: Any) -> markupsafe.Markup:
     return markupsafe.Markup(text)
 
 
-def number(value: float | None) -> str:
-    """A number with three decimals, or with one from 100 on, and with a true minus sign; a dash for None."""
-    if value is None:
-        return "\N{EN DASH}"
-    text = f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3f}"
-    return text.replace("-", MINUS)
+def _by_arm(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows grouped by arm, in the order of the table."""
+    arms: dict[str, list[Row]] = {}
+    for row in rows:
+        arms.setdefault(row["arm"], []).append(row)
+    return arms
 
 
-def signed(value: float | None) -> str:
-    """Like `number`, with a plus sign for positive values."""
-    return "+" + number(value) if value is not None and value > 0 else number(value)
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as text: "5.2 s", "3 min 20 s" or "2 h 5 min"; a dash for None."""
-    if seconds is None:
-        return "\N{EN DASH}"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, left_over = divmod(round(seconds), 60)
-    return f"{minutes} min {left_over} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _by_pair(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+def _by_pair(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
     """Comparisons grouped by arm and control, in the order of the table."""
-    pairs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    pairs: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         pairs.setdefault((row["arm"], row["control"]), []).append(row)
     return pairs
 
 
-def _on_the_worse_side(row: dict[str, Any]) -> bool:
-    """Whether a comparison's interval lies on the worse side of 0."""
-    end = row["ci_high"] if row["direction"] > 0 else row["ci_low"]
-    return end is not None and end * row["direction"] < 0
+def _side(row: Row) -> str:
+    """The side of 0 on which a comparison's interval lies: "good", "bad" or "open"."""
+    return questions.side(row["ci_low"], row["ci_high"], row["direction"])
 
 
-def _first_pair(answers: list[dict[str, Any]], comparisons: list[dict[str, Any]], facts: Spec) -> tuple[str, str]:
+def _first_pair(answers: list[Row], comparisons: list[Row], facts: Spec) -> tuple[str, str]:
     """The arm and control with which the browser opens: those of the first question, else of the first comparison."""
     rows = [*answers, *comparisons]
     return (rows[0]["arm"], rows[0]["control"]) if rows else (facts.arms[-1].name, facts.arms[0].name)
 
 
-def _costs(table: pl.DataFrame) -> list[dict[str, Any]]:
+def _seconds(costs: pl.DataFrame) -> dict[tuple[Any, ...], float | None]:
+    """(arm, stage, seed, eval) -> the seconds that the job took."""
+    return {row[:4]: row[4] for row in costs.select("arm", "stage", "seed", "eval", "seconds").rows()}
+
+
+def _costs(table: pl.DataFrame) -> list[Row]:
     """Costs by arm, stage and eval, summed over seeds; peak memory is the maximum over seeds."""
     return (
         table.group_by("arm", "stage", "eval", maintain_order=True)
@@ -170,7 +221,7 @@ def _costs(table: pl.DataFrame) -> list[dict[str, Any]]:
     )
 
 
-def _yields(table: pl.DataFrame) -> list[dict[str, Any]]:
+def _yields(table: pl.DataFrame) -> list[Row]:
     """A row for each synthesised dataset: attempts, rows kept, and rejections by reason."""
     yields = []
     for (name,), rows in table.partition_by("dataset", as_dict=True).items():

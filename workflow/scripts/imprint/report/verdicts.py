@@ -1,13 +1,16 @@
-"""The questions of an experiment and their answers, in words: for the terminal, the report and the chart."""
+"""The questions of an experiment and their answers, in words: for the terminal and the report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from imprint.runtime import parquet
 from imprint.runtime.errors import shown
+
+Writer = Callable[[float], str]
+"""How a number is written: `ascii_number` in the terminal, `numbers.signed` in the page."""
 
 
 def text(results: str) -> str:
@@ -16,43 +19,69 @@ def text(results: str) -> str:
     if not path.is_file():
         return ""  # snakemake was called for an earlier file
     rows = parquet.read(path, "answers").to_pylist()
-    lines = [f"  {row['asks']}\n    {row['eval']}: {sentence(row)}" for row in rows]
+    lines = [f"  {row['asks']}\n    {row['verdict'].capitalize()}. {explanation(row)}" for row in rows]
     lines = lines or ["  The config asks no question (`questions:`), so there are no verdicts."]
     return shown("\n".join(["", *lines, f"Report: {results}/report.html   Tables: {results}/imprint.duckdb"]))
 
 
-def sentence(row: Mapping[str, Any]) -> str:
-    """The verdict of a row of table `answers`, and its explanation."""
-    return f"{row['verdict'].capitalize()}. {explanation(row)}"
+def ascii_number(value: float) -> str:
+    """A signed number with three decimals, for the terminal."""
+    return f"{value:+.3f}"
 
 
 def explanation(row: Mapping[str, Any]) -> str:
-    """What stands behind a verdict: the difference with its simultaneous interval, n, seeds, the smallest difference
-    that would have been found, and what would settle an open question."""
+    """What stands behind a verdict, for the terminal: the answer's sentence, and its notes."""
+    return " ".join([sentence(row, ascii_number), *notes(row, ascii_number)])
+
+
+def sentence(row: Mapping[str, Any], written: Writer) -> str:
+    """An answer in one sentence: the difference with its simultaneous interval, n, seeds, and the smallest difference
+    that would have been seen."""
     if row["verdict"] == "not tested":
         return "The check does not show that the treatment was delivered."
     if row["difference"] is None:
-        return "No example has a score of both."
-    of_arm = f"{row['arm']} {number(row['difference'])} against {row['control']}"
-    interval = "" if row["ci_low"] is None else f" [{number(row['ci_low'])}, {number(row['ci_high'])}]"
-    kinds = f" values of {row['over']}" if row["over"] else ""
-    sentences = [f"{of_arm}{interval} in {row['metric']}, n = {row['n_pairs']}{kinds}{seeds(row)}."]
+        return f"On {row['eval']}, no example has a score of both {row['arm']} and {row['control']}."
+    lower = ", where lower is better" if row["direction"] < 0 else ""
+    facts = [f"n = {row['n_pairs']}{kinds(row)}{seeds(row)}"]
+    if row["ci_low"] is not None:
+        facts.insert(0, f"95% interval {written(row['ci_low'])} to {written(row['ci_high'])}")
+    if row["margin"]:
+        facts.append(f"margin {row['margin']:g}")
+    if row["smallest"] is not None:
+        seen = (
+            "margins from {:.2g} on would have been shown"
+            if row["margin"]
+            else "differences from {:.2g} on would have been seen"
+        )
+        facts.append(seen.format(row["smallest"]))
+    size = f"{abs(row['difference']):.3f}"
+    compared = f"{size} {'higher' if row['difference'] > 0 else 'lower'} than" if float(size) else "equal to"
+    return (
+        f"On {row['eval']}, {row['arm']} is {compared} {row['control']} in {row['metric']}{lower} ({'; '.join(facts)})."
+    )
+
+
+def notes(row: Mapping[str, Any], written: Writer) -> list[str]:
+    """What a reader must know of an answer beside its sentence: its scope, what was left out, what would settle an open
+    question, and earlier looks."""
+    if row["difference"] is None:
+        return []
+    remarks = []
     if row["scope"] == "weights":
-        sentences.append("This is about these weights alone: there is one training run of an arm.")
-    if row["margin"] and row["smallest"] is not None:
-        sentences.append(f"Margin {row['margin']:g}; from {row['smallest']:.2g} on, a margin could have been shown.")
-    elif row["smallest"] is not None:
-        sentences.append(f"Differences from {row['smallest']:.2g} on would have been seen.")
-    if row["worst_low"] is not None:
-        sentences.append(
-            f"{row['n_missing']} left out; had all of them gone one way, the difference would lie between "
-            f"{number(row['worst_low'])} and {number(row['worst_high'])}."
-        )
+        remarks.append("This is about these weights alone: there is one training run of an arm.")
     if row["seed_sd"]:
-        sentences.append(
-            f"Its sign holds if training runs spread by at most {row['seed_sd']:.2g} (standard deviation)."
+        remarks.append(f"Its sign holds if training runs spread by at most {row['seed_sd']:.2g} (standard deviation).")
+    if row["worst_low"] is not None:
+        remarks.append(
+            f"{row['n_missing']} left out; had all of them gone one way, the difference would lie between "
+            f"{written(row['worst_low'])} and {written(row['worst_high'])}."
         )
-    return " ".join([*sentences, *settled_by(row), *looked(row)])
+    return [*remarks, *settled_by(row), *looked(row)]
+
+
+def kinds(row: Mapping[str, Any]) -> str:
+    """What n counts where that is no examples: " values of instruction"."""
+    return f" values of {row['over']}" if row["over"] else ""
 
 
 def seeds(row: Mapping[str, Any]) -> str:
@@ -75,8 +104,8 @@ def looked(row: Mapping[str, Any]) -> list[str]:
         times = "once" if row["looks_before"] == 1 else f"{row['looks_before']} times"
         sentences.append(f"Fewer data were looked at {times} before, which the interval accounts for.")
     if row["other_versions"]:
-        versions = "1 other version" if row["other_versions"] == 1 else f"{row['other_versions']} other versions"
-        sentences.append(f"Someone also looked at {versions} of this experiment, which no interval accounts for.")
+        others = "1 other version" if row["other_versions"] == 1 else f"{row['other_versions']} other versions"
+        sentences.append(f"Answers of {others} of this experiment were looked at; no interval accounts for that.")
     return sentences
 
 
@@ -88,15 +117,7 @@ def settled_by(row: Mapping[str, Any]) -> list[str]:
         return ["Take three seeds or more to ask about the method."]
     ways = [
         f"{count:,} {what}"
-        for count, what in (
-            (row["examples_needed"], f"values of {row['over']}" if row["over"] else "examples"),
-            (row["seeds_needed"], "seeds"),
-        )
+        for count, what in ((row["examples_needed"], kinds(row).strip() or "examples"), (row["seeds_needed"], "seeds"))
         if count
     ]
-    return [f"If the difference stays, {' or '.join(ways)} would settle it."] if ways else []
-
-
-def number(value: float) -> str:
-    """A signed number with three decimals."""
-    return f"{value:+.3f}"
+    return [f"If the difference stays, a plan of {' or '.join(ways)} would settle it."] if ways else []

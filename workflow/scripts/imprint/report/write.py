@@ -11,9 +11,9 @@ from pathlib import Path
 import polars as pl
 
 from imprint.report import page
-from imprint.report.facts import Provenance, Spec
+from imprint.report.facts import Fit, Provenance, Spec
 from imprint.runtime import parquet
-from imprint.runtime.identity import atomic
+from imprint.runtime.identity import atomic, read_object
 
 PACKAGES = ("snakemake", "torch", "transformers", "trl", "peft", "polars", "duckdb")
 
@@ -28,10 +28,9 @@ def run(
         for svg, caption in charts.items()
     }
     provenance = Provenance(versions={name: version(name) for name in PACKAGES}, commit=_commit())
+    facts = with_manifests(_with_rows(spec, frames))
     with atomic(out) as temporary:
-        temporary.write_text(
-            page.render(template, frames, drawn, _with_rows(spec, frames), provenance), encoding="utf-8"
-        )
+        temporary.write_text(page.render(template, frames, drawn, facts, provenance), encoding="utf-8")
 
 
 def _with_rows(spec: Spec, frames: Mapping[str, pl.DataFrame]) -> Spec:
@@ -42,6 +41,17 @@ def _with_rows(spec: Spec, frames: Mapping[str, pl.DataFrame]) -> Spec:
     }
     datasets = [dataset.model_copy(update=prepared.get(dataset.name, {})) for dataset in spec.datasets]
     return spec.model_copy(update={"datasets": datasets})
+
+
+def with_manifests(spec: Spec) -> Spec:
+    """The facts, with what the manifests say of each fit: hashes of the weights and of the training rows."""
+
+    def read(fit: Fit) -> Fit:
+        manifest = read_object(Path(fit.manifest), "fingerprint")
+        return fit.model_copy(update={key: manifest[key] for key in ("fingerprint", "weights", "data")})
+
+    arms = [arm.model_copy(update={"fits": list(map(read, arm.fits))}) for arm in spec.arms]
+    return spec.model_copy(update={"arms": arms})
 
 
 def _commit() -> str | None:

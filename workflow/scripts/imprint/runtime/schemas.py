@@ -10,6 +10,28 @@ import pyarrow as pa
 _text, _int, _float, _bool = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _run = [("arm", _text), ("seed", _int), ("eval", _text)]
 
+_difference = pa.schema(
+    [
+        ("arm", _text),
+        ("control", _text),
+        ("eval", _text),
+        ("metric", _text),
+        ("primary", _bool),
+        ("direction", _int),
+        ("n_pairs", _int),
+        ("n_missing", _int),
+        ("n_seeds", _int),
+        ("difference", _float),
+        ("se", _float),
+        ("ci_low", _float),
+        ("ci_high", _float),
+        ("interval", _text),
+        ("wins", _int),
+        ("losses", _int),
+        ("ties", _int),
+    ]
+)
+
 SCHEMAS: dict[str, pa.Schema] = {
     # One row per example. Rows of one `cluster` depend on each other.
     "datasets": pa.schema(
@@ -114,27 +136,9 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # One row per arm x control x eval x metric: the arm minus the control on the same examples, with its marginal
     # interval. These are explorations; verdicts stand in `answers`.
-    "comparisons": pa.schema(
-        [
-            ("arm", _text),
-            ("control", _text),
-            ("eval", _text),
-            ("metric", _text),
-            ("primary", _bool),
-            ("direction", _int),
-            ("n_pairs", _int),
-            ("n_missing", _int),
-            ("n_seeds", _int),
-            ("difference", _float),
-            ("se", _float),
-            ("ci_low", _float),
-            ("ci_high", _float),
-            ("interval", _text),
-            ("wins", _int),
-            ("losses", _int),
-            ("ties", _int),
-        ]
-    ),
+    "comparisons": _difference,
+    # The same of all pairs of arms, each pair once, for primary metrics; empty with more than 24 arms.
+    "pairs": _difference,
     # One row per question of the config x eval. `ci_low` and `ci_high` are the simultaneous interval of all questions,
     # which alone gives the verdict: "better", "worse", "higher", "lower", "kept", "lost", "equivalent", "undecided",
     # "not tested" or "no data". `scope` is "method", or "weights" where a fitted arm has one seed. `n_seeds` is 0 where

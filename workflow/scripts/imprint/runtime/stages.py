@@ -91,7 +91,7 @@ STAGES = {
         Stage(
             "summarize",
             "",
-            {name: f"tables/{name}.parquet" for name in ("answers", "comparisons", "summary")},
+            {name: f"tables/{name}.parquet" for name in ("answers", "comparisons", "pairs", "summary")},
             "statistics.summarize",
         ),
         Stage(

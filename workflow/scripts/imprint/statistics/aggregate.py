@@ -26,6 +26,7 @@ Metrics = Mapping[str, Mapping[str, tuple[bool, int]]]  # eval -> metric -> (is 
 Arms = Mapping[str, Sequence[str]]  # arm -> the evals it runs, both in the order of the config
 Row = dict[str, Any]
 
+MOST_ARMS = 24
 _KEY = ("arm", "seed", "eval", "example_id", "sample", "metric", "item")
 _NULL = ("error", "unjudged")  # rows of these statuses have no value; "unparsed" and "unverified" rows may have one
 
@@ -137,9 +138,10 @@ def summarize(table: Table) -> list[Row]:
     return summary
 
 
-def compare(table: Table, controls: Mapping[str, Sequence[str]]) -> list[Row]:
+def compare(table: Table, controls: Mapping[str, Sequence[str]], secondary: bool = True) -> list[Row]:
     """Rows of table `comparisons`: each arm minus each of its controls, on every eval that both run and every metric
-    with a direction. Their intervals are marginal, and no verdict is made of them.
+    with a direction; without `secondary`, on primary metrics alone. Intervals are marginal, and no verdict is made of
+    them.
 
     A pair is an example x item that both arms have. Each side of a pair is a mean over seeds and samples, so an
     unfitted control with one seed is paired with all seeds of the arm. One row without a value, in any seed or sample
@@ -159,8 +161,18 @@ def compare(table: Table, controls: Mapping[str, Sequence[str]]) -> list[Row]:
         for eval_name in table.metrics
         if eval_name in table.arms[arm] and eval_name in table.arms[control]
         for metric, (primary, direction) in table.metrics[eval_name].items()
-        if direction != 0
+        if direction != 0 and (primary or secondary)
     ]
+
+
+def pairs(table: Table) -> list[Row]:
+    """Rows of table `pairs`: every two arms once, as in `compare`, on primary metrics alone. With more than MOST_ARMS
+    arms there are none: pairs grow with the square of the arms, and nobody reads so large a map."""
+    arms = list(table.arms)
+    if len(arms) > MOST_ARMS:
+        return []
+    earlier = {arm: arms[:place] for place, arm in enumerate(arms)}
+    return compare(table, earlier, secondary=False)
 
 
 def counts(table: Table, eval_name: str, metric: str, sides: tuple[str, str], over: str | None = None) -> Row:

@@ -104,6 +104,14 @@ def outcome(verdict: str, direction: int) -> Literal["good", "bad", "open"]:
     return "bad" if verdict in ("worse", "lost", "higher", "lower") else "open"
 
 
+def side(low: float | None, high: float | None, direction: int) -> Literal["good", "bad", "open"]:
+    """On which side of 0 the interval of a difference lies: the better one, the worse one, or neither. Without an
+    interval it is neither."""
+    if low is None or high is None or low <= 0 <= high:
+        return "open"
+    return "good" if (low > 0) == (direction > 0) else "bad"
+
+
 def correlations(family: Sequence[tuple[str, Contrast]]) -> Floats:
     """The correlations of differences, shape (m, m), each given with its eval. The differences of one eval share its
     clusters, and those that share a fitted arm share its training runs."""

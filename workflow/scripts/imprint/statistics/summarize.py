@@ -1,5 +1,5 @@
 """The summarize job: from the scores of all runs, and the clusters of their examples, to the tables `summary`,
-`comparisons` and `answers`."""
+`comparisons`, `pairs` and `answers`."""
 
 from __future__ import annotations
 
@@ -88,6 +88,7 @@ def run(*, spec: Spec, scores: list[Path], datasets: list[Path], manifests: list
     files = [path.with_name("curves.parquet") for path in manifests]
     curves = pl.DataFrame(pl.from_arrow(parquet.concat([path for path in files if path.is_file()], "curves")))
     parquet.write(out["comparisons"], "comparisons", aggregate.compare(table, spec.controls))
+    parquet.write(out["pairs"], "pairs", aggregate.pairs(table))
     parquet.write(out["summary"], "summary", aggregate.summarize(table))
     parquet.write(out["answers"], "answers", _answers(spec, table, curves))
 

@@ -191,7 +191,7 @@ class Plot(Jobs):
             chart=wildcards.chart,
             tables={name: files[name] for name in plugins.load("charts", wildcards.chart).TABLES},
             arms=list(self.config.arms),
-            evals=[(name, report_facts.distribution(self.experiment, name)) for name in self.config.evals],
+            evals=[(name, report_facts.of_eval(self.experiment, name)) for name in self.config.evals],
         )
 
     def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
@@ -208,7 +208,8 @@ class Report(Jobs):
             "charts": [path("plot", "svg", chart=chart) for chart in charts],
             "captions": [path("plot", "caption", chart=chart) for chart in charts],
             "template": "resources/report.html.jinja",
-            "assets": ["resources/report.css", "resources/report.js"],
+            "assets": [f"resources/report{name}" for name in (".css", ".js", "_page.js", "_browser.html.jinja")],
+            "manifests": [path("train", "manifest", arm=arm, seed=seed) for arm, seed in self.experiment.fits],
         }
 
     def spec(self, wildcards: Any) -> facts.Spec:

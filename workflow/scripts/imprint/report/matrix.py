@@ -1,0 +1,131 @@
+"""The matrix of arms and evals, and the shares of responses that were cut, unparsed, failed or unverified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from imprint.report import numbers
+from imprint.report.facts import Spec
+from imprint.statistics import questions
+
+COUNTS = (("cut", "n_truncated"), ("unparsed", "n_unparsed"), ("failed", "n_error"), ("unverified", "n_unverified"))
+NOTICEABLE = 0.1  # a gap between the shares of an arm and of its control from which the page marks it
+Row = Mapping[str, Any]
+
+
+class Share(NamedTuple):
+    """How many of an arm's responses were, for example, cut. `apart`: the control's share is noticeably different."""
+
+    label: str
+    text: str
+    apart: bool
+
+
+class Cell(NamedTuple):
+    """An arm on an eval. `outcome` is the side of the marginal interval against the arm's first control."""
+
+    summary: Row
+    control: str | None
+    outcome: str | None
+    words: str
+    address: str
+    shares: list[Share]
+
+
+class Column(NamedTuple):
+    """An eval with its primary metric."""
+
+    name: str
+    metric: str
+    direction: int
+    retention: bool
+
+
+def columns(summary: Sequence[Row], facts: Spec) -> list[Column]:
+    """The evals that have scores, in the order of the config."""
+    primary = {row["eval"]: row for row in summary if row["primary"]}
+    return [
+        Column(item.name, primary[item.name]["metric"], primary[item.name]["direction"], item.retention)
+        for item in facts.evals
+        if item.name in primary
+    ]
+
+
+def cells(summary: Sequence[Row], comparisons: Sequence[Row], facts: Spec) -> dict[tuple[str, str], Cell]:
+    """(arm, eval) -> the cell, for every arm that takes the eval."""
+    rows = {(row["arm"], row["eval"]): row for row in summary if row["primary"]}
+    against = {(row["arm"], row["control"], row["eval"]): row for row in comparisons if row["primary"]}
+    first_control = {arm.name: arm.control[0] if arm.control else None for arm in facts.arms}
+    made = {}
+    for (arm, ev), row in rows.items():
+        control = first_control.get(arm)
+        compared = against.get((arm, control or "", ev))
+        outcome = questions.side(compared["ci_low"], compared["ci_high"], row["direction"]) if compared else None
+        beside = rows.get((control or "", ev))
+        made[arm, ev] = Cell(
+            summary=row,
+            control=control if compared else None,
+            outcome=outcome,
+            words=_words(compared, outcome),
+            address=numbers.browse(ev, arm, control if compared else None),
+            shares=shares(row, beside),
+        )
+    return made
+
+
+def _words(compared: Row | None, outcome: str | None) -> str:
+    """The mark of a cell in words: for screen readers, and for whoever points at it."""
+    if compared is None:
+        return ""
+    says = {"good": "better than", "bad": "worse than", "open": "not told apart from"}[str(outcome)]
+    interval = numbers.interval(compared["ci_low"], compared["ci_high"])
+    return f"{says} {compared['control']}: {numbers.signed(compared['difference'])} ({interval})"
+
+
+def shares(row: Row, control: Row | None) -> list[Share]:
+    """The shares of an arm that are not 0, or not 0 for its control. An arm without a control stands for itself."""
+    beside = control or row
+    return [
+        Share(
+            label=label,
+            text=numbers.percent(row[key], row["n_attempted"]),
+            apart=abs(_share(row, key) - _share(beside, key)) >= NOTICEABLE,
+        )
+        for label, key in COUNTS
+        if row[key] or beside[key]
+    ]
+
+
+def _share(row: Row, key: str) -> float:
+    return row[key] / row["n_attempted"] if row["n_attempted"] else 0.0
+
+
+def spent(costs: pl.DataFrame, generations: pl.DataFrame, facts: Spec) -> list[dict[str, Any]]:
+    """Arm -> the tokens that it took, in the order of the config: of training (those that were read) and of asking
+    (those that were written), over all seeds, and the mean number of tokens that it wrote for one example. None where
+    nothing is known. An arm without any of these is left out."""
+    written = [item.name for item in facts.evals if item.asks == "generate"]
+    per_example = (
+        generations.filter(pl.col("eval").is_in(written))
+        .group_by("arm", "seed", "eval", "example_id", "sample")
+        .agg(pl.col("response_tokens").sum())
+        .group_by("arm")
+        .agg(pl.col("response_tokens").mean())
+    )
+    means = dict(per_example.rows())
+    tokens = {
+        (arm, stage): total for arm, stage, total in costs.group_by("arm", "stage").agg(pl.col("tokens").sum()).rows()
+    }
+    rows = [
+        {
+            "arm": arm.name,
+            "trained": tokens.get((arm.name, "train")) or None,
+            "asked": tokens.get((arm.name, "generate")) or None,
+            "per_example": means.get(arm.name),
+        }
+        for arm in facts.arms
+    ]
+    return [row for row in rows if row["trained"] or row["asked"] or row["per_example"]]
