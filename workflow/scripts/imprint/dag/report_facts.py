@@ -7,7 +7,7 @@ from imprint.charts import Distribution
 from imprint.config import catalog, graph
 from imprint.config.references import ContextRef
 from imprint.config.schema import Arm, Config
-from imprint.dag.experiment import Experiment
+from imprint.dag.experiment import Experiment, plug
 from imprint.report import facts
 from imprint.runtime import plugins
 from imprint.runtime.identity import canonical
@@ -43,6 +43,7 @@ def facts_of(experiment: Experiment) -> facts.Spec:
                 name=name,
                 dataset=ev.dataset,
                 score=ev.score.name,
+                scorer=plug(ev.score),
                 asks=plugins.load("scores", ev.score.name).ASKS,
                 retention=ev.retention,
                 distribution=distribution(experiment, name).description,
@@ -51,7 +52,13 @@ def facts_of(experiment: Experiment) -> facts.Spec:
             for name, ev in config.evals.items()
         ],
         arms=[
-            facts.Arm(name=name, what=words(arm), control=arm.control, transductive=name in transductive)
+            facts.Arm(
+                name=name,
+                what=words(arm),
+                control=arm.control,
+                transductive=name in transductive,
+                contexts=[plug(ref) for ref in arm.apply.context],
+            )
             for name, arm in config.arms.items()
         ],
     )

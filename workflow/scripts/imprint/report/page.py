@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import jinja2
 import markupsafe
 import polars as pl
 
-from imprint.report import browser, verdicts
+from imprint.report import SCRIPTS, STYLES, browser, verdicts
 from imprint.report.facts import Provenance, Spec
 from imprint.runtime.errors import ImprintError
 from imprint.statistics import questions
@@ -48,8 +48,8 @@ def render(
 ) -> str:
     """The report as HTML text.
 
-    `template`: resources/report.html.jinja, with report.css and report.js beside it. `tables`: polars frames of the
-    tables in NEEDED. `charts`: title -> (SVG text, or None if there is nothing to draw; caption as HTML). Raises
+    `template`: resources/report.html.jinja, with the files of ASSETS beside it. `tables`: polars frames of the tables
+    in NEEDED, and of datasets where the browser should show questions and references. `charts`: title -> (SVG text, or None if there is nothing to draw; caption as HTML). Raises
     ImprintError if a table is missing.
     """
     missing = [name for name in NEEDED if name not in tables]
@@ -63,22 +63,19 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "signed": signed, "duration": duration, "sentence": verdicts.explanation}
-    script = (template.parent / "report.js").read_text(encoding="utf-8")
+    script = _joined(template.parent, SCRIPTS)
     comparisons, answers = tables["comparisons"].to_dicts(), tables["answers"].to_dicts()
     retention = {e.name for e in facts.evals if e.retention}
     versions = tables["scores"].group_by("eval").agg(pl.col("eval_version").unique().sort().str.join("; "))
-    data = browser.collect(
-        tables, [arm.name for arm in facts.arms], {e.name: e.asks for e in facts.evals if not e.private}
-    )
+    data = browser.collect(tables, facts)
     return environment.get_template(template.name).render(
         facts=facts,
         provenance=provenance,
         script=markupsafe.Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        style=markupsafe.Markup((template.parent / "report.css").read_text(encoding="utf-8")),
+        style=markupsafe.Markup(_joined(template.parent, STYLES)),
         data=embedded(data),
         browsable=bool(data["evals"]),
-        per_pair=browser.PER_PAIR,
         charts=[(t, markupsafe.Markup(s) if s else None, markupsafe.Markup(c)) for t, (s, c) in charts.items()],
         answers=answers,
         outcome=questions.outcome,
@@ -111,6 +108,10 @@ def embedded(value: Any) -> markupsafe.Markup:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return markupsafe.Markup(text)
+
+
+def _joined(folder: Path, names: Sequence[str]) -> str:
+    return "".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 
 def number(value: float | None) -> str:
