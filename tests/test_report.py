@@ -16,7 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 import fake_results as fake
-from imprint.report import browser, page
+from imprint.report import page
 from imprint.runtime.errors import ImprintError
 
 TEMPLATE = Path(__file__).parents[1] / "resources" / "report.html.jinja"

@@ -3,8 +3,8 @@ texts in blocks that the page unpacks when it shows them.
 
 An arm has won, lost or tied an example against another arm by the eval's primary metric, in the mean over seeds,
 samples and items. The page holds every example that an arm won or lost against one of its controls, or against the
-other arm of a question, and then the others, in the order of their sha256, until the texts take BUDGET. Of several seeds
-and samples of an arm, the responses of the first are shown.
+other arm of a question, and then the others, in the order of their sha256, until the texts take BUDGET. Of several
+seeds and samples of an arm, the responses of the first are shown.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ def collect(tables: Mapping[str, pl.DataFrame], facts: Spec) -> dict[str, Any]:
     from datasets, where that table is there: without it, questions, references and strata are not shown. Evals without
     scores and private ones are left out.
 
-    An eval has `n`, how many examples it has; `discordant`, how many of them the page must hold; `totals`, won, lost and
-    tied of all examples, by pair "i-j" of positions in `arms`, i < j; `index` and `blocks`, packed."""
+    Of an eval, `n` is the number of examples, and `discordant` that of the examples that an arm won or lost in a
+    comparison. `totals` has won, lost and tied of all examples by pair "i-j" of positions in `arms`, i < j. `index` and
+    `blocks` are packed."""
     evals = {ev.name: _Eval(tables, facts, ev) for ev in facts.evals if not ev.private and _primary(tables, ev.name)}
     blocks: dict[str, list[str]] = {name: [] for name, ev in evals.items() if ev.ids}
     room = BUDGET

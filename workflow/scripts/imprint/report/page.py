@@ -49,8 +49,8 @@ def render(
     """The report as HTML text.
 
     `template`: resources/report.html.jinja, with the files of ASSETS beside it. `tables`: polars frames of the tables
-    in NEEDED, and of datasets where the browser should show questions and references. `charts`: title -> (SVG text, or None if there is nothing to draw; caption as HTML). Raises
-    ImprintError if a table is missing.
+    in NEEDED, and of `datasets` where the browser is to show questions and references. `charts`: title -> (SVG text,
+    or None if there is nothing to draw; caption as HTML). Raises ImprintError if a table is missing.
     """
     missing = [name for name in NEEDED if name not in tables]
     if missing:
