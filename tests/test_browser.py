@@ -218,6 +218,7 @@ def test_options_come_with_their_likelihoods_and_the_right_one() -> None:
     data = collect(tables, "household")
     item, _ = example(data, "household", example_id)
     assert [response["logprob"] for response in item["sides"]["0"]["responses"]] == [-9.5, -10.5, -11.5]
+    assert unpack(data["evals"]["household"]["index"])["arms"][0]["tokens"] == [None] * 24
     assert item["right"] == 1 and data["evals"]["household"]["binary"] == ["accuracy"]
     item, _ = example(data, "household", fake.example("household", 1))
     assert not {"right", "question", "reference"} & item.keys(), "the table datasets does not hold this example"

@@ -82,16 +82,32 @@ function response(written, content, arm, texts) {
   return made;
 }
 
+// The values of one side: those of the whole response, then a line for each item that is judged apart, with what it asks
+// for in words.
 function verdicts(item, side, binary, texts) {
-  const list = element("ul", undefined, "values");
+  const list = element("ul", undefined, "values"), items = new Map();
   for (const [metric, place, label, value, status] of side.values) {
-    const required = place !== null && item.required?.[place] !== undefined ? texts[item.required[place]] : "";
-    const name = [metric, label, required].filter(Boolean).join(" · ");
-    const right = binary.includes(metric) && value !== null;
-    list.append(element("li", `${name}: ${mark(value, status, binary.includes(metric))}`,
-      right ? (value === 1 ? "right" : "wrong") : ""));
+    const shown = verdict(metric, value, status, binary.includes(metric));
+    if (place === null) {
+      list.append(element("li"));
+      list.lastChild.append(shown);
+    } else {
+      if (!items.has(place)) items.set(place, { label, shown: [] });
+      items.get(place).shown.push(shown);
+    }
+  }
+  for (const [place, { label, shown }] of [...items].sort(([one], [other]) => one - other)) {
+    const required = item.required?.[place] === undefined ? "" : texts[item.required[place]];
+    const line = element("li", `${[label ?? `item ${place + 1}`, required].filter(Boolean).join(" · ")}: `);
+    shown.forEach((each, i) => line.append(i ? ", " : "", each));
+    list.append(line);
   }
   return list;
+}
+
+function verdict(metric, value, status, binary) {
+  const judged = binary && value !== null ? (value === 1 ? "right" : "wrong") : "";
+  return element("span", `${metric} ${mark(value, status, binary)}`, judged);
 }
 
 // The scored texts of two sides, with marks on the words that the other lacks.

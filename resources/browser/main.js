@@ -8,7 +8,7 @@ let place = 0; // of the chosen one in `listed`
 let index = null; // of the chosen eval
 let differences = false;
 let remark = ""; // about the address or the query
-let run = 0; // counts changes, so that an older one that still waits for texts gives up
+let fills = 0, shows = 0; // how often each was begun, so that an older one that still waits for texts gives up
 let touched = false; // the address changes only once the reader has chosen something
 
 const positions = () => [data.arms.indexOf(controls.a.value), data.arms.indexOf(controls.b.value)];
@@ -58,16 +58,16 @@ async function searched(held, mine) {
   for (const line of passing) {
     const example = exampleOf(controls.eval.value, line.rank);
     if (holdsWords(await example, arms, query.words)) matching.push(line);
-    if (mine !== run) return null;
+    if (mine !== fills) return null;
   }
   return matching;
 }
 
 // Fill the list, and show the example with this id, or the first one. `asked`: the reader has asked for this example.
 async function fillList(id, asked = false) {
-  const mine = ++run;
+  const mine = ++fills;
   const read = await indexOf(controls.eval.value);
-  if (mine !== run) return;
+  if (mine !== fills) return;
   index = read;
   sayWhatIsHeld();
   const ofShow = pairExamples().filter(({ outcome }) => [outcome, "all"].includes(controls.show.value));
@@ -81,12 +81,12 @@ async function fillList(id, asked = false) {
 }
 
 async function showPlace() {
-  const mine = ++run, [a, b] = positions(), line = listed[place], test = chosenEval();
+  const mine = ++shows, [a, b] = positions(), line = listed[place], test = chosenEval();
   drawList(listed.length, place);
   part("previous").disabled = place <= 0;
   part("next").disabled = place >= listed.length - 1;
   const example = line && await exampleOf(controls.eval.value, line.rank);
-  if (mine !== run) return;
+  if (mine !== shows) return;
   const view = element("div");
   if (line) {
     const strata = Object.entries(index.strata[line.rank]).map(([name, value]) => `${name}: ${value}`).join(", ");

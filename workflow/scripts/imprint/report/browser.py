@@ -159,7 +159,9 @@ class _Eval:
             .group_by("arm", "rank")
             .agg(pl.format("{} {}", cut, status.str.join(" ")).str.strip_chars().alias("marks"))
         )
-        final = self.responses.filter((pl.col("rank") < held) & pl.col("final"))
+        # Of options, a length in tokens says nothing about the model.
+        written = pl.col("final") & (self.ev.asks == "generate")
+        final = self.responses.filter((pl.col("rank") < held) & written)
         tokens = final.group_by("arm", "rank").agg(pl.col("response_tokens").first().alias("tokens"))
         arms = []
         for position, arm in enumerate(self.arms):
