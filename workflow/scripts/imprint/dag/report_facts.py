@@ -9,7 +9,7 @@ from imprint.charts import Eval
 from imprint.config import catalog, graph
 from imprint.config.references import ContextRef
 from imprint.config.schema import Arm, Config
-from imprint.dag.experiment import Experiment
+from imprint.dag.experiment import Experiment, plug
 from imprint.report import facts
 from imprint.runtime import plugins, stages
 from imprint.runtime.identity import canonical
@@ -47,6 +47,7 @@ def facts_of(experiment: Experiment) -> facts.Spec:
                 name=name,
                 dataset=ev.dataset,
                 score=ev.score.name,
+                scorer=plug(ev.score),
                 asks=plugins.load("scores", ev.score.name).ASKS,
                 retention=ev.retention,
                 distribution=of_eval(experiment, name).description,
@@ -66,6 +67,7 @@ def facts_of(experiment: Experiment) -> facts.Spec:
                 jobs=jobs(experiment, name),
                 control=arm.control,
                 transductive=name in transductive,
+                contexts=[plug(ref) for ref in arm.apply.context],
             )
             for name, arm in config.arms.items()
         ],

@@ -1,66 +1,212 @@
-"""The data of the report's browser of responses: for every eval and pair of arms a sample of examples, with prompts,
-responses and values, as plain data for JSON.
+"""The data of the report's browser of responses: which examples of an eval the page holds, an index of them, and their
+texts in blocks that the page unpacks when it shows them.
 
-The first arm of a pair has won, lost or tied each example, by the eval's primary metric. If a pair has more than
-PER_PAIR examples, the three outcomes get equal shares, and the others get what one does not use. The examples with the
-smallest sha256 are taken, so that pairs share most examples, and a rerun takes the same ones. Only the first seed and
-sample of an arm are shown.
+An arm has won, lost or tied an example against another arm by the eval's primary metric, in the mean over seeds,
+samples and items. The page holds every example that an arm won or lost against one of its controls, or against the
+other arm of a question, and then the others, in the order of their sha256, until the texts take BUDGET. Of several
+seeds and samples of an arm, the responses of the first are shown.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-PER_PAIR = 60
-LONGEST = 6_000  # characters of a text; the page cuts longer ones, and says so
-OTHERS = 8  # responses of a dialogue that are shown beside the scored one
-OUTCOMES = ("won", "lost", "tied")
+from imprint.report import items
+from imprint.report.facts import Eval, Spec
+
+BUDGET = 14_000_000  # characters of packed texts, so that a page with its index, its tables and charts has about 15 MB
+BLOCK = 200  # examples that are packed together
+FIRST_WORDS = 100  # characters of the question in a line of the list
 
 
-def collect(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Mapping[str, str]) -> dict[str, Any]:
-    """The browser's data, from the tables summary, scores, generations and prompts. `evals`: name -> "generate" or
-    "loglikelihood"; with the latter, an example's responses are its options. Example ids are grouped by pair "i-j" of
-    positions in `arms`, i < j, and by the outcome of arm i."""
-    texts: dict[str, int] = {}
-    browsable = {}
-    primary = tables["summary"].filter(pl.col("primary"))
-    for name, asks in evals.items():
-        rows = primary.filter(pl.col("eval") == name)
-        if not len(rows):
-            continue
-        metric, direction = rows["metric"][0], rows["direction"][0]
-        scores = _first_run(tables["scores"].filter(pl.col("eval") == name), sample=True)
-        values = _values(scores.filter(pl.col("metric") == metric), arms)
-        pairs = {}
-        for i, j in combinations(range(len(arms)), 2):
-            outcomes = _outcomes(values.get(arms[i], {}), values.get(arms[j], {}), direction or 1)
-            if any(outcomes.values()):
-                sample = _stratified(outcomes, name)
-                pairs[f"{i}-{j}"] = {**sample, "counts": {key: len(ids) for key, ids in outcomes.items()}}
-        example_ids = sorted({i for pair in pairs.values() for key in OUTCOMES for i in pair[key]})
-        if not example_ids:
-            continue
-        browsable[name] = {
-            "metric": metric,
-            "direction": direction,
-            "asks": asks,
-            "binary": _binary(tables, name),
-            "pairs": pairs,
-            "examples": _examples(tables, scores, name, asks, arms, example_ids, texts),
+def collect(tables: Mapping[str, pl.DataFrame], facts: Spec) -> dict[str, Any]:
+    """The browser's data as plain data for JSON, from the tables answers, summary, scores, generations and prompts, and
+    from datasets, where that table is there: without it, questions, references and strata are not shown. Evals without
+    scores and private ones are left out.
+
+    Of an eval, `n` is the number of examples, and `discordant` that of the examples that an arm won or lost in a
+    comparison. `totals` has won, lost and tied of all examples by pair "i-j" of positions in `arms`, i < j. `index` and
+    `blocks` are packed."""
+    evals = {ev.name: _Eval(tables, facts, ev) for ev in facts.evals if not ev.private and _primary(tables, ev.name)}
+    blocks: dict[str, list[str]] = {name: [] for name, ev in evals.items() if ev.ids}
+    room = BUDGET
+    # The discordant examples of every eval come first, so that a large eval leaves room for those of the others.
+    order = [(n * BLOCK >= evals[name].discordant, n, name) for name in blocks for n in range(evals[name].n_blocks)]
+    for _, number, name in sorted(order):
+        block = packed(evals[name].block(number))
+        room -= len(block)
+        if room < 0:
+            break
+        blocks[name].append(block)
+    return {
+        "arms": [arm.name for arm in facts.arms],
+        "block": BLOCK,
+        "evals": {name: evals[name].head(len(held)) | {"blocks": held} for name, held in blocks.items()},
+    }
+
+
+def packed(value: Any) -> str:
+    """JSON text as gzip and base64. A lone surrogate, which UTF-8 cannot hold, becomes JSON's own escape for it."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode("utf-8", "backslashreplace"), mtime=0)).decode()
+
+
+def _primary(tables: Mapping[str, pl.DataFrame], name: str) -> dict[str, Any] | None:
+    """A row of the eval's primary metric; None if the eval has no scores."""
+    rows = tables["summary"].filter(pl.col("primary") & (pl.col("eval") == name))
+    return rows.row(0, named=True) if rows.height else None
+
+
+class _Eval:
+    """The examples of one eval in the order in which the page holds them: `ids`, of which the first `discordant` differ
+    between arms that are compared. The position of an example in this order is its rank."""
+
+    def __init__(self, tables: Mapping[str, pl.DataFrame], facts: Spec, ev: Eval) -> None:
+        primary = _primary(tables, ev.name) or {}
+        self.facts, self.ev = facts, ev
+        self.metric, self.direction = primary["metric"], primary["direction"]
+        self.arms = [arm.name for arm in facts.arms]
+        scores = tables["scores"].filter((pl.col("eval") == ev.name) & pl.col("arm").is_in(self.arms))
+        self.binary = _binary(scores, tables["summary"].filter(pl.col("eval") == ev.name))
+        self._order(scores, _compared(tables["answers"], facts, ev.name))
+        self.scores = _first_run(self._ranked(scores), sample=True)
+        responses = tables["generations"].filter((pl.col("eval") == ev.name) & pl.col("arm").is_in(self.arms))
+        prompts = tables["prompts"].unique("prompt_sha256").select("prompt_sha256", "prompt")
+        responses = self._ranked(responses).join(prompts, "prompt_sha256", "left")
+        self.responses = _first_run(responses, sample=ev.asks == "generate")
+        self.rows = self._rows(tables.get("datasets"))
+
+    def _order(self, scores: pl.DataFrame, compared: list[tuple[str, str]]) -> None:
+        """Set `ids`, `values` (arms x examples, NaN where a value is missing) and `discordant`."""
+        ids = scores["example_id"].unique().to_list()
+        ids.sort(key=lambda example_id: hashlib.sha256(f"{self.ev.name} {example_id}".encode()).digest())
+        ranks = pl.DataFrame({"example_id": ids, "rank": range(len(ids))}, schema_overrides={"example_id": pl.String})
+        # An example without a value in one of its runs is compared nowhere: the statistics leave it out, too.
+        mean = pl.when(pl.col("value").is_null().any()).then(None).otherwise(pl.col("value").mean())
+        means = scores.filter(pl.col("metric") == self.metric).group_by("arm", "example_id").agg(mean.alias("value"))
+        values = np.full((len(self.arms), len(ids)), np.nan)
+        for position, arm in enumerate(self.arms):
+            of_arm = means.filter(pl.col("arm") == arm).join(ranks, "example_id").drop_nulls("value")
+            values[position, of_arm["rank"].to_numpy()] = of_arm["value"].to_numpy()
+        positions = [(self.arms.index(arm), self.arms.index(other)) for arm, other in compared]
+        differs = np.zeros(len(ids), dtype=bool)
+        for first, second in positions:
+            differs |= np.isin(outcomes(values[first], values[second], self.direction), (1, -1))
+        order = np.argsort(~differs, kind="stable")
+        self.ids, self.values, self.discordant = [ids[i] for i in order], values[:, order], int(differs.sum())
+        self.ranks = pl.DataFrame(
+            {"example_id": self.ids, "rank": range(len(ids))}, schema_overrides={"example_id": pl.String}
+        )
+        self.n_blocks = -(-len(ids) // BLOCK)
+
+    def _ranked(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return rows.join(self.ranks, "example_id")
+
+    def _rows(self, datasets: pl.DataFrame | None) -> pl.DataFrame:
+        """The examples in order: rank, question (the last words of the user), reference and strata, null without the
+        dataset's row; and `first`, the beginning of the question, of the prompt, or of the response."""
+        user = pl.element().filter(pl.element().struct.field("role") == "user").struct.field("content")
+        columns = {"question": pl.col("messages").list.eval(user).list.last()}
+        if datasets is None:
+            known = self.ranks.select(
+                "rank", **dict.fromkeys(("question", "reference", "strata"), pl.lit(None, pl.String))
+            )
+        else:
+            known = self._ranked(datasets.filter(pl.col("dataset") == self.ev.dataset).unique("example_id"))
+            known = known.select("rank", "reference", "strata", **columns)
+        of_run = self.responses.group_by("rank").agg(pl.col("prompt", "response").first())
+        rows = self.ranks.join(known, "rank", "left").join(of_run, "rank", "left").sort("rank")
+        blank = pl.col("question", "prompt", "response").str.strip_chars()
+        spoken = rows.select("rank", pl.when(blank != "").then(blank).str.replace_all(r"\s+", " "))
+        first = pl.coalesce("question", "prompt", "response").str.head(FIRST_WORDS)
+        return rows.select("rank", "question", "reference", "strata").with_columns(spoken.select(first.alias("first")))
+
+    def head(self, n_blocks: int) -> dict[str, Any]:
+        """What the page says of the eval, and the index of the examples in its first blocks."""
+        totals = {}
+        for i, j in combinations(range(len(self.arms)), 2):
+            signs = outcomes(self.values[i], self.values[j], self.direction)
+            totals[f"{i}-{j}"] = [int((signs == sign).sum()) for sign in (1, -1, 0)]
+        return {
+            "metric": self.metric,
+            "direction": self.direction,
+            "asks": self.ev.asks,
+            "binary": self.binary,
+            "n": len(self.ids),
+            "discordant": self.discordant,
+            "totals": totals,
+            "index": packed(self._index(min(n_blocks * BLOCK, len(self.ids)))),
         }
-    return {"arms": list(arms), "evals": browsable, "texts": list(texts), "longest": LONGEST}
+
+    def _index(self, held: int) -> dict[str, Any]:
+        """Of the first `held` examples, in lists: ids, first words, strata; and of each arm the values, the lengths in
+        tokens, and the marks: "truncated", and the statuses other than "scored", or null without a score."""
+        rows = self.rows.head(held)
+        status = pl.col("status").filter(pl.col("status") != "scored").unique().sort()
+        cut = pl.when(pl.col("truncated").any()).then(pl.lit("truncated")).otherwise(pl.lit(""))
+        marks = (
+            self.scores.filter((pl.col("rank") < held) & (pl.col("metric") == self.metric))
+            .group_by("arm", "rank")
+            .agg(pl.format("{} {}", cut, status.str.join(" ")).str.strip_chars().alias("marks"))
+        )
+        # Of options, a length in tokens says nothing about the model.
+        written = pl.col("final") & (self.ev.asks == "generate")
+        final = self.responses.filter((pl.col("rank") < held) & written)
+        tokens = final.group_by("arm", "rank").agg(pl.col("response_tokens").first().alias("tokens"))
+        arms = []
+        for position, arm in enumerate(self.arms):
+            of_arm = self.ranks.head(held).join(marks.filter(pl.col("arm") == arm), "rank", "left")
+            of_arm = of_arm.join(tokens.filter(pl.col("arm") == arm), "rank", "left").sort("rank")
+            values = [None if np.isnan(value) else value for value in self.values[position, :held].tolist()]
+            arms.append({"values": values, "marks": of_arm["marks"].to_list(), "tokens": of_arm["tokens"].to_list()})
+        strata = [json.loads(text) if text else {} for text in rows["strata"]]
+        return {"ids": self.ids[:held], "first": rows["first"].to_list(), "strata": strata, "arms": arms}
+
+    def block(self, number: int) -> dict[str, Any]:
+        """The examples of one block, with their texts."""
+        of_block = (pl.col("rank") // BLOCK) == number
+        return items.block(
+            self.facts,
+            self.ev,
+            self.rows.filter(of_block),
+            self.responses.filter(of_block),
+            self.scores.filter(of_block),
+        )
 
 
-def _binary(tables: Mapping[str, pl.DataFrame], name: str) -> list[str]:
+Outcomes = npt.NDArray[np.float64]
+
+
+def outcomes(left: Outcomes, right: Outcomes, direction: Literal[-1, 0, 1]) -> Outcomes:
+    """1 where the first arm won, -1 where it lost, 0 where both tied, NaN where a value is missing. A metric without a
+    direction counts as one of which more is better."""
+    gap = (left - right) * (direction or 1)
+    return np.where(np.abs(gap) <= 1e-9 * np.maximum(1.0, np.abs(left)), 0.0, np.sign(gap))
+
+
+def _compared(answers: pl.DataFrame, facts: Spec, name: str) -> list[tuple[str, str]]:
+    """The pairs of arms whose differences the page must hold: those of the controls, and of the eval's questions."""
+    of_questions = answers.filter(pl.col("eval") == name).select("arm", "control").rows()
+    of_controls = [(arm.name, control) for arm in facts.arms for control in arm.control]
+    known = {arm.name for arm in facts.arms}
+    return [pair for pair in dict.fromkeys([*of_questions, *of_controls]) if known.issuperset(pair)]
+
+
+def _binary(scores: pl.DataFrame, summary: pl.DataFrame) -> list[str]:
     """The metrics of an eval for which 1 means right and 0 means wrong, and no arm has another value."""
-    directed = tables["summary"].filter((pl.col("eval") == name) & (pl.col("direction") == 1))
-    values = tables["scores"].filter((pl.col("eval") == name) & pl.col("metric").is_in(directed["metric"].to_list()))
-    zero_one = values.drop_nulls("value").group_by("metric").agg(pl.col("value").is_in([0.0, 1.0]).all())
+    directed = summary.filter(pl.col("direction") == 1)["metric"].to_list()
+    values = scores.filter(pl.col("metric").is_in(directed)).drop_nulls("value")
+    zero_one = values.group_by("metric").agg(pl.col("value").is_in([0.0, 1.0]).all())
     return sorted(zero_one.filter(pl.col("value"))["metric"])
 
 
@@ -68,93 +214,3 @@ def _first_run(rows: pl.DataFrame, sample: bool) -> pl.DataFrame:
     """The rows of each arm's lowest seed, and with `sample` of its lowest sample only."""
     rows = rows.filter(pl.col("seed") == pl.col("seed").min().over("arm"))
     return rows.filter(pl.col("sample") == pl.col("sample").min().over("arm")) if sample else rows
-
-
-def _values(scores: pl.DataFrame, arms: Sequence[str]) -> dict[str, dict[str, float]]:
-    """arm -> example -> mean over items, without examples that could not be scored."""
-    means = scores.drop_nulls("value").group_by("arm", "example_id").agg(pl.col("value").mean())
-    values: dict[str, dict[str, float]] = {arm: {} for arm in arms}
-    for arm, example_id, value in means.rows():
-        if arm in values:
-            values[arm][example_id] = value
-    return values
-
-
-def _outcomes(left: Mapping[str, float], right: Mapping[str, float], direction: int) -> dict[str, list[str]]:
-    outcomes: dict[str, list[str]] = {key: [] for key in OUTCOMES}
-    for example_id in sorted(set(left) & set(right)):
-        gap = (left[example_id] - right[example_id]) * direction
-        near = abs(gap) <= 1e-9 * max(1.0, abs(left[example_id]))
-        outcomes["tied" if near else "won" if gap > 0 else "lost"].append(example_id)
-    return outcomes
-
-
-def _stratified(outcomes: Mapping[str, list[str]], eval_name: str) -> dict[str, list[str]]:
-    """Outcome -> ids in the order of their hash, at most PER_PAIR in all."""
-    shares = dict.fromkeys(OUTCOMES, 0)
-    unassigned = PER_PAIR
-    for place, key in enumerate(sorted(OUTCOMES, key=lambda key: len(outcomes[key]))):
-        shares[key] = min(len(outcomes[key]), unassigned // (len(OUTCOMES) - place))
-        unassigned -= shares[key]
-    return {
-        key: sorted(outcomes[key], key=lambda i: hashlib.sha256(f"{eval_name} {i}".encode()).digest())[: shares[key]]
-        for key in OUTCOMES
-    }
-
-
-def _examples(
-    tables: Mapping[str, pl.DataFrame],
-    scores: pl.DataFrame,
-    eval_name: str,
-    asks: str,
-    arms: Sequence[str],
-    example_ids: Sequence[str],
-    texts: dict[str, int],
-) -> dict[str, dict[int, dict[str, Any]]]:
-    """example -> position of the arm -> its prompt (index into `texts`, which grows), responses and values.
-
-    A dialogue with more responses than the scored one has `others`, the first OTHERS of them with their prompts, and
-    `left_out`, how many more there are. A dialogue in an environment may have a `state`. A text that was composed of
-    several responses has no prompt of its own, and is shown with the prompt of the first response."""
-
-    def text(content: str | None) -> int:
-        return texts.setdefault((content or "")[: LONGEST + 1], len(texts))
-
-    rows = tables["generations"].filter((pl.col("eval") == eval_name) & pl.col("example_id").is_in(list(example_ids)))
-    rows = _first_run(rows, sample=asks == "generate")
-    rows = rows.join(
-        tables["prompts"].unique("prompt_sha256").select("prompt_sha256", "prompt"), "prompt_sha256", "left"
-    )
-    position = {arm: i for i, arm in enumerate(arms)}
-    examples: dict[str, dict[int, dict[str, Any]]] = {}
-    for row in rows.sort("example_id", "arm", "turn", "sample", maintain_order=True).iter_rows(named=True):
-        if row["arm"] not in position:
-            continue
-        side = examples.setdefault(row["example_id"], {}).setdefault(
-            position[row["arm"]], {"prompt": text(row["prompt"]), "responses": [], "values": []}
-        )
-        response = {"text": text(row["response"])}
-        response |= {key: row[key] for key in ("finish_reason", "error") if row[key]}
-        if not row["final"]:
-            others = side.setdefault("others", [])
-            if len(others) < OTHERS:
-                others.append({**response, "prompt": text(row["prompt"])})
-            else:
-                side["left_out"] = side.get("left_out", 0) + 1
-            continue
-        if row["prompt"] is not None:
-            side["prompt"] = text(row["prompt"])
-        elif row["error"] is None:
-            response["composed"] = True
-        if asks == "loglikelihood" and row["logprob_sum"] is not None:
-            response["logprob"] = round(row["logprob_sum"], 4)
-        if row["state"] is not None:
-            side["state"] = text(row["state"])
-        side["responses"].append(response)
-    shown = scores.filter(pl.col("example_id").is_in(list(example_ids))).sort("example_id", "arm", "metric", "item")
-    for row in shown.iter_rows(named=True):
-        arm_side = examples.get(row["example_id"], {}).get(position.get(row["arm"], -1))
-        if arm_side is not None:
-            value = None if row["value"] is None else float(f"{row['value']:.6g}")
-            arm_side["values"].append([row["metric"], row["item_label"], value, row["status"]])
-    return examples

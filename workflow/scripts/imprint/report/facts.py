@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from imprint.runtime.plugins import Strict
+from imprint.runtime.plugins import Plug, Strict
 
 
 class Source(Strict):
@@ -49,6 +49,9 @@ class Arm(Strict):
     jobs: list[Job] = Field(default_factory=list)
     control: list[str] = Field(default_factory=list)
     transductive: bool = Field(False, description="it adapted on the eval's own prompts; stamped on its rows")
+    contexts: list[Plug] = Field(
+        default_factory=list, description="its contexts, which say what part of a response is scored"
+    )
 
 
 class Eval(Strict):
@@ -57,6 +60,10 @@ class Eval(Strict):
     name: str
     dataset: str
     score: str
+    scorer: Plug | None = Field(
+        None,
+        description="the score as a plug-in, which says in words what a verdict asks for; None where it is unknown",
+    )
     asks: Literal["generate", "loglikelihood"]
     retention: bool = Field(False, description="it measures what an arm may lose, not what it should gain")
     distribution: str = Field("", description="whether some arm is trained on its kinds of rows, in words")

@@ -19,7 +19,7 @@ import jinja2
 import markupsafe
 import polars as pl
 
-from imprint.report import browser, copies, grids, matrix, numbers, verdicts
+from imprint.report import PAGE_SCRIPT, SCRIPTS, STYLES, browser, copies, grids, matrix, numbers, verdicts
 from imprint.report.facts import Provenance, Spec
 from imprint.runtime.errors import ImprintError
 from imprint.statistics import questions
@@ -58,10 +58,10 @@ def render(
 ) -> str:
     """The report as HTML text.
 
-    `template`: resources/report.html.jinja, with the page's styles and scripts beside it. `tables`: polars frames of
-    the tables in NEEDED. `charts`: title -> (SVG text, or None if there is nothing to draw; caption as HTML); the
-    chart "answers" stands at the top. A part of the page whose table is empty is left out. Raises ImprintError if a
-    table is missing.
+    `template`: resources/report.html.jinja, with the files of ASSETS beside it. `tables`: polars frames of the tables
+    in NEEDED, and of `datasets` where the browser is to show questions and references. `charts`: title -> (SVG text,
+    or None if there is nothing to draw; caption as HTML); the chart "answers" stands at the top. A part of the page
+    whose table is empty is left out. Raises ImprintError if a table is missing.
     """
     missing = [name for name in NEEDED if name not in tables]
     if missing:
@@ -78,10 +78,8 @@ def render(
     comparisons, summary = (in_order(tables[name].to_dicts(), facts) for name in ("comparisons", "summary"))
     comparisons = [row for row in comparisons if row["n_pairs"] or row["n_missing"]]  # else the metric has no rows
     versions = tables["scores"].group_by("eval").agg(pl.col("eval_version").unique().sort().str.join("; "))
-    data = browser.collect(
-        tables, [arm.name for arm in facts.arms], {e.name: e.asks for e in facts.evals if not e.private}
-    )
-    scripts = [_asset(template, "report_page.js"), *([_asset(template, "report.js")] if data["evals"] else [])]
+    data = browser.collect(tables, facts)
+    scripts = [_asset(template, PAGE_SCRIPT), *([_asset(template, *SCRIPTS)] if data["evals"] else [])]
     columns, cells = matrix.columns(summary, facts), matrix.cells(summary, comparisons, facts)
     counts = {(row["arm"], row["eval"], row["metric"]): row for row in summary}
     return environment.get_template(template.name).render(
@@ -89,10 +87,9 @@ def render(
         provenance=provenance,
         scripts=scripts,
         script_hashes=[base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts],
-        style=_asset(template, "report.css"),
+        style=_asset(template, *STYLES),
         data=embedded(data),
         browsable=bool(data["evals"]),
-        per_pair=browser.PER_PAIR,
         charts={t: (markupsafe.Markup(s) if s else None, markupsafe.Markup(c)) for t, (s, c) in charts.items()},
         answers=answers,
         introduced=_introduced(answers, facts),
@@ -142,9 +139,9 @@ def in_order(rows: list[Row], facts: Spec) -> list[Row]:
     return sorted(rows, key=place)
 
 
-def _asset(template: Path, name: str) -> markupsafe.Markup:
-    """A file of ours beside the template, to be put into the page as it is."""
-    return markupsafe.Markup((template.parent / name).read_text(encoding="utf-8"))
+def _asset(template: Path, *names: str) -> markupsafe.Markup:
+    """The files beside the template, joined."""
+    return markupsafe.Markup("".join((template.parent / name).read_text(encoding="utf-8") for name in names))
 
 
 def _introduced(answers: Sequence[Row], facts: Spec) -> list[list[tuple[str, str]]]:

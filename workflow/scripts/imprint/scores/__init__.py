@@ -71,6 +71,12 @@ class Score(plugins.Contract):
         return None
 
     @staticmethod
+    def required(row: dict[str, Any]) -> list[str]:
+        """What each `item` of its verdicts on a row asks for, in words for readers of the report. Empty if the verdicts
+        have no items, or if the items' labels say it. It sees `row["reference"]` alone."""
+        return []
+
+    @staticmethod
     def warm() -> None:
         """Import slow modules. It runs once in a worker, and its time does not count."""
 

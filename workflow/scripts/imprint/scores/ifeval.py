@@ -82,3 +82,15 @@ def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdic
         verdicts.append(Verdict("instruction_strict", float(strict), item, name))
         verdicts.append(Verdict("instruction_loose", float(loose), item, name))
     return verdicts
+
+
+def required(row: dict[str, Any]) -> list[str]:
+    """The criteria of each instruction: "relation at least, num words 30"."""
+    return [
+        ", ".join(f"{name.replace('_', ' ')} {_words(value)}" for name, value in kwargs.items() if value is not None)
+        for kwargs in row["reference"]["kwargs"]
+    ]
+
+
+def _words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

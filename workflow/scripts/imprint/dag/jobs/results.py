@@ -10,7 +10,7 @@ from imprint.charts import _job as plotting
 from imprint.config import graph
 from imprint.dag import asked, report_facts
 from imprint.dag.jobs import Jobs
-from imprint.report import costs, facts
+from imprint.report import ASSETS, costs, facts
 from imprint.runtime import plugins, stages
 from imprint.scoring import score_run
 from imprint.statistics import summarize
@@ -208,12 +208,16 @@ class Report(Jobs):
             "charts": [path("plot", "svg", chart=chart) for chart in charts],
             "captions": [path("plot", "caption", chart=chart) for chart in charts],
             "template": "resources/report.html.jinja",
-            "assets": [f"resources/report{name}" for name in (".css", ".js", "_page.js", "_browser.html.jinja")],
+            "assets": [f"resources/{name}" for name in ASSETS],
             "manifests": [path("train", "manifest", arm=arm, seed=seed) for arm, seed in self.experiment.fits],
         }
 
     def spec(self, wildcards: Any) -> facts.Spec:
         return report_facts.facts_of(self.experiment)
+
+    def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
+        contexts = [("contexts", ref.name) for arm in self.config.arms.values() for ref in arm.apply.context]
+        return [*(("scores", ev.score.name) for ev in self.config.evals.values()), *contexts]
 
 
 def synthesised(jobs: Jobs) -> list[str]:

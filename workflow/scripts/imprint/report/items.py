@@ -1,0 +1,112 @@
+"""What the report's browser shows of examples: the question, the reference, and each arm's responses with their values.
+
+The texts of a block of examples stand in one list, each once. An example refers to them by their places in the list."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from imprint.policies import answers
+from imprint.report.facts import Eval, Spec
+from imprint.runtime import plugins
+
+LONGEST = 6_000  # characters of a text; what is longer is cut, and the cut is named
+OTHERS = 8  # responses of a dialogue that are shown beside the scored one
+
+
+class Texts:
+    """The distinct texts of a block, in the order of their first use."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, int] = {}
+
+    def place(self, text: str | None) -> int:
+        """The place of a text in the list. None counts as the empty text."""
+        shown = text or ""
+        if len(shown) > LONGEST:
+            shown = f"{shown[:LONGEST]}\n[cut here after {LONGEST} characters; the tables hold all of it]"
+        return self.places.setdefault(shown, len(self.places))
+
+
+def block(facts: Spec, ev: Eval, rows: pl.DataFrame, responses: pl.DataFrame, scores: pl.DataFrame) -> dict[str, Any]:
+    """`texts` and `items`, an item for each of `rows` (columns rank, question, messages, reference, fields), in their
+    order. `responses` and `scores` are those of the first run of each arm, with the column `rank`; `responses` also has
+    the column `prompt`. The `sides` of an item are keyed by the position of the arm."""
+    texts = Texts()
+    items = {row["rank"]: _item(ev, row, texts) for row in rows.iter_rows(named=True)}
+    arms = {arm.name: (position, arm) for position, arm in enumerate(facts.arms)}
+    whole = ev.scorer is not None and plugins.load("scores", ev.scorer.name).READS == "response"
+    for row in responses.sort("rank", "arm", "turn", "sample", maintain_order=True).iter_rows(named=True):
+        position, arm = arms[row["arm"]]
+        side = items[row["rank"]]["sides"].setdefault(
+            position, {"prompt": texts.place(row["prompt"]), "responses": [], "values": []}
+        )
+        contexts = [] if whole or ev.asks == "loglikelihood" else arm.contexts
+        _add(side, row, contexts, texts)
+    for row in scores.sort("rank", "arm", "metric", "item").iter_rows(named=True):
+        side = items[row["rank"]]["sides"].get(arms[row["arm"]][0])
+        if side is not None:
+            value = None if row["value"] is None else float(f"{row['value']:.6g}")
+            side["values"].append([row["metric"], row["item"], row["item_label"], value, row["status"]])
+    return {"texts": list(texts.places), "items": list(items.values())}
+
+
+def _item(ev: Eval, row: Mapping[str, Any], texts: Texts) -> dict[str, Any]:
+    """An example without its sides. `required` says in words what each item of the verdicts asks for. `right` is the
+    number of the right option, where the reference names one."""
+    item: dict[str, Any] = {"sides": {}}
+    if row["question"] is not None:
+        item["question"] = texts.place(row["question"])
+    reference = None if row["reference"] is None else json.loads(row["reference"])
+    if reference is not None:
+        shown = reference if isinstance(reference, str) else json.dumps(reference, ensure_ascii=False, indent=1)
+        item["reference"] = texts.place(shown)
+        if ev.asks == "loglikelihood" and isinstance(reference, dict) and isinstance(reference.get("answer"), int):
+            item["right"] = reference["answer"]
+        if ev.scorer is not None:
+            required = plugins.load("scores", ev.scorer.name).required({"reference": reference})
+            item["required"] = [texts.place(words) for words in required]
+    return item
+
+
+def _add(side: dict[str, Any], row: Mapping[str, Any], contexts: list[plugins.Plug], texts: Texts) -> None:
+    """Add a response to an arm's side. A dialogue with more responses than the scored one has `others`, the first
+    OTHERS of them with their prompts, and `left_out`, how many more there are. A text that was composed of several
+    responses has no prompt of its own, and is shown with the prompt of the first response. Of a response whose answer
+    is scored alone, `before` and `after` hold the rest."""
+    ending = {key: row[key] for key in ("finish_reason", "error") if row[key]}
+    if not row["final"]:
+        others = side.setdefault("others", [])
+        if len(others) < OTHERS:
+            others.append({"text": texts.place(row["response"]), "prompt": texts.place(row["prompt"]), **ending})
+        else:
+            side["left_out"] = side.get("left_out", 0) + 1
+        return
+    before, scored, after = _parts(row["response"] or "", contexts if row["error"] is None else [])
+    response: dict[str, Any] = {"text": texts.place(scored), **ending}
+    response |= {name: texts.place(part) for name, part in (("before", before), ("after", after)) if part.strip()}
+    if row["prompt"] is not None:
+        side["prompt"] = texts.place(row["prompt"])
+    elif row["error"] is None:
+        response["composed"] = True
+    if row["response_tokens"] is not None:
+        response["tokens"] = row["response_tokens"]
+    if row["logprob_sum"] is not None:
+        response["logprob"] = round(row["logprob_sum"], 4)
+    if row["state"] is not None:
+        side["state"] = texts.place(row["state"])
+    side["responses"].append(response)
+
+
+def _parts(response: str, contexts: list[plugins.Plug]) -> tuple[str, str, str]:
+    """What stands before the answer that the contexts find in a response, the answer, and what stands after it. An
+    answer that is no part of the response has the complete response before it."""
+    answer, _ = answers.answer(contexts, response)
+    start = response.rfind(answer)
+    if start < 0:
+        return response, answer, ""
+    return response[:start], answer, response[start + len(answer) :]
