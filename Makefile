@@ -1,6 +1,6 @@
-# make demo | test | test-slurm | test-gpu | resume | prune | ask     (README.md says what each does)
+# make tour | demo | gate | test | test-slurm | test-gpu | resume | prune | ask     (README.md says what each does)
 .DEFAULT_GOAL := demo
-.PHONY: demo test test-slurm test-gpu lint resume prune ask lock
+.PHONY: tour demo gate test test-slurm test-gpu lint resume prune ask lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,6 +16,10 @@ SNAKEMAKE := $(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(COR
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	touch $@
+
+# Two logs of the embedded model, before and after a fit: no model is needed. It leaves tour.html.
+tour: .venv/made
+	@$(BIN)/python -m imprint.compare resources/bundled/tour/base resources/bundled/tour/instruct --cluster cluster --report tour.html
 
 demo: .venv/made
 	$(SNAKEMAKE) --quiet rules progress host

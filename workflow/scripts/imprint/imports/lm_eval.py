@@ -2,7 +2,8 @@
 
 A line is one example under one filter. Of a task with several filters, each example has several lines, and its metrics
 are named as in lm-eval's table, `exact_match,strict-match`. The first filter of the file is the primary one. The
-response is `resps`, what the model wrote before any filter.
+response is `resps`, what the model wrote before any filter. Whether a higher value is better stands in
+`results_DATE.json` beside the samples; without this file it is, but for the usual measures of error.
 
 The question is a field of `doc`, else, where the doc has none of the usual names, the complete prompt. `doc_hash` tells
 examples with one question apart.
@@ -16,22 +17,25 @@ from typing import TYPE_CHECKING, Any
 
 from imprint.imports import COLUMNS, Fields, Log
 from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import read_object
 
 if TYPE_CHECKING:
     import polars as pl
 
 NAME = re.compile(r"samples_(.+?)(_\d{4}-\d\d-\d\dT[\d.-]+)?\.jsonl")
+RESULTS_BYTES = 64 * 2**20
+"""The most bytes of `results_DATE.json`."""
 QUESTIONS = ("question", "prompt", "problem", "query", "ctx", "goal", "sentence", "input", "text", "instruction")
 """Fields of a doc that may hold its question, the likeliest first."""
 OWN = frozenset(
-    ("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash", "prompt_hash")
-    + ("target_hash",)
+    "doc_id doc target arguments resps filtered_resps filter metrics doc_hash prompt_hash target_hash".split()  # noqa: SIM905
 )
 """The keys of a line that are no metrics. Logs before lm-eval 0.4.5 do not list their metrics."""
 LOWER_IS_BETTER = frozenset(
     ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter", "wer", "cer")
 )
 MOST_OPTIONS = 32
+_VALUE = "value of "  # before a metric's name, which may be that of a column
 _KEY = ("question", "detail", "sample")
 
 
@@ -61,16 +65,33 @@ def read(path: Path, settings: Settings) -> Log:
     if not numbers:
         raise ImprintError(f"{path}, line 1: no metric is a number; found {', '.join(names) or 'none'}")
     schema = _schema(line, settings, numbers)
-    rows = pl.concat([_columns(path, at, frame, line, settings, list(numbers)) for at, frame in _lines.frames(path, schema)])
+    rows = pl.concat(
+        [_columns(path, at, frame, line, settings, list(numbers)) for at, frame in _lines.frames(path, schema)]
+    )
     samples, values = _side_by_side(path, rows, list(numbers))
     title = NAME.fullmatch(path.name)
+    name_of_eval = title[1] if title else path.stem
+    higher = _higher_is_better(path.with_name(f"results{title[2] or ''}.json"), name_of_eval) if title else {}
+    better = {name: higher.get(name, name not in LOWER_IS_BETTER) for name in numbers}
     return Log(
-        eval=title[1] if title else path.stem,
+        eval=name_of_eval,
         samples=samples,
         values=values,
-        metrics={name: -1 if name.split(",")[0] in LOWER_IS_BETTER else 1 for name in values.columns},
+        metrics={name: 1 if better[name.split(",")[0]] else -1 for name in values.columns},
         left_out=tuple(name for name in names if name not in numbers),
     )
+
+
+def _higher_is_better(path: Path, name: str) -> dict[str, bool]:
+    """Metric -> whether higher is better, from the file of a run's results; empty where there is none."""
+    if not path.is_file():
+        return {}
+    if path.stat().st_size > RESULTS_BYTES:
+        raise ImprintError(f"{path}: has more than {RESULTS_BYTES:,} bytes; write the results that lm-eval has written")
+    results = read_object(path)
+    of_evals = results.get("higher_is_better")
+    better = of_evals.get(name) if isinstance(of_evals, dict) else None
+    return {key: value for key, value in better.items() if isinstance(value, bool)} if isinstance(better, dict) else {}
 
 
 def _question(line: dict[str, Any], settings: Settings) -> str | None:
@@ -116,7 +137,11 @@ def _columns(
             [
                 pl.struct(
                     text=argument(f"gen_args_{i}").struct.field("arg_1"),
-                    logprob=pl.col("resps").list.get(i, null_on_oob=True).list.get(0).str.json_path_match("$[0]").cast(pl.Float64, strict=False),
+                    logprob=pl.col("resps")
+                    .list.get(i, null_on_oob=True)
+                    .list.get(0)
+                    .str.json_path_match("$[0]")
+                    .cast(pl.Float64, strict=False),
                 )
                 for i in range(MOST_OPTIONS)
             ]
@@ -137,9 +162,15 @@ def _columns(
         error=null,
         truncated=pl.lit(None, pl.Boolean),
         filter=pl.col("filter").fill_null("none"),
-        *[pl.when(pl.col(name).cast(pl.Float64).is_finite()).then(pl.col(name).cast(pl.Float64)).alias(name) for name in metrics],
+        **{
+            f"{_VALUE}{name}": pl.when(pl.col(name).cast(pl.Float64).is_finite()).then(pl.col(name).cast(pl.Float64))
+            for name in metrics
+        },
     )
-    for column, key in (("question", field or "arguments"), *((("cluster", settings.cluster),) if settings.cluster else ())):
+    for column, key in (
+        ("question", field or "arguments"),
+        *((("cluster", settings.cluster),) if settings.cluster else ()),
+    ):
         if rows[column].null_count():
             place = at + int(rows[column].is_null().arg_max() or 0)
             raise ImprintError(f"{path}, about line {place}: the doc has no '{key}'; name another field")
@@ -160,6 +191,10 @@ def _side_by_side(path: Path, rows: pl.DataFrame, metrics: list[str]) -> tuple[p
     for name, part in zip(filters, parts, strict=True):
         same = part.height == samples.height and part.select(_KEY).equals(samples.select(_KEY), null_equal=True)
         if not same:
-            raise ImprintError(f"{path}: the filters '{filters[0]}' and '{name}' have other examples; log the task again")
-        columns += [part[metric].alias(f"{metric},{name}" if len(filters) > 1 else metric) for metric in metrics]
+            raise ImprintError(
+                f"{path}: the filters '{filters[0]}' and '{name}' have other examples; log the task again"
+            )
+        columns += [
+            part[f"{_VALUE}{metric}"].alias(f"{metric},{name}" if len(filters) > 1 else metric) for metric in metrics
+        ]
     return samples, pl.DataFrame(columns)

@@ -6,7 +6,7 @@
 | `example_id` | tells examples with one question apart |
 | `response` | what the model wrote |
 | `value` | a number, or true or false; null where the response could not be scored |
-| `metric` | the name of the value; the first one in the file is the primary metric. Without this column, it is `value` |
+| `metric` | the name of the value, else `value`; the first one in the file is the primary metric |
 | `direction` | of the metric: 1 if higher is better (also without this column), -1 if lower is |
 | `reference` | the right answer |
 | `sample` | which of several responses to one question it is, from 0 |
@@ -58,8 +58,8 @@ def read(path: Path, settings: Settings) -> Log:
     if values["part"].max():
         row = values.filter(pl.col("part") > 0).row(0, named=True)
         raise ImprintError(
-            f"{path}: holds two values of {row['metric']} for {row['question']!r:.80}; number them in a column `sample`, "
-            "or tell the examples apart in a column `example_id`"
+            f"{path}: holds two values of {row['metric']} for {row['question']!r:.80}; number them in a column "
+            "`sample`, or tell the examples apart in a column `example_id`"
         )
     wide = {
         name: samples.select(keys)
@@ -89,7 +89,9 @@ def _rows(path: Path, settings: Settings) -> pl.DataFrame:
     for column in filter(None, (named, settings.cluster)):
         if frame[column].null_count():
             place = int(frame[column].is_null().arg_max() or 0) + 1
-            raise ImprintError(f"{path}, row {place}: has no `{column}`; write one in every row, or name another column")
+            raise ImprintError(
+                f"{path}, row {place}: has no `{column}`; write one in every row, or name another column"
+            )
     if frame["response"].null_count() == frame["value"].null_count() == frame.height:
         raise ImprintError(f"{path}: has neither `response` nor `value`; write one of these columns")
     return frame.select(
@@ -131,4 +133,6 @@ def _frame(path: Path, settings: Settings) -> pl.DataFrame:
             ]
         )
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise ImprintError(f"{path}: cannot be read as a table ({error}); compare its columns with the manual") from None
+        raise ImprintError(
+            f"{path}: cannot be read as a table ({error}); compare its columns with the manual"
+        ) from None

@@ -44,15 +44,22 @@ def _identified(samples: pl.DataFrame, several: pl.DataFrame) -> pl.DataFrame:
     nothing tells apart."""
     apart = samples.filter(pl.col("key").is_in(several["key"].implode()))["detail"].unique().drop_nulls()
     short = pl.DataFrame(
-        {"detail": apart, "short": pl.Series([hashlib.sha256(t.encode()).hexdigest()[:8] for t in apart], dtype=pl.String)}
+        {
+            "detail": apart,
+            "short": pl.Series([hashlib.sha256(t.encode()).hexdigest()[:8] for t in apart], dtype=pl.String),
+        }
     )
     ambiguous = pl.col("key").is_in(several["key"].implode())
     samples = samples.join(short, on="detail", how="left", maintain_order="left").with_columns(
-        example_id=pl.when(ambiguous).then(pl.concat_str("key", pl.col("short").fill_null(""), separator="-")).otherwise("key")
+        example_id=pl.when(ambiguous)
+        .then(pl.concat_str("key", pl.col("short").fill_null(""), separator="-"))
+        .otherwise("key")
     )
     place = ["example_id", "seed", "sample"]
     number = pl.int_range(pl.len()).over(place) if samples.select(place).is_duplicated().any() else pl.lit(0)
-    return samples.with_columns(example_id=pl.concat_str("example_id", number.cast(pl.String), separator="-")).drop("short")
+    return samples.with_columns(example_id=pl.concat_str("example_id", number.cast(pl.String), separator="-")).drop(
+        "short"
+    )
 
 
 def _agree(logs: Sequence[pl.DataFrame]) -> None:
@@ -62,6 +69,6 @@ def _agree(logs: Sequence[pl.DataFrame]) -> None:
     if wrong.height:
         rows = wrong.sort("example_id").head(2).to_dicts()
         raise ImprintError(
-            f"{rows[0]['question']!r:.80} is in the cluster {rows[0]['cluster']!r:.40} and in {rows[1]['cluster']!r:.40}; "
-            "write one cluster for each example"
+            f"{rows[0]['question']!r:.80} is in the cluster {rows[0]['cluster']!r:.40} and in "
+            f"{rows[1]['cluster']!r:.40}; write one cluster for each example"
         )

@@ -50,8 +50,10 @@ def _facts(verdict: Verdict, control: Side, arm: Side) -> facts.Spec:
     return facts.Spec(
         title=f"Does {arm.name} beat {control.name}?",
         arms=[
-            facts.Arm(name=control.name, what=f"{_runs(control)} of another harness"),
-            facts.Arm(name=arm.name, what=f"{_runs(arm)} of another harness", control=[control.name]),
+            facts.Arm(name=control.name, what=f"{_runs(control)} of another harness", transductive=False),
+            facts.Arm(
+                name=arm.name, what=f"{_runs(arm)} of another harness", control=[control.name], transductive=False
+            ),
         ],
         evals=[
             facts.Eval(
@@ -59,6 +61,9 @@ def _facts(verdict: Verdict, control: Side, arm: Side) -> facts.Spec:
                 dataset="the questions of the logs",
                 score="values of the log",
                 asks="loglikelihood" if name in compares else "generate",
+                retention=False,
+                distribution="",
+                private=False,
             )
             for name in names
         ],

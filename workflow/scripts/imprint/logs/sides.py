@@ -49,29 +49,37 @@ def _paths(text: str) -> list[Path]:
 
 
 def _names(paths: list[list[Path]]) -> list[str]:
-    """A name for each side: that of its first folder or file, or its path where these names are equal."""
-    stems = [runs[0].stem if runs[0].is_file() else runs[0].resolve().name for runs in paths]
-    names = stems if len(set(stems)) > 1 else [",".join(map(str, runs)) for runs in paths]
-    if len(set(names)) == 1:
-        raise ImprintError(f"{names[0]}: is compared with itself; write two logs")
-    return names
+    """A name for each side: that of its first folder or file, or where these are equal, the first part in which their
+    paths differ."""
+    names = [runs[0].stem if runs[0].is_file() else runs[0].resolve().name for runs in paths]
+    if len(set(names)) > 1:
+        return names
+    parts = [runs[0].resolve().parts for runs in paths]
+    for pair in zip(*parts, strict=False):
+        if len(set(pair)) > 1:
+            return (
+                [Path(part).stem or part for part in pair] if Path(pair[0]).stem != Path(pair[1]).stem else list(pair)
+            )
+    raise ImprintError(f"{paths[0][0]}: is compared with itself or with a part of itself; write two logs")
 
 
 def _side(name: str, runs: list[Path], fields: dict[str, Any]) -> Side:
     logs: dict[str, list[Log]] = {}
-    files = []
+    files: list[Path] = []
     for number, run in enumerate(runs):
         of_run: dict[str, Path] = {}
         for path in _files(run):
             if (reader := _reader(path)) is None:
                 if path == run:
-                    raise ImprintError(f"{path}: no reader knows this log; there are {', '.join(plugins.names('imports'))}")
+                    raise ImprintError(
+                        f"{path}: no reader knows this log; there are {', '.join(plugins.names('imports'))}"
+                    )
                 continue
             log = plugins.load("imports", reader).read(path, plugins.settings("imports", reader, fields))
             if log.eval in of_run:
                 raise ImprintError(
-                    f"{of_run[log.eval]} and {path} are both logs of '{log.eval}'; name one of them, or write runs with "
-                    "commas between them, A1,A2"
+                    f"{of_run[log.eval]} and {path} are both logs of '{log.eval}'; name one of them, or write "
+                    "runs with commas between them, A1,A2"
                 )
             of_run[log.eval] = path
             logs.setdefault(log.eval, []).append(_seeded(path, log, number, len(runs)))
@@ -80,7 +88,9 @@ def _side(name: str, runs: list[Path], fields: dict[str, Any]) -> Side:
         files += of_run.values()
     for name_of_eval, of_eval in logs.items():
         if len(of_eval) != len(runs):
-            raise ImprintError(f"{name}: only {len(of_eval)} of {len(runs)} runs have a log of '{name_of_eval}'; add the others")
+            raise ImprintError(
+                f"{name}: only {len(of_eval)} of {len(runs)} runs have a log of '{name_of_eval}'; add the others"
+            )
     seeds = {seed for of_eval in logs.values() for log in of_eval for seed in log.samples["seed"].unique()}
     return Side(name, logs, files, len(seeds))
 

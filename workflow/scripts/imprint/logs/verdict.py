@@ -54,7 +54,7 @@ def compared(control: Side, arm: Side, metric: str | None = None) -> Verdict:
     names = [control.name, arm.name]
     examples = frame.unique(["eval", "example_id"]).select("eval", "example_id", "cluster", strata=pl.lit("{}"))
     fitted = [side.name for side in (control, arm) if side.runs > 1]
-    table = aggregate.Table(all_scores, examples, {name: evals for name in names}, metrics, fitted)
+    table = aggregate.Table(all_scores, examples, dict.fromkeys(names, evals), metrics, fitted)
     asked = [
         AskedQuestion(
             name=name,
@@ -104,7 +104,7 @@ def _of_eval(
     for log in logs:
         notes += [f"{name}: {each} is not one number an example, so it is left out" for each in log.left_out]
         notes += [
-            f"{name}: {count:,} values of {each} are no finite numbers, so their pairs are left out"
+            f"{name}: {count:,} values of {each} are missing or no finite numbers, so their pairs are left out"
             for each in metrics
             if (count := log.values[each].null_count())
         ]
@@ -139,11 +139,13 @@ def _check_shared(control: Side, arm: Side, name: str, rows: pl.DataFrame, notes
         for side, other in ((control, arm), (arm, control))
     }
     if shared < LEAST * min(frame.height for frame in ids.values()):
-        texts = "\n".join(f"  {side}: {frame['question'].min()!r:.200}" for side, frame in alone.items() if frame.height)
+        texts = "\n".join(
+            f"  {side}: {frame['question'].min()!r:.200}" for side, frame in alone.items() if frame.height
+        )
         raise ImprintError(
             f"{name}: {shared:,} examples of {control.name} and {arm.name} have the same question, of "
-            f"{ids[control.name].height:,} and {ids[arm.name].height:,}. Only one side has\n{texts}\nName the field that "
-            "holds the question (--question), or compare logs of the same eval"
+            f"{ids[control.name].height:,} and {ids[arm.name].height:,}. Only one side has\n{texts}\nName the field "
+            "that holds the question (--question), or compare logs of the same eval"
         )
     for side, frame in alone.items():
         if frame.height:
@@ -156,17 +158,22 @@ def _texts(samples: pl.DataFrame) -> dict[str, pl.DataFrame]:
     written = samples.filter(pl.col("options").is_null()).select(
         "arm", "seed", "eval", "example_id", "sample", "response", "key", "error", "truncated", logprob_sum=pl.lit(None)
     )
-    options = samples.filter(pl.col("options").is_not_null()).drop("sample").explode("options").select(
-        "arm",
-        "seed",
-        "eval",
-        "example_id",
-        pl.int_range(pl.len()).over("arm", "seed", "eval", "example_id").alias("sample"),
-        pl.col("options").struct.field("text").alias("response"),
-        "key",
-        "error",
-        "truncated",
-        pl.col("options").struct.field("logprob").alias("logprob_sum"),
+    options = (
+        samples.filter(pl.col("options").is_not_null())
+        .drop("sample")
+        .explode("options")
+        .select(
+            "arm",
+            "seed",
+            "eval",
+            "example_id",
+            pl.int_range(pl.len()).over("arm", "seed", "eval", "example_id").alias("sample"),
+            pl.col("options").struct.field("text").alias("response"),
+            "key",
+            "error",
+            "truncated",
+            pl.col("options").struct.field("logprob").alias("logprob_sum"),
+        )
     )
     rows = pl.concat([written.cast({"logprob_sum": pl.Float64}), options]).with_columns(
         turn=0,
@@ -185,4 +192,3 @@ def table_of(name: str, rows: pl.DataFrame) -> pl.DataFrame:
         (pl.col(column) if column in rows.columns else pl.lit(None)).cast(kind).alias(column)
         for column, kind in empty.schema.items()
     )
-

@@ -18,6 +18,12 @@ def asked(row: dict[str, Any]) -> set[str]:
     return {text for text in texts if len(texts) == 1 or _words(text) >= SHORT}
 
 
+def question(row: dict[str, Any]) -> str:
+    """What a row asks as one text: the user's turns, each on lines of its own; of plain text, its options."""
+    turns = [message["content"] for message in row["messages"] if message["role"] == "user"]
+    return "\n".join(turns or map(str, (row.get("reference") or {}).get("options", [])))
+
+
 def held_out(row: dict[str, Any]) -> set[str]:
     """The texts by which an example of an eval is known: what it asks, and its long answers, which are turns of the
     assistant or stand in its reference."""
