@@ -53,6 +53,10 @@ resume: .venv/made
 prune: .venv/made
 	$(BIN)/python -m imprint.prune $(if $(DELETE),--delete)
 
+# make gate POLICY=policy.yaml CONFIG=config/real.yaml: ends with 0 if the answers pass, else with an error.
+gate: .venv/made
+	@$(BIN)/python -m imprint.gate --policy $(POLICY) --config $(CONFIG) $(if $(SUMMARY),--summary $(SUMMARY))
+
 # make ask ARM=self_prompt Q="How do I keep basil alive?"
 # An exported variable is expanded by make, which would run a $(shell ...) in a question. So ARM and Q are not exported;
 # their text goes through the environment as it is.

@@ -17,22 +17,7 @@ from pathlib import Path
 
 from imprint import compare
 
-WORDS = (
-    "a",
-    "gardener",
-    "plants",
-    "rows",
-    "of",
-    "trees",
-    "and",
-    "sells",
-    "each",
-    "for",
-    "some",
-    "dollars",
-    "so",
-    "how",
-)
+WORDS = ("a", "gardener", "plants", "rows", "of", "trees", "and", "sells", "each", "for", "some", "dollars", "how")
 
 
 def write(path: Path, rows: int, rate: float, seed: int) -> None:

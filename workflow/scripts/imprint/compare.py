@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from imprint.logs import command
 from imprint.report import verdicts
 from imprint.runtime.errors import ImprintError, shown
 
@@ -26,12 +27,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m imprint.compare", description="Does B beat A?")
     parser.add_argument("a", metavar="A", help="a log, a folder of logs, or several with commas between them")
     parser.add_argument("b", metavar="B", help="the same of the other side")
-    add_fields(parser)
+    command.add_fields(parser)
     parser.add_argument("--report", type=Path, default=Path("compare.html"), help="where to write the page")
     parser.add_argument("--force", action="store_true", help="replace a file that is no report of this command")
     options = parser.parse_args(arguments)
     try:
-        control, arm, verdict = compared(options)
+        control, arm, verdict = command.compared(options)
         from imprint.logs import page
 
         page.write(options.report, verdict, control, arm, options.force)
@@ -44,22 +45,6 @@ def main(arguments: list[str] | None = None) -> None:
         print(shown(f"\nReport: {options.report}"))
     except (ImprintError, OSError) as error:
         sys.exit(f"imprint.compare: {shown(error)}")
-
-
-def add_fields(parser: argparse.ArgumentParser) -> None:
-    """The options that say what is compared."""
-    parser.add_argument("--metric", help="the metric of the questions; the first that both have, unless given")
-    parser.add_argument("--question", metavar="FIELD", help="the field of an example that holds its question")
-    parser.add_argument("--cluster", metavar="FIELD", help="the field that examples of one cluster share")
-
-
-def compared(options: argparse.Namespace) -> tuple[Any, Any, Any]:
-    """The two sides that the command line names, and the verdict on them."""
-    from imprint.logs import sides, verdict
-
-    fields = {key: value for key in ("question", "cluster") if (value := getattr(options, key))}
-    control, arm = sides.both(options.a, options.b, fields)
-    return control, arm, verdict.compared(control, arm, options.metric)
 
 
 def _means(summary: list[dict[str, Any]]) -> dict[tuple[str, str, str], float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -27,12 +28,23 @@ class Verdict:
     notes: list[str]
 
 
-def compared(control: Side, arm: Side, metric: str | None = None) -> Verdict:
+def compared(
+    control: Side,
+    arm: Side,
+    metric: str | None = None,
+    evals: Collection[str] | None = None,
+    margins: Mapping[str, float] | None = None,
+) -> Verdict:
     """Whether `arm` beats `control`, by one question for each eval that both have. All questions are one family.
 
     `metric`: the metric of the questions; None takes the first metric of the control's log that the other log has too.
-    Raises ImprintError if the sides share no eval, an eval shares no metric, or too few examples match."""
-    evals = [name for name in control.logs if name in arm.logs]
+    `evals`: the evals that are asked about, if not all. `margins`: eval -> margin, for evals of which it is asked
+    whether `arm` keeps what `control` has. Raises ImprintError if the sides share no eval, an eval shares no metric, or
+    too few examples match.
+    """
+    margins = margins or {}
+    shared = [name for name in control.logs if name in arm.logs]
+    evals = shared if evals is None else [name for name in shared if name in evals]
     if not evals:
         raise ImprintError(
             f"{control.name} has logs of {', '.join(control.logs)}, {arm.name} of {', '.join(arm.logs)}; write logs of "
@@ -58,13 +70,15 @@ def compared(control: Side, arm: Side, metric: str | None = None) -> Verdict:
     asked = [
         AskedQuestion(
             name=name,
-            asks=f"Does {arm.name} beat {control.name} on {name}?",
+            asks=f"Does {arm.name} keep what {control.name} has on {name}?"
+            if name in margins
+            else f"Does {arm.name} beat {control.name} on {name}?",
             arm=arm.name,
             control=control.name,
             eval=name,
             metric=next(iter(metrics[name])),
-            kind="gain",
-            margin=0.0,
+            kind="retention" if name in margins else "gain",
+            margin=margins.get(name, 0.0),
             over=None,
             check=None,
         )
