@@ -96,6 +96,9 @@ def entry(config: Config, dataset: str) -> str | None:
 
 def words(arm: Arm) -> str:
     """An arm in a few words, from its config."""
+    if arm.runs:
+        taken = "responses" if arm.runs.metrics is None else "responses and values"
+        return f"{taken} from logs, read by {arm.runs.reader}"
     parts = [f"model {arm.model}" if arm.model else f"from {arm.parent}"]
     if arm.fit:
         changed = arm.fit.settings.model_dump(mode="json", exclude_unset=True, by_alias=True)
