@@ -334,9 +334,10 @@ class Arm(Strict):
         written = {"model": self.model, "parent": self.parent, "runs": self.runs}
         origins = [key for key, value in written.items() if value is not None]
         if len(origins) != 1:
+            keys = f"both {' and '.join(origins)}" if origins else "neither model nor parent"
             raise ValueError(
-                f"found {' and '.join(origins) or 'neither model nor parent'}; write `model: NAME` for a root, "
-                "`parent: ARM` for any other arm, `runs: {import: ...}` for logs of another harness"
+                f"found {keys}; write `model: NAME` for a root, `parent: ARM` for any other arm, `runs` for logs of "
+                "another harness"
             )
         if self.runs and (others := sorted(self.model_fields_set - {"runs", "control"})):
             raise ValueError(f"{others[0]}: logs of another harness have only `runs` and `control`; leave it out")

@@ -1,7 +1,8 @@
 """JSON lines as columns, quickly where nothing is odd, and with the line and the reason where something is.
 
 Polars parses a block of lines. Where it stumbles, Python parses the same lines again, more slowly: it reads NaN as
-null, or says which line is wrong.
+null, or says which line is wrong. Where a key is repeated in an object, polars takes one of its values, and Python
+refuses the line.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def _columns(
         if rows[column].null_count():
             place = at + int(rows[column].is_null().arg_max() or 0)
             raise ImprintError(f"{path}, about line {place}: the doc has no '{key}'; name another field")
-    rows = rows.explode("response", "sample").with_columns(pl.col("sample").fill_null(0))
+    rows = rows.explode("response", "sample", empty_as_null=True).with_columns(pl.col("sample").fill_null(0))
     silent = pl.col("response").is_null() & pl.col("options").is_null()
     return rows.with_columns(error=pl.when(silent).then(pl.lit("the log has no response")).otherwise(pl.col("error")))
 
