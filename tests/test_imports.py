@@ -171,6 +171,33 @@ def test_the_quick_and_the_slow_way_agree(tmp_path: Path) -> None:
         assert quick.to_dicts() == slow.to_dicts(), line
 
 
+def mutated(value: Any, draw: random.Random) -> Any:
+    """The value with something else at a random place."""
+    if isinstance(value, dict) and value and draw.random() < 0.85:
+        key = draw.choice(sorted(value))
+        return {**value, key: mutated(value[key], draw)}
+    if isinstance(value, list) and value and draw.random() < 0.8:
+        place = draw.randrange(len(value))
+        return [*value[:place], mutated(value[place], draw), *value[place + 1 :]]
+    return draw.choice([None, [], {}, "", "x" * 9, -1, 0.5, True, 1e300, [[]], [[[]]], {"a": 1}, [1, "2", None]])
+
+
+@pytest.mark.parametrize("name", ["samples_tiny_sums.jsonl", "samples_tiny_choice.jsonl"])
+def test_whatever_a_log_holds_it_is_read_or_refused(tmp_path: Path, name: str) -> None:
+    draw = random.Random(name)
+    real = [json.loads(line) for line in (logs.REAL / name).read_text().splitlines()]
+    refused = 0
+    for _ in range(300):
+        place = draw.randrange(len(real))
+        path = logs.write(tmp_path / name, [mutated(line, draw) if i == place else line for i, line in enumerate(real)])
+        try:
+            log = read(path)
+            assert log.samples.height == log.values.height and log.samples["question"].null_count() == 0
+        except ImprintError:
+            refused += 1
+    assert 20 < refused < 280
+
+
 # Tables
 
 

@@ -55,13 +55,14 @@ def read(path: Path, settings: Settings) -> Log:
     from imprint.imports import _lines
 
     line = _lines.first(path)
-    if not isinstance(line.get("doc"), dict) or not isinstance(line.get("resps"), list):
+    kinds = {"doc": dict, "arguments": dict, "resps": list}
+    if not all(isinstance(line.get(key), kind) for key, kind in kinds.items()):
         raise ImprintError(f"{path}, line 1: no sample of lm-eval; write a file that `--log_samples` has written")
     names = line.get("metrics", [name for name in line if name not in OWN])
     if not isinstance(names, list) or not all(isinstance(name, str) and name not in OWN for name in names):
         raise ImprintError(f"{path}, line 1: `metrics` is {names!r:.80}; write the names of metrics")
-    kinds = {name: pl.Boolean if isinstance(line.get(name), bool) else pl.Float64 for name in names}
-    numbers = {name: kind for name, kind in kinds.items() if isinstance(line.get(name), int | float | None)}
+    types = {name: pl.Boolean if isinstance(line.get(name), bool) else pl.Float64 for name in names}
+    numbers = {name: kind for name, kind in types.items() if isinstance(line.get(name), int | float | None)}
     if not numbers:
         raise ImprintError(f"{path}, line 1: no metric is a number; found {', '.join(names) or 'none'}")
     schema = _schema(line, settings, numbers)
@@ -102,8 +103,9 @@ def _question(line: dict[str, Any], settings: Settings) -> str | None:
 
 
 def _compares(line: dict[str, Any]) -> bool:
-    """Whether the log compares options: a response is then a log-likelihood with a flag."""
-    return isinstance(line["resps"][0], list) and bool(line["resps"][0]) and isinstance(line["resps"][0][0], list)
+    """Whether the log compares options: the second argument of a request is then a text, and otherwise settings."""
+    request = line["arguments"].get("gen_args_0")
+    return isinstance(request, dict) and isinstance(request.get("arg_1"), str)
 
 
 def _schema(line: dict[str, Any], settings: Settings, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -139,7 +141,7 @@ def _columns(
                     text=argument(f"gen_args_{i}").struct.field("arg_1"),
                     logprob=pl.col("resps")
                     .list.get(i, null_on_oob=True)
-                    .list.get(0)
+                    .list.get(0, null_on_oob=True)
                     .str.json_path_match("$[0]")
                     .cast(pl.Float64, strict=False),
                 )

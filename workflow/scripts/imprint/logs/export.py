@@ -80,7 +80,7 @@ def _line(
         arguments = {f"gen_args_{i}": {"arg_0": sent[i], "arg_1": final["response"]} for i, final in enumerate(finals)}
         resps: list[list[Any]] = [[[str(final["logprob_sum"]), "False"]] for final in finals]
     else:
-        arguments = {"gen_args_0": {"arg_0": sent[0], "arg_1": {}}}
+        arguments = {"gen_args_0": {"arg_0": sent[0], "arg_1": "" if asks == "loglikelihood" else {}}}
         resps = [[final["response"] for final in finals if final["error"] is None]]
     return {
         "doc_id": number,
