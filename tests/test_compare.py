@@ -10,12 +10,16 @@ from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 
 import logs
 from conftest import ROOT
 from imprint import compare
-from imprint.imports import lm_eval
+from imprint.config import loading, schema
+from imprint.imports import lm_eval, table
 from imprint.logs import matching, sides, verdict
+from imprint.report import gating
+from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
 from imprint.statistics.intervals import tango
 from imprint.statistics.questions import Z
@@ -224,3 +228,29 @@ def test_options_are_shown_as_responses() -> None:
     out = verdict.compared(*sides.both(str(tour / "base"), str(tour / "instruct"), {}))
     shown = out.tables["generations"].filter(pl.col("eval") == "general", pl.col("arm") == "base")
     assert shown.height == 4 * shown["example_id"].n_unique() and shown["logprob_sum"].null_count() == 0
+
+
+# The manual
+
+MANUAL = (ROOT / "docs/foreign.md").read_text(encoding="utf-8")
+
+
+def test_the_manuals_first_command_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (command,) = re.findall(r"python -m imprint\.compare (.*)", MANUAL)
+    words = [str(ROOT / word) if word.startswith("resources/") else word for word in command.split()]
+    compare.main([*words, "--report", str(tmp_path / "compare.html")])
+    assert "A is base, B is instruct." in capsys.readouterr().out
+
+
+def test_the_manuals_yaml_is_what_the_code_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, arms = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", MANUAL, re.S))
+    assert gating.Policy.model_validate(policy).undecided == "fail"
+    assert set(policy["better"] + policy["kept"]) <= loading.load([ROOT / "config/config.yaml"]).questions.keys()
+    assert schema.Arm.model_validate(arms["arms"]["theirs"]).runs
+
+
+def test_the_manual_names_each_reader_and_every_column() -> None:
+    for name in plugins.names("imports"):
+        assert f"| `{name}` |" in MANUAL
+    for column in (*table.TEXTS, *table.NUMBERS, "truncated"):
+        assert f"`{column}`" in MANUAL and f"`{column}`" in str(table.__doc__)
