@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,15 @@ def log(path: Path, questions: list[str], wrong: str = "") -> Path:
     )
 
 
+def command(project: Path, name: str, *arguments: str) -> tuple[int, str]:
+    """The exit status and the first line of a command."""
+    words = [sys.executable, "-m", f"imprint.{name}", *arguments]
+    done = subprocess.run(
+        words, cwd=project, env=workflow.environment(), capture_output=True, encoding="utf-8", check=False
+    )
+    return done.returncode, done.stdout.partition("\n")[0]
+
+
 def table(project: Path, *parts: str) -> list[dict[str, Any]]:
     read: list[dict[str, Any]] = pq.read_table(project / "results" / "/".join(parts), partitioning=None).to_pylist()
     return read
@@ -91,6 +102,12 @@ def test_from_the_logs_to_the_report(tmp_path: Path) -> None:
     assert "1 rows of" in (project / "results/logs/import_run/theirs.seed0.sums.log").read_text()
     assert "responses from logs, read by lm_eval" in (project / "results/report.html").read_text()
 
+    (project / "policy.yaml").write_text("better: [gain]\n")
+    assert command(project, "gate", "--policy", "policy.yaml") == (0, "### Gate: pass")
+    assert command(project, "export") == (0, "3 logs with 36 samples are in results/export")
+    sides = [f"results/export/{arm}/seed0" for arm in ("base", "theirs")]
+    assert command(project, "compare", *sides) == (0, "A is base, B is theirs.")
+
     assert workflow.planned(project) == set()
     path.touch()
     assert workflow.planned(project) == set(), "the content counts"
@@ -99,6 +116,9 @@ def test_from_the_logs_to_the_report(tmp_path: Path) -> None:
     assert {"import_run theirs 0 sums", "import_run valued 0 sums", "import_values valued 0 sums"} <= planned
     assert {"score theirs 0 sums", "summarize", "report"} <= planned
     assert not {"generate base 0 sums", "score base 0 sums", "prepare sums"} & planned
+
+    (project / "results/scores/theirs/seed0/sums.parquet").unlink()
+    assert command(project, "gate", "--policy", "policy.yaml")[0] == 3, "the answers are not those of the scores"
 
 
 def spec(**more: Any) -> _job.Spec:
