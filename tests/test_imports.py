@@ -107,6 +107,13 @@ def test_a_metric_may_have_the_name_of_a_column(tmp_path: Path) -> None:
     assert read(path).values.to_dict(as_series=False) == {"question": [1.0], "sample": [2.0]}
 
 
+@pytest.mark.parametrize("names", [["acc", "acc"], ["acc,none", "acc"], ["doc"], "acc", [1], {"acc": 1}])
+def test_names_of_metrics_that_are_none(tmp_path: Path, names: Any) -> None:
+    path = logs.write(tmp_path / "samples_t.jsonl", [{**logs.line("a", acc=1.0), "acc,none": 1.0, "metrics": names}])
+    with pytest.raises(ImprintError, match="line 1: `metrics` is"):
+        read(path)
+
+
 GOOD = json.dumps(logs.line("a", acc=1.0))
 
 

@@ -35,6 +35,7 @@ LOWER_IS_BETTER = frozenset(
     ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter", "wer", "cer")
 )
 MOST_OPTIONS = 32
+"""The options of an example that are shown; of more, the first ones."""
 _VALUE = "value of "  # before a metric's name, which may be that of a column
 _KEY = ("question", "detail", "sample")
 
@@ -59,8 +60,10 @@ def read(path: Path, settings: Settings) -> Log:
     if not all(isinstance(line.get(key), kind) for key, kind in kinds.items()):
         raise ImprintError(f"{path}, line 1: no sample of lm-eval; write a file that `--log_samples` has written")
     names = line.get("metrics", [name for name in line if name not in OWN])
-    if not isinstance(names, list) or not all(isinstance(name, str) and name not in OWN for name in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) and "," not in name for name in names):
         raise ImprintError(f"{path}, line 1: `metrics` is {names!r:.80}; write the names of metrics")
+    if len(set(names)) < len(names) or OWN & set(names):
+        raise ImprintError(f"{path}, line 1: `metrics` is {names!r:.80}; write each once, and no other key of a sample")
     types = {name: pl.Boolean if isinstance(line.get(name), bool) else pl.Float64 for name in names}
     numbers = {name: kind for name, kind in types.items() if isinstance(line.get(name), int | float | None)}
     if not numbers:
