@@ -138,6 +138,7 @@ def _columns(
     argument = pl.col("arguments").struct.field
     question = pl.col("doc").struct.field(field) if field else argument("gen_args_0").struct.field("arg_0")
     if _compares(line):
+        most = min(MOST_OPTIONS, int(frame["resps"].list.len().max() or 1))  # type: ignore[arg-type]
         options = pl.concat_list(
             [
                 pl.struct(
@@ -148,7 +149,7 @@ def _columns(
                     .str.json_path_match("$[0]")
                     .cast(pl.Float64, strict=False),
                 )
-                for i in range(MOST_OPTIONS)
+                for i in range(max(most, 1))
             ]
         ).list.head(pl.col("resps").list.len())
         responses = pl.concat_list(null)
