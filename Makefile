@@ -1,6 +1,6 @@
-# make demo | plan | watch | test | test-slurm | test-gpu | resume | prune | ask     (README.md says what each does)
+# make tour | demo | plan | watch | gate | test | test-slurm | test-gpu | resume | prune | ask     (README.md says more)
 .DEFAULT_GOAL := demo
-.PHONY: demo plan watch test test-slurm test-gpu lint resume prune ask lock
+.PHONY: tour demo plan watch gate test test-slurm test-gpu lint resume prune ask lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,16 +17,20 @@ SNAKEMAKE := $(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(COR
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	touch $@
 
+# Two logs of the embedded model, before and after a fit: no model is needed. It leaves tour.html.
+tour: .venv/made
+	@$(BIN)/python -m imprint.compare resources/bundled/tour/base resources/bundled/tour/instruct --cluster cluster --report tour.html
+
 demo: .venv/made
 	$(SNAKEMAKE) --quiet rules progress host
 
 # What the questions can find out, and what more it would take. make plan PILOT=results/other DIFFERENCE=0.05
 plan: .venv/made
-	$(BIN)/python -m imprint.plan --configfile $(CONFIG) $(if $(PILOT),--pilot $(PILOT)) $(if $(DIFFERENCE),--difference $(DIFFERENCE))
+	$(BIN)/python -m imprint.plan --config $(CONFIG) $(if $(PILOT),--pilot $(PILOT)) $(if $(DIFFERENCE),--difference $(DIFFERENCE))
 
 # How far a running experiment is, in another terminal. make watch CONFIG=config/real.yaml LIMIT=32
 watch: .venv/made
-	@$(BIN)/python -m imprint.watch --configfile $(CONFIG) $(if $(LIMIT),--limit $(LIMIT))
+	@$(BIN)/python -m imprint.watch --config $(CONFIG) $(if $(LIMIT),--limit $(LIMIT))
 
 lint: .venv/made
 	$(BIN)/ruff check .
@@ -56,6 +60,10 @@ resume: .venv/made
 # Lists what no config under config/ needs any more; `make prune DELETE=1` deletes it.
 prune: .venv/made
 	$(BIN)/python -m imprint.prune $(if $(DELETE),--delete)
+
+# make gate POLICY=policy.yaml CONFIG=config/real.yaml: ends with 0 if the answers pass, else with an error.
+gate: .venv/made
+	@$(BIN)/python -m imprint.gate --policy $(POLICY) --config $(CONFIG) $(if $(SUMMARY),--summary $(SUMMARY))
 
 # make ask ARM=self_prompt Q="How do I keep basil alive?"
 # An exported variable is expanded by make, which would run a $(shell ...) in a question. So ARM and Q are not exported;

@@ -8,6 +8,8 @@ rule generate:
         stage["generate"].log,
     benchmark:
         stage["generate"].benchmark
+    wildcard_constraints:
+        arm=of("generate", "arm"),
     resources:
         device=experiment.config.engine.device,
     params:
@@ -15,6 +17,40 @@ rule generate:
         spec=stage["generate"].params,
     script:
         "../workflow/scripts/generate.py"
+
+
+# Runs that another harness has logged lie where `generate` would write them.
+rule import_run:
+    input:
+        unpack(stage["import_run"].inputs),
+    output:
+        **stage["import_run"].outputs,
+    log:
+        stage["import_run"].log,
+    wildcard_constraints:
+        arm=of("import_run", "arm"),
+    params:
+        code=stage["import_run"].code,
+        spec=stage["import_run"].params,
+    script:
+        "../workflow/scripts/import_run.py"
+
+
+# Where the log's own values are taken, they lie where `score` would write its verdicts.
+rule import_values:
+    input:
+        unpack(stage["import_values"].inputs),
+    output:
+        **stage["import_values"].outputs,
+    log:
+        stage["import_values"].log,
+    wildcard_constraints:
+        arm=of("import_values", "arm"),
+    params:
+        code=stage["import_values"].code,
+        spec=stage["import_values"].params,
+    script:
+        "../workflow/scripts/import_values.py"
 
 
 # A judge is an arm like any other. Its questions are in the params, and the scores' code is not: when a score reads the
@@ -46,6 +82,8 @@ rule score:
         **stage["score"].outputs,
     log:
         stage["score"].log,
+    wildcard_constraints:
+        arm=of("score", "arm"),
     params:
         code=stage["score"].code,
         spec=stage["score"].params,

@@ -90,3 +90,9 @@ def test_the_gpu_benchmark_says_that_it_needs_one(monkeypatch: pytest.MonkeyPatc
     module = script("gpu/atlas_step.py", monkeypatch)
     with pytest.raises(SystemExit, match="sees no GPU here"):
         module.main()
+
+
+def test_compare_prints_its_seconds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    script("compare.py", monkeypatch, "--rows", "50").main()
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("2 x 50 rows") and line.endswith("CPU seconds") for line in lines), lines

@@ -17,7 +17,7 @@ from imprint.dag import code
 from imprint.runtime import parsed, plugins
 
 PACKAGE = plugins.PACKAGE
-COMMANDS = {"ask", "manual", "plan", "prune", "resume", "score", "watch"}
+COMMANDS = {"ask", "compare", "export", "gate", "manual", "plan", "prune", "resume", "score", "watch"}
 KINDS = {path.parent.name for path in PACKAGE.glob("*/__init__.py") if "\nCONTRACT = " in path.read_text()}
 FILES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
@@ -157,7 +157,7 @@ def test_planning_a_run_imports_nothing_heavy() -> None:
     assert loaded(PLAN.format(modules=modules, configs=configs, heavy=HEAVY)) == "[]"
 
 
-LIGHT = ("tables", "scoring", "statistics", "report")
+LIGHT = ("tables", "scoring", "statistics", "report", "logs")
 
 
 def test_plug_ins_and_what_makes_tables_import_without_what_runs_models() -> None:

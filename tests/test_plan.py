@@ -50,7 +50,7 @@ def pilot(folder: Path, **changes: Any) -> Path:
 
 
 def said(config: Path, *words: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    plan.main(["--configfile", str(config), *words])
+    plan.main(["--config", str(config), *words])
     return capsys.readouterr().out.splitlines()
 
 
@@ -113,9 +113,9 @@ def test_a_dry_run_announces_the_questions(config: Path, capsys: pytest.CaptureF
     ("words", "message"),
     [
         (["--pilot", "results/nowhere"], "answers.parquet is not there; write the results folder of a finished"),
-        (["--configfile", "tests/mini.yaml.missing"], "mini.yaml.missing"),
+        (["--config", "tests/mini.yaml.missing"], "mini.yaml.missing"),
     ],
 )
 def test_what_is_missing_is_named(config: Path, words: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=message):
-        plan.main(["--configfile", str(config), *words])
+        plan.main(["--config", str(config), *words])

@@ -66,7 +66,7 @@ def refused(add: Add, kind: str, text: str) -> str:
 def test_there_are_all_kinds() -> None:
     assert KINDS == [
         "analyses", "artifacts", "charts", "contexts", "datasets", "decoders", "engines", "environments", "hooks",
-        "methods", "scores", "synthesis",
+        "imports", "methods", "scores", "synthesis",
     ]  # fmt: skip
 
 

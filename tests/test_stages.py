@@ -43,6 +43,13 @@ CONFIG = {
         "base": {"model": "m1"},
         "tuned": {"parent": "base", "fit": {"method": "sft", "data": "roles"}, "control": ["base"]},
         "other": {"parent": "base", "evals": ["sums"], "fit": {"method": "sft", "data": "shuffled"}},
+        "theirs": {"runs": {"import": "lm_eval", "evals": {"sums": "tests/logs/samples_tiny_sums.jsonl"}}},
+        "valued": {
+            "runs": {
+                "import": "lm_eval", "evals": {"sums": "tests/logs/samples_tiny_sums.jsonl"},
+                "take": {"accuracy": "exact_match,strict-match"},
+            },
+        },
     },
     "analyses": {"alike": {"vector_similarity": ["tuned", "other"]}},
 }  # fmt: skip

@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> None:
         arms = experiment.config.arms
         if options.arm not in arms:
             raise ImprintError(checks.unknown("ARM", options.arm, arms, "arm"))
+        if arms[options.arm].runs:
+            raise ImprintError(f"ARM: '{options.arm}' has no weights, since its runs are imported; write another arm")
         if not options.question.strip():
             raise ImprintError('the question is empty; write make ask ARM=base Q="How do tides work?"')
         try:

@@ -45,6 +45,7 @@ SECTIONS: list[tuple[str, type[BaseModel], str]] = [
     ("arms", schema.Arm, "`arms: {NAME: {parent: ARM, fit: {...}, apply: {...}, control: [ARM]}}`"),
     ("arms: fit", schema.FitSpec, "`fit: {method: sft, data: DATASET}`: `method`, `context`, and the method's keys."),
     ("arms: apply", schema.Apply, "`apply: {context: role_play}`, `apply: {context: [NAME, {NAME: {...}}]}`"),
+    ("arms: runs", schema.Runs, "`runs: {import: lm_eval, evals: {EVAL: FILE}}`: these keys, and the reader's."),
     ("questions", schema.Question, QUESTIONS),
     ("questions: check", schema.Check, "`check: {eval: EVAL, metric: METRIC}`"),
 ]
@@ -56,6 +57,7 @@ PLUGINS = [
     ("hooks", "Hooks: `apply: {hooks: NAME}`, `apply: {hooks: {NAME: {...}}}`, or a list of these"),
     ("decoders", "Decoders: `apply: {decode: NAME}` or `apply: {decode: {NAME: {...}}}`"),
     ("methods", "Methods: `fit: {method: NAME, ...}`"),
+    ("imports", "Imports: `runs: {import: NAME, ...}`"),
     ("environments", "Environments: `environment: NAME` or `environment: {NAME: {...}}`"),
     ("scores", "Scores: `score: NAME` or `score: {NAME: {...}}`"),
     ("analyses", "Analyses: `analyses: {NAME: {MODULE: {...}}}`"),

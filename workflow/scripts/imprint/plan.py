@@ -25,21 +25,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m imprint.plan", description="What the questions of a config can find out."
     )
-    parser.add_argument("--configfile", default=str(loading.DEFAULT))
+    parser.add_argument("--config", default=str(loading.DEFAULT))
     parser.add_argument("--pilot", help="results folder of a finished experiment with the same evals")
     parser.add_argument("--difference", type=float, help="that a gain should show; without it, the pilot's")
     parser.add_argument("--sd", type=float, help="without a pilot: standard deviation of an example's difference")
     parser.add_argument("--seed-sd", type=float, default=0.03, help="without a pilot: of an arm, between training runs")
     options = parser.parse_args(arguments)
     try:
-        experiment = Experiment(loading.load([Path(options.configfile)]))
+        experiment = Experiment(loading.load([Path(options.config)]))
         folder = Path(options.pilot or experiment.results)
         answers = folder / "tables/answers.parquet"
         if options.pilot and not answers.is_file():
             raise ImprintError(f"--pilot: {answers} is not there; write the results folder of a finished experiment")
         plans = planned(experiment, answers if answers.is_file() else None)
         if not plans:
-            raise ImprintError(f"{options.configfile} asks no question; write `questions:` first")
+            raise ImprintError(f"{options.config} asks no question; write `questions:` first")
         lines = text(experiment, plans, folder, Stated(options.sd, options.seed_sd), options.difference)
         print(shown("\n".join(lines)))
     except ImprintError as error:

@@ -49,13 +49,13 @@ class Job(NamedTuple):
 def main(arguments: list[str] | None = None) -> None:
     """Print the state of the experiment every two seconds until its run ends."""
     parser = argparse.ArgumentParser(prog="python -m imprint.watch", description="How far a running experiment is.")
-    parser.add_argument("--configfile", default=str(loading.DEFAULT))
+    parser.add_argument("--config", default=str(loading.DEFAULT))
     parser.add_argument("--limit", type=int, help="watch the run with this `limit`")
     parser.add_argument("--once", action="store_true", help="print it once")
     options = parser.parse_args(arguments)
     try:
         over = {} if options.limit is None else {"limit": options.limit}
-        experiment = Experiment(loading.load([Path(options.configfile)], over))
+        experiment = Experiment(loading.load([Path(options.config)], over))
         while True:
             run = running(experiment.results)
             screen = "\n".join(lines(experiment, run))

@@ -59,6 +59,7 @@ def problems(config: Config) -> Iterator[str]:
     messages = [*_models(config), *_datasets(config), *_evals(config)]
     for name in config.arms:
         messages += _arm(config, name)
+        messages += _imported(config, name)
     messages += _questions(config)
     messages += [*_missing(config), *_circle(config)]
     yield from messages or _engines(config)
@@ -113,6 +114,32 @@ def _arm(config: Config, name: str) -> Iterator[str]:
             yield f"{where}.control: shares no eval with '{control}'; add one to `evals` of both, or drop the control"
     if arm.fit and plugins.load("methods", arm.fit.method).TRANSDUCTIVE and not arm.transductive:
         yield f"{where}: {arm.fit.method} adapts to rows that may be an eval's; write `transductive: true`"
+
+
+def _imported(config: Config, name: str) -> Iterator[str]:
+    """What an arm without weights cannot do, and logs that cannot be those of an eval."""
+    runs, where = config.arms[name].runs, f"arms.{name}"
+    if runs is None:
+        return
+    why = f"'{name}' has no weights, since its runs are imported; write another arm"
+    yield from (f"arms.{other}.parent: {why}" for other, arm in config.arms.items() if arm.parent == name)
+    yield from (f"evals.{other}.judge: {why}" for other, ev in config.evals.items() if ev.judge == name)
+    yield from (f"{reader.where}: {why}" for reader in graph.readers(config) if name in reader.inputs.arms)
+    for ev, path in runs.evals.items():
+        at = f"{where}.runs.evals.{ev}"
+        if ev not in config.evals:
+            yield unknown(at, ev, config.evals, "eval")
+            continue
+        score = plugins.load("scores", config.evals[ev].score.name)
+        if not Path(path).is_file():
+            yield f"{at}: there is no file '{path}'; write the path of a log"
+        if config.evals[ev].environment:
+            yield f"{at}: an eval in an environment has dialogues, and a log has none; leave it out"
+        if score.ASKS == "loglikelihood" and runs.metrics is None:
+            yield f"{at}: its score compares log-likelihoods, and a log has them by other rules; write `take: values`"
+        for metric in runs.metrics or {}:
+            if metric not in score.METRICS:
+                yield unknown(f"{where}.runs.take", metric, score.METRICS, f"metric of '{ev}'")
 
 
 def _questions(config: Config) -> Iterator[str]:
@@ -191,6 +218,8 @@ def _engines(config: Config) -> Iterator[str]:
             yield f"the engine '{engine}' of model '{model}' has no {ability}; write an engine that has: {others}"
 
     for arm, ev in graph.runs_of(config):
+        if config.arms[arm].runs:
+            continue
         for lack in lacks(arm, plugins.load("scores", config.evals[ev].score.name).ASKS):
             yield f"arms.{arm}: the eval '{ev}' cannot be asked: {lack}"
     for name, arm_spec in config.arms.items():

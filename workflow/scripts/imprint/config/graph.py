@@ -29,7 +29,8 @@ class Reader(NamedTuple):
 
 def evals_of(config: Config, arm: str) -> list[str]:
     """The evals that an arm takes, in config order."""
-    chosen = config.arms[arm].evals
+    runs, chosen = config.arms[arm].runs, config.arms[arm].evals
+    chosen = list(runs.evals) if runs else chosen
     return [name for name in config.evals if chosen is None or name in chosen]
 
 

@@ -1,4 +1,5 @@
-"""Paths that a config may name: inside the project, and for results in no folder that is the project's own."""
+"""Paths that a config may name: inside the project, and for results in no folder that is the project's own. Only a log
+of another harness may lie elsewhere."""
 
 from __future__ import annotations
 
@@ -54,5 +55,14 @@ def _results(value: str) -> str:
     return value
 
 
+def _log(value: str) -> str:
+    """The same path. Raises ValueError for one that is neither inside the project nor absolute."""
+    if len(value) > LONGEST or "\0" in value or not (Path(value).is_absolute() or ".." not in Path(value).parts):
+        raise ValueError(f"'{value[:80]}' is no path of a log; write an absolute one, or one inside the project")
+    return value
+
+
+Log = Annotated[str, AfterValidator(_log)]
+"""A file that is only read, inside the project or at an absolute path."""
 Inside = Annotated[str, AfterValidator(_inside)]
 Results = Annotated[Inside, AfterValidator(_results)]

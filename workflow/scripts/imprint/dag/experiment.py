@@ -14,7 +14,7 @@ from imprint.tables.inputs import Named
 
 
 class Run(NamedTuple):
-    """An arm at a seed on an eval: one job of `generate` and one of `score`."""
+    """An arm at a seed on an eval: one job of `generate` and one of `score`, or the jobs that import it."""
 
     arm: str
     seed: int
@@ -72,6 +72,8 @@ class Experiment:
         return self.config.seeds if self._depends_on_seed(arm, ev) else [0]
 
     def _depends_on_seed(self, arm: str, ev: str) -> bool:
+        if self.config.arms[arm].runs:
+            return False
         environment, reads = self.config.evals[ev].environment, graph.of_run(self.config, arm, ev)
         plugged = [*self.config.arms[arm].apply.plugged(), *([environment] if environment else [])]
         return (
@@ -134,9 +136,29 @@ class Experiment:
         return [Run(arm, seed, ev) for arm, ev in graph.runs_of(self.config) for seed in self.seeds(arm, ev)]
 
     @cached_property
+    def imported(self) -> list[Run]:
+        """The runs that another harness has logged."""
+        return [run for run in self.runs if self.config.arms[run.arm].runs]
+
+    @cached_property
+    def valued(self) -> list[Run]:
+        """The imported runs whose own values are taken, so that they are neither judged nor scored here."""
+        return [run for run in self.imported if (runs := self.config.arms[run.arm].runs) and runs.metrics is not None]
+
+    @cached_property
+    def asked(self) -> list[Run]:
+        """The runs that are made here."""
+        return [run for run in self.runs if run not in self.imported]
+
+    @cached_property
+    def scored(self) -> list[Run]:
+        """The runs that are scored here."""
+        return [run for run in self.runs if run not in self.valued]
+
+    @cached_property
     def judged(self) -> list[Run]:
         """The runs whose eval has a judge."""
-        return [run for run in self.runs if self.config.evals[run.eval].judge]
+        return [run for run in self.scored if self.config.evals[run.eval].judge]
 
     @cached_property
     def fits(self) -> list[tuple[str, int]]:

@@ -9,7 +9,7 @@ from imprint.charts import Eval
 from imprint.config import catalog, graph
 from imprint.config.references import ContextRef
 from imprint.config.schema import Arm, Config
-from imprint.dag.experiment import Experiment, plug
+from imprint.dag.experiment import Experiment, Run, plug
 from imprint.report import facts
 from imprint.runtime import plugins, stages
 from imprint.runtime.identity import canonical
@@ -117,11 +117,12 @@ def jobs(experiment: Experiment, name: str) -> list[facts.Job]:
     config = experiment.config
     seeds = config.seeds if config.arms[name].fit else []
     asked = [(ev, seed) for ev in graph.evals_of(config, name) for seed in experiment.seeds(name, ev)]
+    runs = [Run(name, seed, ev) for ev, seed in asked]
     made = [
         *(("train", None, seed) for seed in seeds),
-        *(("generate", ev, seed) for ev, seed in asked),
-        *(("judge", ev, seed) for ev, seed in asked if config.evals[ev].judge),
-        *(("score", ev, seed) for ev, seed in asked),
+        *(("import_run" if run in experiment.imported else "generate", run.eval, run.seed) for run in runs),
+        *(("judge", run.eval, run.seed) for run in runs if run in experiment.judged),
+        *(("import_values" if run in experiment.valued else "score", run.eval, run.seed) for run in runs),
     ]
     return [
         facts.Job(
@@ -138,6 +139,9 @@ def jobs(experiment: Experiment, name: str) -> list[facts.Job]:
 def words(config: Config, name: str) -> str:
     """An arm in one line: its parent, how it was trained, and how it is asked."""
     arm = config.arms[name]
+    if arm.runs:
+        taken = "responses" if arm.runs.metrics is None else "responses and values"
+        return f"{taken} from logs, read by {arm.runs.reader}"
     line = f"the model {arm.model}" if arm.model else str(arm.parent)
     if arm.fit:
         reads = graph.of_fit(config, name)

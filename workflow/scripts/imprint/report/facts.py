@@ -44,11 +44,11 @@ class Arm(Strict):
 
     name: str
     what: str = Field(description="its parent, fit and apply in one line")
-    settings: str = Field("", description="its fit with all keys that the config sets, and its apply")
+    settings: str = Field(default="", description="its fit with all keys that the config sets, and its apply")
     fits: list[Fit] = Field(default_factory=list)
     jobs: list[Job] = Field(default_factory=list)
     control: list[str] = Field(default_factory=list)
-    transductive: bool = Field(False, description="it adapted on the eval's own prompts; stamped on its rows")
+    transductive: bool = Field(default=False, description="it adapted on the eval's own prompts; stamped on its rows")
     contexts: list[Plug] = Field(
         default_factory=list, description="its contexts, which say what part of a response is scored"
     )
@@ -61,7 +61,7 @@ class Eval(Strict):
     dataset: str
     score: str
     scorer: Plug | None = Field(
-        None,
+        default=None,
         description="the score as a plug-in, which says in words what a verdict asks for; None where it is unknown",
     )
     asks: Literal["generate", "loglikelihood"]

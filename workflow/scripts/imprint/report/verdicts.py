@@ -19,9 +19,14 @@ def text(results: str) -> str:
     if not path.is_file():
         return ""  # snakemake was called for an earlier file
     rows = parquet.read(path, "answers").to_pylist()
-    lines = [f"  {row['asks']}\n    {row['verdict'].capitalize()}. {explanation(row)}" for row in rows]
+    lines = [f"  {row['asks']}\n    {answer(row)}" for row in rows]
     lines = lines or ["  The config asks no question (`questions:`), so there are no verdicts."]
     return shown("\n".join(["", *lines, f"Report: {results}/report.html   Tables: {results}/imprint.duckdb"]))
+
+
+def answer(row: Mapping[str, Any]) -> str:
+    """The verdict and what stands behind it, for the terminal."""
+    return f"{row['verdict'].capitalize()}. {explanation(row)}"
 
 
 def ascii_number(value: float) -> str:

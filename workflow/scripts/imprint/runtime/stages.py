@@ -70,6 +70,21 @@ STAGES = {
             runs_model=True,
         ),
         Stage(
+            "import_run",
+            "{arm}.seed{seed}.{eval}",
+            {
+                "generations": "generations/{arm}/seed{seed}/{eval}.parquet",
+                "prompts": "prompts/{arm}/seed{seed}/{eval}.parquet",
+            },
+            "imports._job",
+        ),
+        Stage(
+            "import_values",
+            "{arm}.seed{seed}.{eval}",
+            {"scores": "scores/{arm}/seed{seed}/{eval}.parquet"},
+            "imports._values",
+        ),
+        Stage(
             "judge",
             "{arm}.seed{seed}.{eval}",
             {"judgements": "judgements/{arm}/seed{seed}/{eval}.parquet"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from imprint.runtime.errors import ImprintError
@@ -21,16 +21,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, object) of every line of the file `name` that is not empty. Raises ImprintError for a line
-    that is not a JSON object, a repeated key, NaN, an infinity, a number of thousands of digits, and a lone
-    surrogate."""
-    for number, line in enumerate(lines, 1):
+def rows(
+    lines: Iterable[str], name: str, first: int = 1, constant: Callable[[str], Any] = _constant
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of every line of the file `name` that is not empty; `first` is the number of the first
+    line. Raises ImprintError for a line that is not a JSON object, a repeated key, a number of thousands of digits, a
+    lone surrogate, and NaN or an infinity, unless `constant` gives a value for their names."""
+    for number, line in enumerate(lines, first):
         if not line.strip():
             continue
         where = f"{name}, line {number}"
         try:
-            row = json.loads(line, parse_constant=_constant, object_pairs_hook=_object)
+            row = json.loads(line, parse_constant=constant, object_pairs_hook=_object)
             json.dumps(row, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise ImprintError(f"{where}: holds half a character (a lone surrogate); write whole ones") from None

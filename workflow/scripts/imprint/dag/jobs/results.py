@@ -115,7 +115,7 @@ class Collect(Jobs):
             self._costed("synthesize", teacher, self.config.seeds[0], dataset=name)
             for name, teacher in teachers.items()
         ]
-        runs, judged = self.experiment.runs, self.experiment.judged
+        runs, judged = self.experiment.asked, self.experiment.judged
         generations = [self._costed("generate", run.arm, run.seed, run.eval, **run._asdict()) for run in runs]
         judgements = [self._costed("judge", run.arm, run.seed, run.eval, **run._asdict()) for run in judged]
         return costs.Spec(jobs=[*fits, *syntheses, *generations, *judgements])

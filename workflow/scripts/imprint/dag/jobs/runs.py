@@ -1,16 +1,20 @@
-"""The stages with a job for each run (an arm at a seed on an eval): `generate`, `judge`, `score`."""
+"""The stages with a job for each run (an arm at a seed on an eval): `generate`, `import_run`, `import_values`, `judge`,
+`score`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from imprint.config import graph
+from imprint.config import graph, schema
 from imprint.dag.experiment import Run, plug
 from imprint.dag.jobs import Jobs
 from imprint.dag.policies import policy_of
+from imprint.imports import _job as importing
+from imprint.imports import _values as values
 from imprint.policies import generation, judging
 from imprint.runtime import plugins
+from imprint.runtime.plugins import Plug, Strict
 from imprint.scoring import score_run
 
 
@@ -31,6 +35,9 @@ class OfRuns(Jobs):
 
 class Generate(OfRuns):
     name = "generate"
+
+    def jobs(self) -> Iterable[Run]:
+        return self.experiment.asked
 
     def inputs(self, wildcards: Any) -> dict[str, Any]:
         seed = int(wildcards.seed)
@@ -68,6 +75,55 @@ class Generate(OfRuns):
             *([("environments", ev.environment.name)] if ev.environment else []),
             *graph.read_with(self.config, graph.of_run(self.config, wildcards.arm, wildcards.eval)),
         ]
+
+
+class ImportRun(OfRuns):
+    """The responses of runs that another harness has logged."""
+
+    name = "import_run"
+
+    def jobs(self) -> Iterable[Run]:
+        return self.experiment.imported
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        return {"log": self.runs(wildcards).evals[wildcards.eval], "dataset": self.dataset(wildcards)}
+
+    def runs(self, wildcards: Any) -> schema.Runs:
+        """The part of the config that names the logs."""
+        runs = self.config.arms[wildcards.arm].runs
+        assert runs is not None
+        return runs
+
+    def spec(self, wildcards: Any) -> Strict:
+        ev, runs = self.config.evals[wildcards.eval], self.runs(wildcards)
+        return importing.Spec(
+            arm=wildcards.arm,
+            seed=int(wildcards.seed),
+            eval=wildcards.eval,
+            reader=Plug(name=runs.reader, settings=runs.settings.model_dump(mode="json")),
+            samples=ev.samples,
+            limit=self.config.limit,
+        )
+
+    def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
+        return [("imports", self.runs(wildcards).reader)]
+
+
+class ImportValues(ImportRun):
+    """The values that another harness has given to the responses of its runs."""
+
+    name = "import_values"
+
+    def jobs(self) -> Iterable[Run]:
+        return self.experiment.valued
+
+    def spec(self, wildcards: Any) -> Strict:
+        score = plugins.load("scores", self.config.evals[wildcards.eval].score.name)
+        return values.Spec(
+            **dict(super().spec(wildcards)),
+            metrics={metric: (self.runs(wildcards).metrics or {}).get(metric, metric) for metric in score.METRICS},
+            primary=score.PRIMARY,
+        )
 
 
 class Judge(OfRuns):
@@ -109,6 +165,9 @@ class Judge(OfRuns):
 class Score(OfRuns):
     name = "score"
 
+    def jobs(self) -> Iterable[Run]:
+        return self.experiment.scored
+
     def inputs(self, wildcards: Any) -> dict[str, Any]:
         judged = self.config.evals[wildcards.eval].judge
         return {
@@ -135,4 +194,4 @@ class Score(OfRuns):
         return [*(("scores", ref.name) for ref in (ev.score, *ev.describe)), *contexts]
 
 
-JOBS = (Generate, Judge, Score)
+JOBS = (Generate, ImportRun, ImportValues, Judge, Score)

@@ -1,0 +1,14 @@
+from pathlib import Path
+
+from imprint.runtime import frame
+
+with frame.job(snakemake):
+    from imprint.imports import _job
+
+    _job.run(
+        spec=_job.Spec.model_validate_json(snakemake.params.spec),
+        log=Path(snakemake.input.log),
+        dataset=Path(snakemake.input.dataset),
+        out=Path(snakemake.output.generations),
+        prompts=Path(snakemake.output.prompts),
+    )

@@ -1,0 +1,48 @@
+"""`python -m imprint.export CONFIG`: the results of an experiment as logs in the form of lm-eval.
+
+The log of an arm's run on an eval is `RESULTS/export/ARM/seedN/samples_EVAL.jsonl`. `imprint.compare` and other tools
+that read lm-eval's logs take these folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from imprint.config import loading
+from imprint.dag.experiment import Experiment
+from imprint.dag.jobs import all_jobs
+from imprint.runtime import plugins
+from imprint.runtime.errors import ImprintError, shown
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write the logs of all runs of a config."""
+    parser = argparse.ArgumentParser(prog="python -m imprint.export")
+    parser.add_argument("config", nargs="?", type=Path, default=loading.DEFAULT)
+    options = parser.parse_args(arguments)
+    try:
+        experiment = Experiment(loading.load([options.config]))
+        from imprint.logs import export
+
+        metrics = all_jobs(experiment)["summarize"].spec(()).metrics
+        folder, evals = Path(experiment.results, "export"), experiment.config.evals
+        samples = 0
+        for run in experiment.runs:
+            stages = {"generations": "generate", "prompts": "generate", "scores": "score"}
+            files = {name: Path(experiment.path(stage, name, **run._asdict())) for name, stage in stages.items()}
+            files["dataset"] = Path(experiment.dataset(evals[run.eval].dataset))
+            asks = plugins.load("scores", evals[run.eval].score.name).ASKS
+            of_run = folder / run.arm / f"seed{run.seed}"
+            samples += export.write(of_run, run.eval, asks, files, metrics[run.eval])
+            export.write_directions(
+                of_run, metrics, [ev for arm, seed, ev in experiment.runs if (arm, seed) == run[:2]]
+            )
+        print(shown(f"{len(experiment.runs)} logs with {samples:,} samples are in {folder}"))
+    except (ImprintError, OSError) as error:
+        sys.exit(f"imprint.export: {shown(error)}")
+
+
+if __name__ == "__main__":
+    main()

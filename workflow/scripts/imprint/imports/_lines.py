@@ -1,0 +1,107 @@
+"""JSON lines as columns, quickly where nothing is odd, and with the line and the reason where something is.
+
+Polars parses a block of lines. Where it stumbles, Python parses the same lines again, more slowly: it reads NaN as
+null, or says which line is wrong. Where a key is repeated in an object, polars takes one of its values, and Python
+refuses the line.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from imprint.runtime.errors import ImprintError
+from imprint.tables import json_lines
+
+BLOCK = 64 * 2**20
+"""Bytes that are parsed at a time, more if a line is longer."""
+LONGEST = 64 * 2**20
+"""The most bytes of a line."""
+MOST = 64 * 2**30
+"""The most bytes of a file."""
+
+Schema = Mapping[str, Any]
+"""Field -> polars type. A value of another kind becomes JSON text where the type is String."""
+
+
+def first(path: Path) -> dict[str, Any]:
+    """The first line that is not empty. Raises ImprintError for a file without one."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                return next(_parsed(line[: LONGEST + 1], str(path), number))
+    raise ImprintError(f"{path}: is empty; write the path of a log with samples")
+
+
+def frames(path: Path, schema: Schema) -> Iterator[tuple[int, pl.DataFrame]]:
+    """(number of the first line, fields of the schema) of each block of lines. Empty lines have no row. Raises
+    ImprintError for lines that are not JSON objects with values of these types, and for files that are too large."""
+    if (size := path.stat().st_size) > MOST:
+        raise ImprintError(f"{path}: has {size:,} bytes; write logs of at most {MOST:,}, such as one a task")
+    number = 1
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            block += file.readline(LONGEST + 1)
+            if not block.endswith(b"\n") and file.read(1):
+                raise ImprintError(f"{path}: a line has more than {LONGEST:,} bytes; write one sample a line")
+            yield number, _frame(block, schema, str(path), number)
+            number += block.count(b"\n")
+
+
+def _frame(block: bytes, schema: Schema, name: str, number: int) -> pl.DataFrame:
+    if b"\\ud" not in block.lower():  # half a character, which polars reads as another one
+        try:
+            return pl.read_ndjson(io.BytesIO(block), schema=dict(schema))
+        except pl.exceptions.PolarsError:
+            pass  # the lines are parsed again, for a message or for NaN
+    rows = []
+    for line, row in enumerate(_parsed(block, name, number)):
+        try:
+            rows.append({key: _cast(row.get(key), kind) for key, kind in schema.items()})
+        except TypeError as error:
+            raise ImprintError(f"{name}, line {_number(block, number, line)}: {error}") from None
+    return pl.DataFrame(rows, schema=dict(schema))
+
+
+def _parsed(block: bytes, name: str, number: int) -> Iterator[dict[str, Any]]:
+    try:
+        text = block.decode()
+    except UnicodeDecodeError as error:
+        line = number + block.count(b"\n", 0, error.start)
+        raise ImprintError(f"{name}, line {line}: is not UTF-8; save the log as UTF-8") from None
+    for _, row in json_lines.rows(text.split("\n"), name, number, constant=lambda _: None):
+        yield row
+
+
+def _number(block: bytes, number: int, row: int) -> int:
+    """The line of the row, which counts lines that are not empty."""
+    filled = (at for at, line in enumerate(block.split(b"\n"), number) if line.strip())
+    return next(at for place, at in enumerate(filled) if place == row)
+
+
+def _cast(value: Any, kind: Any) -> Any:
+    """The value as a polars type has it. Raises TypeError for a value of another kind."""
+    if value is None:
+        return None
+    if kind == pl.String:
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(kind, pl.Struct):
+        parts = value if isinstance(value, dict) else _wrong(value, "an object")
+        return {field.name: _cast(parts.get(field.name), field.dtype) for field in kind.fields}
+    if isinstance(kind, pl.List):
+        return [_cast(part, kind.inner) for part in (value if isinstance(value, list) else _wrong(value, "a list"))]
+    if kind == pl.Boolean:
+        return bool(value) if value in (False, True) else _wrong(value, "true or false")
+    if kind == pl.Int64:
+        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+        return value if whole else _wrong(value, "a whole number")
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e308 else _wrong(value, "a number")
+
+
+def _wrong(value: Any, right: str) -> Any:
+    raise TypeError(f"found {value!r:.80}; write {right}")

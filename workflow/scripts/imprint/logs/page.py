@@ -1,0 +1,89 @@
+"""The report of a comparison of two logs: the page of every experiment, without what only an experiment has."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import polars as pl
+
+from imprint.charts import Eval
+from imprint.charts._job import drawn
+from imprint.logs.sides import Side
+from imprint.logs.verdict import Verdict, table_of
+from imprint.report import facts, page
+from imprint.runtime import plugins
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import atomic, file_sha256
+
+TEMPLATE = plugins.PACKAGE.parents[2] / "resources/report.html.jinja"
+MARK = "<!-- made by imprint.compare, which may write it again -->\n"
+PACKAGES = ("numpy", "polars", "scipy")
+
+
+def write(path: Path, verdict: Verdict, control: Side, arm: Side, force: bool = False) -> None:
+    """Write the report as HTML. Raises ImprintError for a file that is no such report, unless `force` says that it may
+    be lost."""
+    if path.is_dir():
+        raise ImprintError(f"{path}: is a folder; write the name of a file, --report {path}/compare.html")
+    if path.exists() and not force and not _ours(path):
+        raise ImprintError(f"{path}: is no report of imprint.compare; write another --report, or --force to replace it")
+    missing = {name: table_of(name, pl.DataFrame()) for name in page.NEEDED if name not in verdict.tables}
+    evals = dict.fromkeys(verdict.tables["answers"]["eval"].to_list(), Eval())
+    forest = drawn("answers", verdict.tables, [control.name, arm.name], evals, TEMPLATE.parent / "captions/answers.md")
+    text = page.render(
+        TEMPLATE,
+        {**verdict.tables, **missing},
+        {"answers": forest},
+        _facts(verdict, control, arm),
+        facts.Provenance(versions={name: version(name) for name in PACKAGES}),
+    )
+    with atomic(path) as temporary:
+        temporary.write_text(text + MARK, encoding="utf-8")
+
+
+def _ours(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(MARK)))
+        return file.read() == MARK.encode()
+
+
+def _facts(verdict: Verdict, control: Side, arm: Side) -> facts.Spec:
+    compares = set(verdict.tables["generations"].filter(pl.col("logprob_sum").is_not_null())["eval"].unique())
+    names = verdict.tables["answers"]["eval"].to_list()
+    return facts.Spec(
+        title=f"Does {arm.name} beat {control.name}?",
+        about="",
+        arms=[
+            facts.Arm(name=control.name, what=f"{_runs(control)} of another harness", transductive=False),
+            facts.Arm(
+                name=arm.name, what=f"{_runs(arm)} of another harness", control=[control.name], transductive=False
+            ),
+        ],
+        evals=[
+            facts.Eval(
+                name=name,
+                dataset="the questions of the logs",
+                score="values of the log",
+                scorer=None,
+                asks="loglikelihood" if name in compares else "generate",
+                retention=False,
+                distribution="",
+                private=False,
+            )
+            for name in names
+        ],
+        models=[],
+        datasets=[
+            facts.Source(name=path.name, source=f"{side.name}: {path}", sha256=file_sha256(path))
+            for side in (control, arm)
+            for path in side.files
+        ],
+        seeds=sorted(verdict.tables["scores"]["seed"].unique().to_list()),
+        limit=None,
+        folder=f"the logs of {control.name} and {arm.name}",
+    )
+
+
+def _runs(side: Side) -> str:
+    return f"{side.runs} run{'s' if side.runs > 1 else ''}"
