@@ -286,6 +286,11 @@ def test_from_an_arm_to_what_made_it(tmp_path: Path) -> None:
         assert str(said) in made[0], said
 
 
+def test_a_chart_can_be_passed_by_keyboard(html: str) -> None:
+    skipped = re.findall(r'class="skip" href="#([^"]+)"', html)
+    assert skipped and all(html.count(f'id="{target}" tabindex="-1"') == 1 for target in skipped)
+
+
 def test_title_and_words_open_the_page() -> None:
     text = render(title="<i>Roles</i>", about="Two & two.")
     assert "<h1>&lt;i&gt;Roles&lt;/i&gt;</h1>" in text and "Two &amp; two." in text
