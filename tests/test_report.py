@@ -306,7 +306,8 @@ def test_facts_of_a_config_say_its_arms_in_a_line_and_name_their_jobs() -> None:
     assert arms["ipe_plan"].what == "base; asked under prior_prompt plan"
     assert arms["composed"].what == "base, made by atlas from instruct, self_prompt and ppe_plan on dialogues"
     assert [fit.manifest for fit in arms["composed"].fits] == ["results/arms/composed/seed0/manifest.json"]
-    assert json.loads(arms["instruct"].settings)["fit"]["settings"]["batch_size"] == 4
+    assert arms["instruct"].settings == "fit: method sft, data dialogues, epochs 0.3125, batch_size 4, max_length 256"
+    assert arms["ipe_plan"].settings == 'apply: context [{"name":"prior_prompt","settings":{"style":"plan"}}]'
     assert [(job.name, job.log) for job in arms["ipe_plan"].jobs] == [
         (f"{stage} ipe_plan.seed0.constraints_seen", f"logs/{stage}/ipe_plan.seed0.constraints_seen.log")
         for stage in ("generate", "score")
