@@ -230,6 +230,11 @@ def test_from_an_arm_to_what_made_it(tmp_path: Path) -> None:
         assert str(said) in made[0], said
 
 
+def test_a_chart_can_be_passed_by_keyboard(html: str) -> None:
+    skipped = re.findall(r'class="skip" href="#([^"]+)"', html)
+    assert skipped and all(html.count(f'id="{target}" tabindex="-1"') == 1 for target in skipped)
+
+
 def test_title_and_words_open_the_page() -> None:
     text = render(title="<i>Roles</i>", about="Two & two.")
     assert "<h1>&lt;i&gt;Roles&lt;/i&gt;</h1>" in text and "Two &amp; two." in text
@@ -246,7 +251,8 @@ def test_facts_of_a_config_say_its_arms_in_a_line_and_name_their_jobs() -> None:
     assert arms["ipe_plan"].what == "base; asked under prior_prompt plan"
     assert arms["composed"].what == "base, made by atlas from instruct, self_prompt and ppe_plan on dialogues"
     assert [fit.manifest for fit in arms["composed"].fits] == ["results/arms/composed/seed0/manifest.json"]
-    assert json.loads(arms["instruct"].settings)["fit"]["settings"]["batch_size"] == 4
+    assert arms["instruct"].settings == "fit: method sft, data dialogues, epochs 0.3125, batch_size 4, max_length 256"
+    assert arms["ipe_plan"].settings == 'apply: context [{"name":"prior_prompt","settings":{"style":"plan"}}]'
     assert [(job.name, job.log) for job in arms["ipe_plan"].jobs] == [
         (f"{stage} ipe_plan.seed0.constraints_seen", f"logs/{stage}/ipe_plan.seed0.constraints_seen.log")
         for stage in ("generate", "score")

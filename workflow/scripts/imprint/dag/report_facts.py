@@ -4,6 +4,7 @@ words, and which evals have kinds of rows that no arm was trained on."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import starmap
 
 from imprint.charts import Eval
 from imprint.config import catalog, graph
@@ -158,9 +159,16 @@ def words(config: Config, name: str) -> str:
 
 
 def settings(arm: Arm) -> str:
-    """All keys of an arm's fit and apply that the config sets, as JSON."""
-    keys = arm.model_dump(mode="json", include={"model", "parent", "fit", "apply"}, exclude_unset=True, by_alias=True)
-    return canonical(keys)
+    """All keys of an arm's fit and apply that the config sets: "fit: method sft, data dialogues, epochs 2.0"."""
+    keys = arm.model_dump(mode="json", include={"fit", "apply"}, exclude_unset=True, by_alias=True)
+    fit = keys.get("fit") or {}
+    of_method = fit.pop("settings", {})
+    slots = {"fit": {**fit, **of_method}, "apply": keys.get("apply") or {}}
+    return "; ".join(f"{slot}: {', '.join(starmap(_setting, of.items()))}" for slot, of in slots.items() if of)
+
+
+def _setting(key: str, value: object) -> str:
+    return f"{key} {value if isinstance(value, str) else canonical(value)}"
 
 
 def _contexts(contexts: list[ContextRef]) -> list[str]:
