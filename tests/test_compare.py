@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import random
 import re
@@ -22,7 +24,7 @@ from imprint.report import gating
 from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
 from imprint.statistics.intervals import tango
-from imprint.statistics.questions import Z
+from imprint.statistics.looks import Z
 
 
 def values(n: int, rate: float, seed: int) -> dict[str, float | None]:
@@ -201,7 +203,8 @@ def test_it_prints_a_table_and_writes_a_page_that_obeys_no_log(
     html = report.read_text(encoding="utf-8")
     assert "<script>alert" not in html and "Does b beat a on b?" in html
     data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.S)[1])  # type: ignore[index]
-    assert any("alert(1)" in text for text in data["texts"]), "the browser shows the responses as they are"
+    blocks = [json.loads(gzip.decompress(base64.b64decode(block))) for block in data["evals"]["b"]["blocks"]]
+    assert any("alert(1)" in text for block in blocks for text in block["texts"]), "responses are shown as they are"
     compare.main([*logs_of_two, "--report", str(report)])  # its own report may be written again
 
 

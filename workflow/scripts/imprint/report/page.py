@@ -82,6 +82,7 @@ def render(
     scripts = [_asset(template, PAGE_SCRIPT), *([_asset(template, *SCRIPTS)] if data["evals"] else [])]
     columns, cells = matrix.columns(summary, facts), matrix.cells(summary, comparisons, facts)
     counts = {(row["arm"], row["eval"], row["metric"]): row for row in summary}
+    drawn = {t: (markupsafe.Markup(s) if s else None, markupsafe.Markup(c)) for t, (s, c) in charts.items()}
     return environment.get_template(template.name).render(
         facts=facts,
         provenance=provenance,
@@ -90,7 +91,8 @@ def render(
         style=_asset(template, *STYLES),
         data=embedded(data),
         browsable=bool(data["evals"]),
-        charts={t: (markupsafe.Markup(s) if s else None, markupsafe.Markup(c)) for t, (s, c) in charts.items()},
+        forest=drawn.pop("answers", None),
+        charts=drawn,
         answers=answers,
         introduced=_introduced(answers, facts),
         shares=[_shares(row, counts) for row in answers],
