@@ -186,13 +186,14 @@ def test_the_parts_of_a_response_make_up_the_response(role: str, answer: str, mo
 
 def test_a_verdict_on_an_instruction_says_what_was_asked_for() -> None:
     reference = {
-        "instruction_id_list": ["length_constraints:number_words", "keywords:forbidden_words"],
+        "instruction_id_list": ["length_constraints:number_words", "keywords:forbidden_words", "punctuation:no_comma"],
         "kwargs": [
             {"relation": "at least", "num_words": 30, "letter": None},
             {"forbidden_words": ["oak", "elm"]},
+            {},
         ],
     }
-    words = ["relation at least, num words 30", "forbidden words oak, elm"]
+    words = ["relation at least, num words 30", "forbidden words oak, elm", ""]
     assert ifeval.required({"reference": reference}) == words
     scored = TABLES["scores"].filter((pl.col("eval") == "ifeval_format") & (pl.col("item") == 1))
     example_id = scored["example_id"][0]
@@ -209,6 +210,29 @@ def test_a_verdict_on_an_instruction_says_what_was_asked_for() -> None:
     assert [texts[place] for place in item["required"]] == words and texts[item["question"]] == "Go!"
     values = item["sides"]["0"]["values"]
     assert {place for _, place, *_ in values if place is not None} >= {0, 1}
+
+
+def test_a_failed_instruction_says_where_the_response_breaks_it() -> None:
+    """In the units of the page's texts, in which one character may be two."""
+    scores = TABLES["scores"].filter((pl.col("eval") == "ifeval_format") & (pl.col("item") == 0))
+    failed = scores.filter((pl.col("value") == 0) & (pl.col("metric") == "instruction_strict")).row(0, named=True)
+    example_id, arm = failed["example_id"], failed["arm"]
+    of_example = (pl.col("eval") == "ifeval_format") & (pl.col("example_id") == example_id)
+    generations = TABLES["generations"].with_columns(
+        response=pl.when(of_example).then(pl.lit("\U0001f600 An oak, an ELM")).otherwise("response")
+    )
+    reference = {
+        "instruction_id_list": ["keywords:forbidden_words"] * 3,
+        "kwargs": [{"forbidden_words": ["oak", "elm"]}] * 3,
+    }
+    row = {"dataset": "ifeval_format", "example_id": example_id, "messages": [], "reference": json.dumps(reference)}
+    tables = {**TABLES, "generations": generations, "datasets": fake.frame("datasets", [{**row, "strata": "{}"}])}
+    data = browser.collect(tables, fake.facts(evals=only("ifeval_format", scorer=Plug(name="ifeval"))))
+    item, _ = example(data, "ifeval_format", example_id)
+    side = item["sides"][str(fake.ARMS.index(arm))]
+    assert side["faults"] == [[6, 9], [14, 17]]
+    passed = [other for other in item["sides"].values() if all(value[3] for value in other["values"])]
+    assert all("faults" not in other for other in passed)
 
 
 def test_options_come_with_their_likelihoods_and_the_right_one() -> None:

@@ -117,6 +117,19 @@ function compared(sides, texts) {
   return common && [marked(left, common[0]), marked(right, common[1])];
 }
 
+// A text as nodes, with marks where it breaks an instruction. `places` are [start, end], in order.
+function withFaults(text, places) {
+  const nodes = document.createDocumentFragment();
+  let from = 0;
+  for (const [start, end] of places) {
+    if (start < from) continue; // within the last mark
+    nodes.append(text.slice(from, start), element("mark", text.slice(start, end), "fault"));
+    from = end;
+  }
+  nodes.append(text.slice(from));
+  return nodes;
+}
+
 function showSide(item, side, arm, test, texts, content) {
   const made = element("section");
   made.append(element("h4", arm));
@@ -127,7 +140,11 @@ function showSide(item, side, arm, test, texts, content) {
   if (side.others) made.append(others(side, arm, texts));
   if (test.asks === "loglikelihood") made.append(options(item, side, arm, texts));
   else {
-    for (const written of side.responses) made.append(response(written, content ?? texts[written.text], arm, texts));
+    for (const written of side.responses) {
+      const text = texts[written.text];
+      made.append(response(written, content ?? (side.faults ? withFaults(text, side.faults) : text), arm, texts));
+    }
+    if (side.faults && !content) made.append(element("p", "Marked: where it breaks an instruction.", "soft"));
   }
   if (side.state !== undefined) made.append(block(`${arm}: how the dialogue ended`, texts[side.state]));
   made.append(verdicts(item, side, test.binary, texts));

@@ -52,6 +52,9 @@ def block(facts: Spec, ev: Eval, rows: pl.DataFrame, responses: pl.DataFrame, sc
         if side is not None:
             value = None if row["value"] is None else float(f"{row['value']:.6g}")
             side["values"].append([row["metric"], row["item"], row["item_label"], value, row["status"]])
+    if ev.scorer is not None:
+        for row in rows.iter_rows(named=True):
+            _add_faults(items[row["rank"]], row, ev.scorer.name, list(texts.places))
     return {"texts": list(texts.places), "items": list(items.values())}
 
 
@@ -100,6 +103,26 @@ def _add(side: dict[str, Any], row: Mapping[str, Any], contexts: list[plugins.Pl
     if row["state"] is not None:
         side["state"] = texts.place(row["state"])
     side["responses"].append(response)
+
+
+def _add_faults(item: dict[str, Any], row: Mapping[str, Any], scorer: str, texts: list[str]) -> None:
+    """Add to the single response of each side where it fails, as [start, end] in the units of the page's texts
+    (UTF-16)."""
+    if row["reference"] is None:
+        return
+    find, reference = plugins.load("scores", scorer).faults, {"reference": json.loads(row["reference"])}
+    for side in item["sides"].values():
+        failed = sorted({place for _, place, _, value, _ in side["values"] if value == 0 and place is not None})
+        if not failed or len(side["responses"]) != 1:
+            continue
+        text = texts[side["responses"][0]["text"]]
+        spans = sorted({span for place in failed for span in find(reference, place, text)})
+        if spans:
+            side["faults"] = [[_units(text[:end]) for end in span] for span in spans]
+
+
+def _units(text: str) -> int:
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _parts(response: str, contexts: list[plugins.Plug]) -> tuple[str, str, str]:

@@ -77,6 +77,12 @@ class Score(plugins.Contract):
         return []
 
     @staticmethod
+    def faults(row: dict[str, Any], item: int, response: str) -> list[tuple[int, int]]:
+        """Where a response fails an `item` of its verdicts, for readers of the report: (start, end) in characters.
+        Empty where it fails at no place. It sees `row["reference"]` alone."""
+        return []
+
+    @staticmethod
     def warm() -> None:
         """Import slow modules. It runs once in a worker, and its time does not count."""
 

@@ -92,5 +92,13 @@ def required(row: dict[str, Any]) -> list[str]:
     ]
 
 
+def faults(row: dict[str, Any], item: int, response: str) -> list[tuple[int, int]]:
+    """Where a response breaks an instruction that is broken at a place."""
+    from imprint.instructions import faults as instruction
+
+    reference = row["reference"]
+    return instruction.faults(reference["instruction_id_list"][item], reference["kwargs"][item], response)
+
+
 def _words(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
