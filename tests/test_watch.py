@@ -88,7 +88,7 @@ def test_the_time_left_follows_from_finished_jobs(folder: Path, capsys: pytest.C
     )
     lines = said(capsys)
     assert "  generate           1 of 2" in lines
-    assert lines[-1] == "  About 3 minutes are left, at 1 jobs at once."
+    assert lines[-1] == "  About 3 minutes are left, at 1 job at once."
     os.close(descriptor)
 
 

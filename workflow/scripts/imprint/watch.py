@@ -148,13 +148,15 @@ def left(jobs: list[Job]) -> str:
     for job in jobs:
         if job.seconds:
             taken.setdefault(job.stage, []).append(job.seconds)
-    waiting = [job.stage for job in jobs if job.state == "waits"]
-    at_work = [seconds(job.bar["left"]) for job in jobs if job.state == "runs" and job.bar]
-    if not taken or (at_work and None in at_work):
+    running = [job for job in jobs if job.state == "runs"]
+    bars = [seconds(job.bar["left"]) for job in running if job.bar]
+    if not taken or None in bars:
         return "The time that is left is not known yet."
-    work = sum(sum(taken[stage]) / len(taken[stage]) for stage in waiting if stage in taken)
-    work += sum(one for one in at_work if one)
-    return f"About {round(work / max(1, len(at_work)) / 60)} minutes are left, at {max(1, len(at_work))} jobs at once."
+    begins = [job.stage for job in jobs if job.state == "waits" or (job.state == "runs" and not job.bar)]
+    work = sum(sum(taken[stage]) / len(taken[stage]) for stage in begins if stage in taken)
+    work += sum(bar for bar in bars if bar)
+    at_once = max(1, len(running))
+    return f"About {round(work / at_once / 60)} minutes are left, at {at_once} job{'s' if at_once > 1 else ''} at once."
 
 
 def seconds(clock: str) -> float | None:
