@@ -19,7 +19,7 @@ SNAKEMAKE := $(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(COR
 
 # Two logs of the embedded model, before and after a fit: no model is needed. It leaves tour.html.
 tour: .venv/made
-	@$(BIN)/python -m imprint.compare resources/bundled/tour/base resources/bundled/tour/instruct --cluster cluster --report tour.html
+	@$(BIN)/python -m imprint.compare resources/bundled/tour/base resources/bundled/tour/both --cluster cluster --report tour.html
 
 demo: .venv/made
 	$(SNAKEMAKE) --quiet rules progress host

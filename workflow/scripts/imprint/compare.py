@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
 
         page.write(options.report, verdict, control, arm, options.force)
         answers, means = verdict.tables["answers"].to_dicts(), _means(verdict.tables["summary"].to_dicts())
-        print(shown(f"A is {control.name}, B is {arm.name}.\n"))
+        print(shown(f"A is {control.name}, B is {arm.name}. {page.scope(control, arm)}\n"))
         print(shown("\n".join(table(answers, means))))
         print(shown("\n".join(("", *map(verdicts.answer, answers)))))
         if verdict.notes:

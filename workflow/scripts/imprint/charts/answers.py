@@ -33,7 +33,7 @@ def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals)
     reach = 1.05 * max([1.1, *ends])
     axis = alt.Axis(
         values=[-1, 0, 1],
-        labelExpr="datum.value == 0 ? '0' : datum.value < 0 ? '\u22121, worse' : '+1, better'",
+        labelExpr="datum.value == 0 ? '0' : datum.value < 0 ? '\u22121' : '+1'",
         title="difference, divided by the smallest one that the question could have seen",
         domain=False,
     )

@@ -53,7 +53,7 @@ def _facts(verdict: Verdict, control: Side, arm: Side) -> facts.Spec:
     names = verdict.tables["answers"]["eval"].to_list()
     return facts.Spec(
         title=f"Does {arm.name} beat {control.name}?",
-        about="",
+        about=scope(control, arm),
         arms=[
             facts.Arm(name=control.name, what=f"{_runs(control)} of another harness", transductive=False),
             facts.Arm(
@@ -82,6 +82,15 @@ def _facts(verdict: Verdict, control: Side, arm: Side) -> facts.Spec:
         seeds=sorted(verdict.tables["scores"]["seed"].unique().to_list()),
         limit=None,
         folder=f"the logs of {control.name} and {arm.name}",
+    )
+
+
+def scope(control: Side, arm: Side) -> str:
+    """What the answers are about, in a sentence."""
+    if control.runs > 1 or arm.runs > 1:
+        return "The answers are about the way in which each side was trained: they hold other examples and other runs."
+    return (
+        "Each side is one run: the answers are about these two models, on other examples, and not about training runs."
     )
 
 
