@@ -52,7 +52,7 @@ def test_every_question_has_its_answer(tmp_path: Path) -> None:
         ({"n_missing": 6, "worst_low": 0.1, "worst_high": 0.3}, "6 left out; had all of them gone one way, the"),
         ({"share": 0.25, "ci_low": None, "ci_high": None}, "an early look at 25% of the planned data, too early"),
         ({"share": 0.5}, "an early look at 50% of the planned data, judged by an early boundary"),
-        ({"looks_before": 2}, "Fewer data were looked at 2 times before, which the interval accounts for."),
+        ({"looks_before": 2}, "There were 2 earlier looks at fewer data, which the interval accounts for."),
         ({"may_decide": False, "ci_low": None, "ci_high": None}, "The error of 5% was spent when"),
         ({"other_versions": 1}, "1 other version of this experiment were looked at; no interval accounts for that"),
     ],

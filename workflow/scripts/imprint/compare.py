@@ -1,4 +1,5 @@
-"""`python -m imprint.compare A B`: does B beat A? Without a config, on logs of lm-eval, inspect, or a table.
+"""`python -m imprint.compare A B`: does B beat A? It needs no config, and reads logs of lm-eval, of Inspect, and
+tables.
 
 A and B are files or folders of logs; a folder may hold one log for each eval. Several training runs of one side are
 written with commas between them, `B1,B2,B3`. There is one question for each eval that both sides have, about its first
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the answers, and write the report."""
     parser = argparse.ArgumentParser(prog="python -m imprint.compare", description="Does B beat A?")
     parser.add_argument("a", metavar="A", help="a log, a folder of logs, or several with commas between them")
-    parser.add_argument("b", metavar="B", help="the same of the other side")
+    parser.add_argument("b", metavar="B", help="the same, for the other side")
     command.add_fields(parser)
     parser.add_argument("--report", type=Path, default=Path("compare.html"), help="where to write the page")
     parser.add_argument("--force", action="store_true", help="replace a file that is no report of this command")
@@ -60,12 +61,12 @@ def table(answers: list[dict[str, Any]], means: dict[tuple[str, str, str], float
 
 
 def _cells(row: dict[str, Any], means: dict[tuple[str, str, str], float | None]) -> tuple[str, ...]:
-    of_sides = [means[row[side], row["eval"], row["metric"]] for side in ("control", "arm")]
+    side_means = [means[row[side], row["eval"], row["metric"]] for side in ("control", "arm")]
     difference, low, high = row["difference"], row["ci_low"], row["ci_high"]
     return (
         row["eval"],
         row["metric"],
-        *("-" if mean is None else f"{mean:.3f}" for mean in of_sides),
+        *("-" if mean is None else f"{mean:.3f}" for mean in side_means),
         "-" if difference is None else verdicts.ascii_number(difference),
         "-" if low is None else f"[{verdicts.ascii_number(low)}, {verdicts.ascii_number(high)}]",
         f"{row['n_pairs']:,}",

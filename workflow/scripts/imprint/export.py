@@ -34,11 +34,10 @@ def main(arguments: list[str] | None = None) -> None:
             files = {name: Path(experiment.path(stage, name, **run._asdict())) for name, stage in stages.items()}
             files["dataset"] = Path(experiment.dataset(evals[run.eval].dataset))
             asks = plugins.load("scores", evals[run.eval].score.name).ASKS
-            of_run = folder / run.arm / f"seed{run.seed}"
-            samples += export.write(of_run, run.eval, asks, files, metrics[run.eval])
-            export.write_directions(
-                of_run, metrics, [ev for arm, seed, ev in experiment.runs if (arm, seed) == run[:2]]
-            )
+            beside = [ev for arm, seed, ev in experiment.runs if (arm, seed) == (run.arm, run.seed)]
+            run_folder = folder / run.arm / f"seed{run.seed}"
+            samples += export.write(run_folder, run.eval, asks, files, metrics[run.eval])
+            export.write_directions(run_folder, metrics, beside)
         print(shown(f"{len(experiment.runs)} logs with {samples:,} samples are in {folder}"))
     except (ImprintError, OSError) as error:
         sys.exit(f"imprint.export: {shown(error)}")

@@ -1,11 +1,11 @@
-"""`make gate CONFIG=... POLICY=...`: may this be merged? The answers of a finished experiment, or of two logs,
-against a policy.
+"""`make gate CONFIG=... POLICY=...`: may this be merged? The gate holds the answers of a finished experiment, or of two
+logs, against a policy.
 
     $ python -m imprint.gate --policy policy.yaml --config config/config.yaml
     $ python -m imprint.gate --policy policy.yaml A B
 
 The exit status is 0 if the answers pass, 1 if they fail, 2 if they are undecided, and 3 if there is no answer: the
-policy or a log is wrong, or the experiment's answers are missing or older than its config, code or scores.
+command, the policy or a log is wrong, or the experiment's answers are missing or older than its config, code or scores.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = _Parser(prog="python -m imprint.gate", description="Do the answers satisfy a policy?")
     parser.add_argument("a", metavar="A", nargs="?", help="a log, as in imprint.compare; without logs, an experiment")
     parser.add_argument("b", metavar="B", nargs="?", help="the log that must be better, or keep what A has")
-    parser.add_argument("--policy", type=Path, required=True, help="a YAML file")
-    parser.add_argument("--config", type=Path, default=loading.DEFAULT, help="of the finished experiment")
+    parser.add_argument("--policy", type=Path, required=True, help="the YAML file of the policy")
+    parser.add_argument("--config", type=Path, default=loading.DEFAULT, help="the config of the finished experiment")
     parser.add_argument("--summary", type=Path, help="a file to append the summary to, such as $GITHUB_STEP_SUMMARY")
     command.add_fields(parser)
     options = parser.parse_args(arguments)
@@ -52,8 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         policy = _policy(options.policy)
         answers = _of_config(policy, options.config) if options.a is None else _of_logs(policy, options)
-        found = gating.findings(policy, answers)
-        summary = gating.markdown(found)
+        findings = gating.findings(policy, answers)
+        summary = gating.markdown(findings)
         if options.summary:
             with options.summary.open("a", encoding="utf-8") as file:
                 file.write(summary)
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (ImprintError, OSError) as error:
         print(f"imprint.gate: {shown(error)}", file=sys.stderr)
         sys.exit(NO_ANSWER)
-    sys.exit(STATUS[gating.overall(found)])
+    sys.exit(STATUS[gating.overall(findings)])
 
 
 def _policy(path: Path) -> gating.Policy:
@@ -76,7 +76,9 @@ def _of_config(policy: gating.Policy, path: Path) -> list[dict[str, Any]]:
     """The answers of a finished experiment. Raises ImprintError where they are missing, or are not those of the present
     config, code and scores."""
     if policy.margin is not None:
-        raise ImprintError("margin: an experiment's questions have margins of their own; leave it out")
+        raise ImprintError(
+            "margin: an experiment's questions have margins of their own; leave `margin` out of the policy"
+        )
     experiment = Experiment(loading.load([path]))
     answers = Path(experiment.path("summarize", "answers"))
     remedy = f"run `snakemake --cores all --configfile {path}` first"
@@ -87,13 +89,13 @@ def _of_config(policy: gating.Policy, path: Path) -> list[dict[str, Any]]:
         raise ImprintError(f"{answers}: was not made by this config and code; {remedy}")
     for name, sha256 in record["inputs"].items():
         if not Path(name).is_file() or file_sha256(Path(name)) != sha256:
-            raise ImprintError(f"{answers}: {name} has changed since; {remedy}")
+            raise ImprintError(f"{answers}: {name} has changed since they were made; {remedy}")
     rows: list[dict[str, Any]] = parquet.read(answers, "answers").to_pylist()
     return rows
 
 
 def _of_logs(policy: gating.Policy, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The answers of two logs to the policy's questions, which have the names of evals."""
+    """The answers of two logs to the policy's questions. The name of a question is that of its eval."""
     if policy.kept and policy.margin is None:
         raise ImprintError("margin: missing; write by how much the evals in `kept` may be worse")
     margins = {name: policy.margin for name in policy.kept if policy.margin is not None}

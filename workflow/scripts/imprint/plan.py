@@ -1,7 +1,7 @@
 """`make plan`: what the questions of a config can find out, and what it would take to find out more.
 
-The variances come from the answers of a pilot (`--pilot RESULTS`; the experiment's own results, where it has any), else
-from what is stated. Costs come from the pilot's table `costs`.
+The variances come from the answers of a pilot: `--pilot RESULTS`, else the experiment's own results. Without either,
+they are stated by options, or assumed. Costs come from the pilot's table `costs`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m imprint.plan", description="What the questions of a config can find out."
     )
-    parser.add_argument("--config", default=str(loading.DEFAULT))
+    parser.add_argument("--config", default=str(loading.DEFAULT), help="the config of the experiment")
     parser.add_argument("--pilot", help="results folder of a finished experiment with the same evals")
-    parser.add_argument("--difference", type=float, help="that a gain should show; without it, the pilot's")
-    parser.add_argument("--sd", type=float, help="without a pilot: standard deviation of an example's difference")
-    parser.add_argument("--seed-sd", type=float, default=0.03, help="without a pilot: of an arm, between training runs")
+    parser.add_argument(
+        "--difference", type=float, help="the difference that a gain should show; without it, the pilot's"
+    )
+    parser.add_argument("--sd", type=float, help="without a pilot: the standard deviation of an example's difference")
+    parser.add_argument(
+        "--seed-sd",
+        type=float,
+        default=0.03,
+        help="without a pilot: the standard deviation of an arm's mean between training runs",
+    )
     options = parser.parse_args(arguments)
     try:
         experiment = Experiment(loading.load([Path(options.config)]))
@@ -61,17 +68,17 @@ def text(
         target = question.margin or difference or (abs(plan.pilot["difference"]) if plan.pilot else None)
         if plan.clusters is None or not target:
             continue
-        apart, _ = variances(plan, stated)
-        examples, seeds = planning.needs(apart, z, plan.clusters, plan.seeds, target, question.kind)
-        if planning.reach(apart, z, plan.clusters, plan.seeds, question.kind) < target:
+        components, _ = variances(plan, stated)
+        examples, seeds = planning.needs(components, z, plan.clusters, plan.seeds, target, question.kind)
+        if planning.reach(components, z, plan.clusters, plan.seeds, question.kind) < target:
             yield f"  That is enough for {target:.3g}."
         else:
             yield f"  For {target:.3g} it takes {takes(examples, seeds)}."
-        if of_question := costs(experiment, plan, spent):
+        if price := costs(experiment, plan, spent):
             ways = [("as planned", plan.clusters, plan.seeds)]
             ways += [(f"with {examples:,} examples", examples, plan.seeds)] if examples else []
             ways += [(f"with {seeds} seeds", plan.clusters, seeds)] if seeds else []
-            prices = [f"{amount(of_question.of(n, runs))} {how}" for how, n, runs in ways]
+            prices = [f"{amount(price.of(clusters, runs))} {way}" for way, clusters, runs in ways]
             yield f"  By the pilot's costs: {'; '.join(prices)}."
 
 
@@ -83,7 +90,7 @@ def amount(spent: Spending) -> str:
 
 
 def takes(examples: int | None, seeds: int | None) -> str:
-    """What more it takes, in words."""
+    """The examples or the seeds that a target takes, in words."""
     ways = [f"{count:,} {what}" for count, what in ((examples, "examples"), (seeds, "seeds")) if count]
     return f"{' or '.join(ways)}, the other staying as it is" if ways else "more of both, examples and seeds"
 

@@ -1,8 +1,8 @@
 """`make watch`: how far a running experiment is, in the terminal.
 
-A job is done where all its outputs are there, and runs where its log was begun by this run and an output is missing.
-The last progress bar of a running job's log says how far the job is. An output that is out of date, and whose job has
-not begun yet, counts as done until then: only Snakemake knows better.
+A job is done if all its outputs are there. A job runs if an output is missing and this run has begun the job's log. The
+last progress bar in the log says how far the job is. A job whose outputs are out of date counts as done until it
+begins, since only Snakemake knows that they are.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class Job(NamedTuple):
 def main(arguments: list[str] | None = None) -> None:
     """Print the state of the experiment every two seconds until its run ends."""
     parser = argparse.ArgumentParser(prog="python -m imprint.watch", description="How far a running experiment is.")
-    parser.add_argument("--config", default=str(loading.DEFAULT))
+    parser.add_argument("--config", default=str(loading.DEFAULT), help="the config of the experiment")
     parser.add_argument("--limit", type=int, help="watch the run with this `limit`")
-    parser.add_argument("--once", action="store_true", help="print it once")
+    parser.add_argument("--once", action="store_true", help="print the state once, and end")
     options = parser.parse_args(arguments)
     try:
-        over = {} if options.limit is None else {"limit": options.limit}
-        experiment = Experiment(loading.load([Path(options.config)], over))
+        overrides = {} if options.limit is None else {"limit": options.limit}
+        experiment = Experiment(loading.load([Path(options.config)], overrides))
         while True:
             run = running(experiment.results)
             screen = "\n".join(lines(experiment, run))
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def running(results: str) -> run_lock.Run | None:
-    """The run that holds the results folder; None where none does."""
+    """The run that holds the results folder; None if no run does."""
     path = Path(results, run_lock.NAME)
     if not path.is_file():
         return None
@@ -85,13 +85,14 @@ def running(results: str) -> run_lock.Run | None:
 
 
 def lines(experiment: Experiment, run: run_lock.Run | None) -> Iterator[str]:
-    """What is shown: the run, a line a stage, a line a job that runs or has failed, and the time that is left."""
+    """What is shown: the run, a line for each stage, a line for each job that runs or has failed, and the time that is
+    left."""
     jobs = list(states(experiment, run.since if run else None))
     yield f"{experiment.results}: {shown(str(run)) if run else 'no run is going on'}"
     for stage in dict.fromkeys(job.stage for job in jobs):
-        of_stage = [job.state for job in jobs if job.stage == stage]
-        counts = [f"{count} {word}" for word in ("runs", "failed") if (count := of_stage.count(word))]
-        yield f"  {stage:<14} {of_stage.count('done'):>5} of {len(of_stage):<5} {', '.join(counts)}".rstrip()
+        job_states = [job.state for job in jobs if job.stage == stage]
+        counts = [f"{count} {state}" for state in ("runs", "failed") if (count := job_states.count(state))]
+        yield f"  {stage:<14} {job_states.count('done'):>5} of {len(job_states):<5} {', '.join(counts)}".rstrip()
     for job in jobs:
         if job.state in ("runs", "failed"):
             yield shown(f"  {job.name}: {progress(job)}")
@@ -110,12 +111,12 @@ def progress(job: Job) -> str:
 
 
 def states(experiment: Experiment, since: str | None) -> Iterator[Job]:
-    """The jobs of an experiment as they are. `since`: when the run began; None where none is going on."""
-    for stage, of_stage in all_jobs(experiment).items():
-        for job in of_stage.jobs():
+    """The jobs of an experiment in their present states. `since`: when the run began; None if there is no run."""
+    for stage, stage_jobs in all_jobs(experiment).items():
+        for job in stage_jobs.jobs():
             wildcards = job._asdict() if job else {}
-            outputs = [Path(pattern.format(**wildcards)) for pattern in of_stage.outputs.values()]
-            text = tail(Path(of_stage.log.format(**wildcards)))
+            outputs = [Path(pattern.format(**wildcards)) for pattern in stage_jobs.outputs.values()]
+            text = tail(Path(stage_jobs.log.format(**wildcards)))
             heading = HEADING.match(text.partition("\n")[0])
             begun = bool(heading and since and heading["begun"] >= since)
             if all(path.is_file() for path in outputs):
@@ -131,7 +132,7 @@ def states(experiment: Experiment, since: str | None) -> Iterator[Job]:
 
 
 def tail(log: Path) -> str:
-    """The first line of a log, and its end; empty where there is none."""
+    """The first line of a log and its end; empty if there is no log."""
     try:
         with log.open("rb") as handle:
             first = handle.readline(TAIL)
@@ -142,20 +143,20 @@ def tail(log: Path) -> str:
 
 
 def left(jobs: list[Job]) -> str:
-    """The time that is left, if waiting jobs take as long as finished jobs of their stage and as many run at once. Jobs
-    that run no model take next to nothing."""
-    taken: dict[str, list[float]] = {}
+    """The time that is left, if a waiting job takes as long as the finished jobs of its stage, and if as many jobs run
+    at once as now. A job without a known time, such as one that runs no model, counts as taking no time."""
+    durations: dict[str, list[float]] = {}
     for job in jobs:
         if job.seconds:
-            taken.setdefault(job.stage, []).append(job.seconds)
-    running = [job for job in jobs if job.state == "runs"]
-    bars = [seconds(job.bar["left"]) for job in running if job.bar]
-    if not taken or None in bars:
+            durations.setdefault(job.stage, []).append(job.seconds)
+    at_work = [job for job in jobs if job.state == "runs"]
+    bars = [seconds(job.bar["left"]) for job in at_work if job.bar]
+    if not durations or None in bars:
         return "The time that is left is not known yet."
-    begins = [job.stage for job in jobs if job.state == "waits" or (job.state == "runs" and not job.bar)]
-    work = sum(sum(taken[stage]) / len(taken[stage]) for stage in begins if stage in taken)
+    ahead = [job.stage for job in jobs if job.state == "waits" or (job.state == "runs" and not job.bar)]
+    work = sum(sum(durations[stage]) / len(durations[stage]) for stage in ahead if stage in durations)
     work += sum(bar for bar in bars if bar)
-    at_once = max(1, len(running))
+    at_once = max(1, len(at_work))
     return f"About {round(work / at_once / 60)} minutes are left, at {at_once} job{'s' if at_once > 1 else ''} at once."
 
 

@@ -1,4 +1,4 @@
-"""Means of single training runs, which charts draw as dots beside the mean of all."""
+"""Means of single training runs, which charts draw as dots beside the mean of all runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def means(scores: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
 
 def differences(scores: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """Columns eval, metric, arm, control, seed, value: arm minus control on the items of both, for each seed of the
-    arms in `rows` (columns eval, metric, arm, control) that have several seeds. A control with one seed stands against
+    arms in `rows` (columns eval, metric, arm, control) that have several seeds. A control with one seed is paired with
     every seed of its arm."""
     items = _items(scores)
     seeds = items.group_by("eval", "metric", "arm").agg(pl.col("seed").n_unique().alias("n_seeds"))
@@ -37,5 +37,6 @@ def _items(scores: pl.DataFrame) -> pl.DataFrame:
     return rows.group_by([*_KEY, "example_id", "part"]).agg(pl.col("value").mean())
 
 
-def _several(rows: pl.DataFrame, of: list[str]) -> pl.DataFrame:
-    return rows.filter(pl.col("seed").n_unique().over(of) > 1).sort([*of, "seed"])
+def _several(rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """The rows whose keys have several seeds, in order."""
+    return rows.filter(pl.col("seed").n_unique().over(keys) > 1).sort([*keys, "seed"])

@@ -1,5 +1,5 @@
-"""Forest plot of the questions: one row for each question, in the order of the config, with its difference and the
-simultaneous interval of all questions.
+"""Forest plot of the questions: one row for each question, in the order of the config, with its difference and its
+simultaneous interval.
 
 Questions have different units. So each row is divided by the smallest difference that its question could have seen, and
 turned so that right is better; the numbers beside the row are in the question's own unit."""
@@ -62,7 +62,7 @@ def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals)
 
 
 def _row(place: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of one question: what is drawn is divided by `smallest`, and positive if it is better."""
+    """The data of one question. Lengths are divided by `smallest`, and positive toward the better side."""
     from imprint.report import numbers
     from imprint.statistics.questions import outcome
 
@@ -70,7 +70,7 @@ def _row(place: int, row: Mapping[str, Any]) -> dict[str, Any]:
     ends = [None, None] if unit is None else sorted((row["ci_low"] / unit, row["ci_high"] / unit))
     margin = row["margin"] / row["smallest"] if unit and row["margin"] else None
     interval = numbers.interval(row["ci_low"], row["ci_high"])
-    found = row["verdict"] if row["difference"] is None else f"{numbers.signed(row['difference'])} ({interval})"
+    result = row["verdict"] if row["difference"] is None else f"{numbers.signed(row['difference'])} ({interval})"
     return {
         "label": f"{place} {row['question']}",
         "value": None if unit is None else row["difference"] / unit,
@@ -79,8 +79,8 @@ def _row(place: int, row: Mapping[str, Any]) -> dict[str, Any]:
         "band_low": None if margin is None else -margin,
         "band_high": margin if margin and row["kind"] == "equivalence" else 0,
         "outcome": outcome(row["verdict"], row["direction"]),
-        "numbers": f"{found} {row['metric']}",
-        "told": f"{row['verdict']}: {row['arm']} minus {row['control']} on {row['eval']}, {row['metric']}: {found}, "
+        "numbers": f"{result} {row['metric']}",
+        "told": f"{row['verdict']}: {row['arm']} minus {row['control']} on {row['eval']}, {row['metric']}: {result}, "
         f"n = {row['n_pairs']}, smallest difference {numbers.number(row['smallest'])}",
         "address": numbers.browse(row["eval"], row["arm"], row["control"]),
     }

@@ -1,4 +1,4 @@
-"""What arms gain against what they lose: each arm minus its first control."""
+"""What arms gain on one eval, against what they lose on evals of retention: each arm minus its first control."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals)
 
 
 def _against_first_control(comparisons: pl.DataFrame) -> list[dict[str, Any]]:
-    """The comparisons of primary metrics that have an interval, of each arm with its first control."""
+    """The comparisons of each arm with its first control, in primary metrics, that have an interval."""
     import polars as pl
 
     rows = comparisons.filter(pl.col("primary"))
@@ -39,7 +39,7 @@ def _against_first_control(comparisons: pl.DataFrame) -> list[dict[str, Any]]:
 
 def reach(row: Mapping[str, Any]) -> float:
     """The difference toward the better side, in half-widths of its interval: beyond 1 or -1, the interval excludes 0.
-    The half-width is that of the interval's side that faces 0."""
+    The half-width reaches from the difference to the end of the interval that faces 0."""
     difference = row["difference"]
     half_width = difference - row["ci_low"] if difference > 0 else row["ci_high"] - difference
     return float(row["direction"] * difference / half_width) if half_width > 0 else 0.0

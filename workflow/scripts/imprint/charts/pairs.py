@@ -39,7 +39,7 @@ def _panel(rows: pl.DataFrame, arms: Sequence[str], evals: Evals) -> Any:
 
     first = rows.row(0, named=True)
     shown = [arm for arm in arms if arm in {*rows["arm"], *rows["control"]}]
-    values = [_cell(each) for row in rows.iter_rows(named=True) for each in (row, _turned(row))]
+    values = [_cell(side) for row in rows.iter_rows(named=True) for side in (row, _turned(row))]
     room = drawing.LETTER * max(map(len, shown))
     top = alt.Axis(orient="top", labelAngle=-35, ticks=False, domain=False, labelLimit=room, minExtent=0.62 * room)
     base = alt.Chart(alt.InlineData(values=values)).encode(

@@ -1,4 +1,4 @@
-"""The questions of a config as the statistics take them, and the plan by which they are looked at."""
+"""The questions of a config as the statistics take them, and the plan of their looks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOOKS = "looks.json"
 
 
 def questions(config: Config) -> list[AskedQuestion]:
-    """The questions, one for each eval of each, in config order."""
+    """The questions in the order of the config; a question with several evals stands once for each."""
     return [
         AskedQuestion(
             name=name,
@@ -53,12 +53,13 @@ def _check(config: Config, question: Question) -> Check | CurveCheck | None:
 
 def curves(config: Config) -> list[str]:
     """The arms whose training curves are checked."""
-    return list(dict.fromkeys(one.check.arm for one in questions(config) if isinstance(one.check, CurveCheck)))
+    checks = [question.check for question in questions(config)]
+    return list(dict.fromkeys(check.arm for check in checks if isinstance(check, CurveCheck)))
 
 
 def plan(experiment: Experiment) -> Plan:
-    """How much there will be at the last look, and where the history of looks is. Limited runs are looks at the same
-    experiment, so they share the history of the whole one."""
+    """How much data there will be at the last look, and where the history of looks is. Limited runs are looks at the
+    same experiment, so they share the history of the full runs."""
     config = experiment.config
     return Plan(
         version=version(config),
@@ -68,13 +69,13 @@ def plan(experiment: Experiment) -> Plan:
 
 
 def version(config: Config) -> str:
-    """A hash of the questions without their words, and of what the config says of everything that their answers are
-    made from, but for amounts: seeds, the limit, and the number of rows of an eval."""
+    """A hash of the questions, without their words, and of what the config says of everything that their answers are
+    made from. Amounts do not count: seeds, the limit, and the number of rows of an eval."""
     asked = questions(config)
-    evals = {one.eval: config.evals[one.eval] for one in asked}
-    runs = {("run", side, one.eval) for one in asked for side in (one.arm, one.control)}
+    evals = {question.eval: config.evals[question.eval] for question in asked}
+    runs = {("run", side, question.eval) for question in asked for side in (question.arm, question.control)}
     behind = graph.behind(graph.edges(config), set(runs))
-    parts: list[Any] = [[one.model_dump(exclude={"asks"}) for one in asked]]
+    parts: list[Any] = [[question.model_dump(exclude={"asks"}) for question in asked]]
     parts += [(name, ev.model_dump(mode="json")) for name, ev in sorted(evals.items())]
     for kind, name in sorted(node for node in behind if node[0] != "run"):
         if kind == "arm":

@@ -1,7 +1,7 @@
 """What the questions of an experiment can find out with the examples and seeds that its config has, before it runs.
 
-The variances of a question's difference come from a pilot, the answers of a finished experiment that has the same eval
-and metric; where there is none, they are those that are stated.
+The variances of a question's difference come from a pilot: the answers of a finished experiment that has the same eval
+and metric. Without a pilot, they are stated by the user, or assumed (`Stated`).
 """
 
 from __future__ import annotations
@@ -35,8 +35,12 @@ class Stated(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """A question, with its clusters of examples (None where the rows are not there yet), its seeds (0 where no arm is
-    fitted), its row of a pilot's answers (None where there is none), and its fitted sides and fitted arms."""
+    """A question as it is planned.
+
+    `clusters`: its clusters of examples; None where the rows are not there yet. `seeds`: 0 where neither side is
+    fitted. `pilot`: a row of a pilot's table `answers`; None where no row is about the same eval and metric.
+    `fitted_sides`: how many of its two arms are fitted. `fitted_arms`: how many fitted arms take its eval.
+    """
 
     question: AskedQuestion
     clusters: int | None
@@ -50,7 +54,7 @@ def planned(experiment: Experiment, pilot: Path | None) -> list[Planned]:
     """The questions of an experiment as they are planned. `pilot`: a file of the table `answers`."""
     config = experiment.config
     answers = parquet.read(pilot, "answers").to_pylist() if pilot else []
-    rows: leakage.Cache = {}
+    cache: leakage.Cache = {}
     plans = []
     for question in asked.questions(config):
         fitted = [side for side in (question.arm, question.control) if experiment.trained(side)]
@@ -58,7 +62,7 @@ def planned(experiment: Experiment, pilot: Path | None) -> list[Planned]:
         plans.append(
             Planned(
                 question=question,
-                clusters=_clusters(experiment, question, rows),
+                clusters=_clusters(experiment, question, cache),
                 seeds=max(config.final_seeds or 0, len(config.seeds)) if fitted else 0,
                 pilot=_alike(answers, question),
                 fitted_sides=len(fitted),
@@ -80,15 +84,15 @@ def _measured(question: AskedQuestion) -> tuple[str, str, str | None]:
     return question.eval, question.metric, question.over
 
 
-def _clusters(experiment: Experiment, question: AskedQuestion, rows: leakage.Cache) -> int | None:
+def _clusters(experiment: Experiment, question: AskedQuestion, cache: leakage.Cache) -> int | None:
     """How many clusters of examples the question will have; None where its rows are not there yet."""
     config = experiment.config
     dataset = config.evals[question.eval].dataset
     path = Path(experiment.dataset(dataset))
-    read = dataset_rows.read(path, config.limit) if path.is_file() else leakage.readable(config, dataset, rows) or []
+    known = dataset_rows.read(path, config.limit) if path.is_file() else leakage.readable(config, dataset, cache) or []
     if question.over is not None:
-        return len({str((row.get("strata") or {}).get(question.over)) for row in read}) or None
-    return len({row.get("cluster") or dataset_rows.cluster(row["example_id"]) for row in read}) or None
+        return len({str((row.get("strata") or {}).get(question.over)) for row in known}) or None
+    return len({row.get("cluster") or dataset_rows.cluster(row["example_id"]) for row in known}) or None
 
 
 def announce(experiment: Experiment) -> None:
@@ -110,21 +114,21 @@ def critical(questions: int) -> float:
 
 def within_reach(plan: Planned, z: float, stated: Stated) -> str:
     """What the planned examples and seeds can show, as a sentence."""
-    from imprint.statistics import planning  # with scipy, which a run does not need to be planned
+    from imprint.statistics import planning  # imports scipy, without which a run can be planned
 
-    apart, source = variances(plan, stated)
+    components, source = variances(plan, stated)
     if plan.clusters is None:
         return "Its examples are not there yet, so nothing can be said; run the experiment to its dataset first."
     what = "differences" if plan.question.kind == "gain" else "margins"
-    smallest = planning.reach(apart, z, plan.clusters, plan.seeds, plan.question.kind)
+    smallest = planning.reach(components, z, plan.clusters, plan.seeds, plan.question.kind)
     amounts = f"{plan.clusters:,} examples" + (f" and {plan.seeds} seeds" if plan.seeds > 1 else "")
     one_run = " This is about one training run; three seeds or more ask about the method." if plan.seeds == 1 else ""
     return f"With {amounts}, {what} from {smallest:.2g} on will be seen with 80% power ({source}).{one_run}"
 
 
 def variances(plan: Planned, stated: Stated) -> tuple[Variances, str]:
-    """The variances of a question's difference, and where they are from. Training runs that a pilot with one seed does
-    not show are those that are stated."""
+    """The variances of a question's difference, and where they come from. The variance between training runs, which a
+    pilot with one seed does not show, is then the stated one."""
     from imprint.statistics.planning import Variances
 
     of_runs = plan.fitted_sides * stated.seed_sd**2 if plan.seeds > 1 else 0.0
@@ -152,22 +156,22 @@ class Spending(NamedTuple):
         return Spending(*(part * factor for part in self))
 
     def __add__(self, other: Spending) -> Spending:  # type: ignore[override]
-        return Spending(*(one + two for one, two in zip(self, other, strict=True)))
+        return Spending(*(left + right for left, right in zip(self, other, strict=True)))
 
 
 NOTHING = Spending(0, 0, 0)
 
 
 class Costs(NamedTuple):
-    """What a question costs: to train all fits that it needs, a seed; and to ask its sides, an example, of one seed of
-    the fitted sides (`fitted`) and of the others."""
+    """What a question costs. `training`: all fits that it needs, for one seed. `fitted`: asking its fitted sides, for
+    one example and one seed. `others`: asking its other sides, for one example."""
 
     training: Spending
     fitted: Spending
     others: Spending
 
     def of(self, clusters: int, seeds: int) -> Spending:
-        """The costs of so many examples and seeds."""
+        """The costs of this many examples and seeds."""
         return self.training * seeds + (self.fitted * max(1, seeds) + self.others) * clusters
 
 
@@ -183,8 +187,8 @@ def costs(experiment: Experiment, plan: Planned, rows: list[dict[str, Any]]) -> 
     means = {job: mean for job in jobs if (mean := _mean(rows, *job))}
     if len(means) < len(jobs):
         return None
-    an_example = 1 / (pilot["n_pairs"] + pilot["n_missing"])
-    asking = {side: means[side, "generate", question.eval] * an_example for side in sides}
+    per_example = 1 / (pilot["n_pairs"] + pilot["n_missing"])
+    asking = {side: means[side, "generate", question.eval] * per_example for side in sides}
     return Costs(
         training=sum((means[arm, "train", None] for arm in fits), NOTHING),
         fitted=sum((asking[side] for side in sides if experiment.trained(side)), NOTHING),

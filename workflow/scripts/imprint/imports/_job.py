@@ -23,9 +23,9 @@ class Spec(Strict):
 
 
 def run(*, spec: Spec, log: Path, dataset: Path, out: Path, prompts: Path) -> None:
-    """Write the generations and prompts of a run. A row of the dataset without a response in the log gets an error.
-    The prompt is the question: what another harness has put around it is not kept. Raises ImprintError for a log that
-    cannot be read, or that has less than half of the questions."""
+    """Write the generations and prompts of a run. A row of the dataset without a response in the log gets an error. The
+    prompt is the question alone, without what another harness has put around the question. Raises ImprintError for a
+    log that cannot be read, or that has fewer than half of the questions."""
     from imprint.imports import _matching
 
     module, settings = spec.reader.open("imports")
@@ -40,11 +40,11 @@ def run(*, spec: Spec, log: Path, dataset: Path, out: Path, prompts: Path) -> No
             sha256 = None if question is None else hashlib.sha256(question.encode()).hexdigest()
             if question is not None and sha256 is not None:
                 questions[sha256] = question
-            fixed = {
+            identity = {
                 **{"arm": spec.arm, "seed": spec.seed, "eval": spec.eval, "example_id": row["example_id"]},
                 **{"turn": 0, "final": True, "prompt_sha256": sha256, "engine": f"import {spec.reader.name}"},
             }
-            rows += [{**fixed, **columns} for columns in _responses(sample, number)]
+            rows += [{**identity, **columns} for columns in _responses(sample, number)]
     parquet.write(prompts, "prompts", [{"prompt_sha256": key, "prompt": text} for key, text in questions.items()])
     parquet.write(out, "generations", rows)
 

@@ -1,7 +1,7 @@
 """JSON lines as columns, quickly where nothing is odd, and with the line and the reason where something is.
 
-Polars parses a block of lines. Where it stumbles, Python parses the same lines again, more slowly: it reads NaN as
-null, or says which line is wrong. Where a key is repeated in an object, polars takes one of its values, and Python
+Polars parses a block of lines. Where polars fails, Python parses the same lines again, more slowly: Python reads NaN as
+null, or says which line is wrong. Where an object has a key twice, polars takes one of the two values, and Python
 refuses the line.
 """
 
@@ -54,11 +54,11 @@ def frames(path: Path, schema: Schema) -> Iterator[tuple[int, pl.DataFrame]]:
 
 
 def _frame(block: bytes, schema: Schema, name: str, number: int) -> pl.DataFrame:
-    if b"\\ud" not in block.lower():  # half a character, which polars reads as another one
+    if b"\\ud" not in block.lower():  # a lone surrogate, which polars would read as another character
         try:
             return pl.read_ndjson(io.BytesIO(block), schema=dict(schema))
         except pl.exceptions.PolarsError:
-            pass  # the lines are parsed again, for a message or for NaN
+            pass  # Python parses the lines below, and reads NaN or names the wrong line
     rows = []
     for line, row in enumerate(_parsed(block, name, number)):
         try:
@@ -79,9 +79,10 @@ def _parsed(block: bytes, name: str, number: int) -> Iterator[dict[str, Any]]:
 
 
 def _number(block: bytes, number: int, row: int) -> int:
-    """The line of the row, which counts lines that are not empty."""
-    filled = (at for at, line in enumerate(block.split(b"\n"), number) if line.strip())
-    return next(at for place, at in enumerate(filled) if place == row)
+    """The number of the line that holds a row. `number`: that of the block's first line; `row`: counted from 0, without
+    empty lines."""
+    row_lines = (line for line, text in enumerate(block.split(b"\n"), number) if text.strip())
+    return next(line for place, line in enumerate(row_lines) if place == row)
 
 
 def _cast(value: Any, kind: Any) -> Any:
@@ -98,10 +99,10 @@ def _cast(value: Any, kind: Any) -> Any:
     if kind == pl.Boolean:
         return bool(value) if value in (False, True) else _wrong(value, "true or false")
     if kind == pl.Int64:
-        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-        return value if whole else _wrong(value, "a whole number")
+        is_int64 = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+        return value if is_int64 else _wrong(value, "a whole number")
     return float(value) if isinstance(value, int | float) and abs(value) < 1e308 else _wrong(value, "a number")
 
 
-def _wrong(value: Any, right: str) -> Any:
-    raise TypeError(f"found {value!r:.80}; write {right}")
+def _wrong(value: Any, expected: str) -> Any:
+    raise TypeError(f"found {value!r:.80}; write {expected}")

@@ -1,5 +1,5 @@
-"""Which example of a log is which row of an eval's dataset: the one with the same question, never the one with the same
-number."""
+"""Which example of a log belongs to which row of an eval's dataset: the one with the same question. Numbers of rows do
+not count."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from imprint.tables import content, dataset_rows
 LEAST = 0.5
 """The smallest share of a dataset's rows that must be in the log."""
 NAMED = 3
-"""Unmatched texts of a side that are named in the job's log."""
+"""How many unmatched rows, and how many unmatched examples, the job's log names."""
 ABSENT = "not in the import"
 """The error of a row without a response in the log."""
 
@@ -44,8 +44,8 @@ def matched(log: Log, path: Path, dataset: Path, limit: int | None) -> Iterator[
         examples_by_key[matching.key(example.question)].append(example)
     partners = {
         row["example_id"]: example
-        for key, same in rows_by_key.items()
-        for row, example in _pairs(same, examples_by_key.get(key, []))
+        for key, rows_of_key in rows_by_key.items()
+        for row, example in _pairs(rows_of_key, examples_by_key.get(key, []))
     }
     _report(path, dataset, rows, examples, partners)
     for row in dataset_rows.read(dataset, limit):
@@ -64,15 +64,15 @@ def _examples(log: Log, path: Path) -> list[Example]:
 
 
 def _pairs(rows: list[dict[str, Any]], examples: list[Example]) -> Iterator[tuple[dict[str, Any], Example]]:
-    """The rows and examples of one question, joined. Where rows have other right answers, an example belongs to the row
-    with its own."""
+    """The rows and examples of one question, joined. Where the right answers of the rows differ, an example belongs to
+    the row that has the example's right answer."""
     references = [_references(row) for row in rows]
-    if all(each == references[0] for each in references):
+    if all(texts == references[0] for texts in references):
         yield from zip(rows, examples, strict=False)
         return
     unused = list(examples)
     for row, texts in zip(rows, references, strict=True):
-        if (example := next((each for each in unused if each.reference in texts), None)) is not None:
+        if (example := next((candidate for candidate in unused if candidate.reference in texts), None)) is not None:
             unused.remove(example)
             yield row, example
 

@@ -10,8 +10,8 @@ from imprint.runtime.errors import ImprintError
 
 
 class Spec(_job.Spec):
-    """What the job makes. `metrics`: metric of the eval's score -> metric of the log; `primary`: the score's primary
-    one, which the log must have."""
+    """What the job makes. `metrics`: metric of the eval's score -> metric of the log. `primary`: the primary metric of
+    the score; the log must have its counterpart."""
 
     metrics: dict[str, str]
     primary: str
@@ -19,7 +19,7 @@ class Spec(_job.Spec):
 
 def run(*, spec: Spec, log: Path, dataset: Path, out: Path) -> None:
     """Write the scores of a run. A row of the dataset that the log lacks, or whose value is no finite number, has the
-    status "error". Raises ImprintError if the log does not have the primary metric."""
+    status "error". Raises ImprintError if the log lacks the primary metric."""
     from imprint.imports import _matching
 
     module, settings = spec.reader.open("imports")
@@ -29,13 +29,15 @@ def run(*, spec: Spec, log: Path, dataset: Path, out: Path) -> None:
             f"{log}: has no metric '{spec.metrics[spec.primary]}'; write `take: {{{spec.primary}: NAME}}` with one of "
             f"{', '.join(content.metrics)}"
         )
-    taken = {metric: content.values[name].to_list() for metric, name in spec.metrics.items() if name in content.metrics}
+    values_by_metric = {
+        metric: content.values[name].to_list() for metric, name in spec.metrics.items() if name in content.metrics
+    }
     truncated = content.samples["truncated"].to_list()
     rows = []
     for row, example in _matching.matched(content, log, dataset, spec.limit):
         for number in range(spec.samples):
             place = None if example is None else example.places.get(number)
-            for metric, values in taken.items():
+            for metric, values in values_by_metric.items():
                 value = None if place is None else values[place]
                 rows.append(
                     {

@@ -1,8 +1,8 @@
 """Logs of Inspect: `.eval` and `.json` files, read by the package `inspect_ai`, which is installed on its own.
 
 A metric is a scorer, or `SCORER/KEY` where a scorer gives several values. Grades are numbers as in Inspect: C is 1, P
-is 0.5, I and N are 0. An epoch is a sample. `question` and `cluster` name fields of a sample's metadata. Higher is
-taken for better, since a log does not say.
+is 0.5, I and N are 0. The epochs of a sample are its responses. `question` and `cluster` name fields of a sample's
+metadata. Higher counts as better, since a log does not say.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from imprint.runtime.identity import canonical
 
 GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 MOST = 4 * 2**30
-"""The most bytes of a log, as it is in memory."""
+"""The most bytes of a log when it is unpacked."""
 CUT = ("max_tokens", "model_length")
-"""Inspect's reasons of a stop that mean that a response was cut."""
+"""Inspect's stop reasons of a response that was cut."""
 
 
 class Settings(Fields):
@@ -43,7 +43,7 @@ def read(path: Path, settings: Settings) -> Log:
     for sample in log.samples or []:
         samples.append(_sample(path, sample, settings))
         scores.append(dict(_values(sample)))
-    names = list(dict.fromkeys(name for each in scores for name in each))
+    names = list(dict.fromkeys(name for values in scores for name in values))
     if not names:
         raise ImprintError(f"{path}: no sample has a score; write a log of a finished and scored eval")
     kinds: dict[str, Any] = {
@@ -55,7 +55,7 @@ def read(path: Path, settings: Settings) -> Log:
         eval=str(log.eval.task),
         samples=pl.DataFrame(samples, schema=kinds),
         values=pl.DataFrame(
-            [[each.get(name) for name in names] for each in scores],
+            [[values.get(name) for name in names] for values in scores],
             schema=dict.fromkeys(names, pl.Float64),
             orient="row",
         ),
@@ -112,7 +112,7 @@ def _sample(path: Path, sample: Any, settings: Settings) -> dict[str, Any]:
 def _field(where: str, sample: Any, name: str) -> str:
     """A field of the sample's metadata, as text."""
     if name not in sample.metadata:
-        raise ImprintError(f"{where}: its metadata have no '{name}'; name another field")
+        raise ImprintError(f"{where}: the metadata have no '{name}'; name another field")
     value = sample.metadata[name]
     return value if isinstance(value, str) else canonical(value)
 

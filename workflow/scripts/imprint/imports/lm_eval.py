@@ -1,12 +1,13 @@
 """Logs of lm-eval-harness: `samples_TASK_DATE.jsonl`, as `--log_samples` writes them.
 
-A line is one example under one filter. Of a task with several filters, each example has several lines, and its metrics
+A line is one example under one filter. In a task with several filters, each example has several lines, and the metrics
 are named as in lm-eval's table, `exact_match,strict-match`. The first filter of the file is the primary one. The
-response is `resps`, what the model wrote before any filter. Whether a higher value is better stands in
-`results_DATE.json` beside the samples; without this file it is, but for the usual measures of error.
+response is `resps`, what the model wrote before any filter. `results_DATE.json` beside the samples says whether higher
+is better. Where this file is missing or does not name a metric, higher is better, except for the usual measures of
+error such as `perplexity`.
 
-The question is a field of `doc`, else, where the doc has none of the usual names, the complete prompt. `doc_hash` tells
-examples with one question apart.
+The question is a field of `doc` that has a usual name, such as `question` or `prompt`. Where there is no such field,
+the question is the complete prompt. `doc_hash` tells examples with one question apart.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ QUESTIONS = ("question", "prompt", "problem", "query", "ctx", "goal", "sentence"
 OWN = frozenset(
     "doc_id doc target arguments resps filtered_resps filter metrics doc_hash prompt_hash target_hash".split()  # noqa: SIM905
 )
-"""The keys of a line that are no metrics. Logs before lm-eval 0.4.5 do not list their metrics."""
+"""The keys of a line that are no metrics. All other keys count as metrics where a line does not list its metrics, as in
+logs before lm-eval 0.4.5."""
 LOWER_IS_BETTER = frozenset(
     ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter", "wer", "cer")
 )
 MOST_OPTIONS = 32
-"""The options of an example that are shown; of more, the first ones."""
+"""How many options of an example are kept: the first ones."""
 _VALUE = "value of "  # before a metric's name, which may be that of a column
 _KEY = ("question", "detail", "sample")
 
@@ -70,32 +72,34 @@ def read(path: Path, settings: Settings) -> Log:
         raise ImprintError(f"{path}, line 1: no metric is a number; found {', '.join(names) or 'none'}")
     schema = _schema(line, settings, numbers)
     rows = pl.concat(
-        [_columns(path, at, frame, line, settings, list(numbers)) for at, frame in _lines.frames(path, schema)]
+        [_columns(path, number, frame, line, settings, list(numbers)) for number, frame in _lines.frames(path, schema)]
     )
     samples, values = _side_by_side(path, rows, list(numbers))
     title = NAME.fullmatch(path.name)
-    name_of_eval = title[1] if title else path.stem
-    higher = _higher_is_better(path.with_name(f"results{title[2] or ''}.json"), name_of_eval) if title else {}
-    better = {name: higher.get(name, name not in LOWER_IS_BETTER) for name in numbers}
+    eval_name = title[1] if title else path.stem
+    stated = _higher_is_better(path.with_name(f"results{title[2] or ''}.json"), eval_name) if title else {}
+    higher_is_better = {name: stated.get(name, name not in LOWER_IS_BETTER) for name in numbers}
     return Log(
-        eval=name_of_eval,
+        eval=eval_name,
         samples=samples,
         values=values,
-        metrics={name: 1 if better[name.split(",")[0]] else -1 for name in values.columns},
+        metrics={name: 1 if higher_is_better[name.split(",")[0]] else -1 for name in values.columns},
         left_out=tuple(name for name in names if name not in numbers),
     )
 
 
 def _higher_is_better(path: Path, name: str) -> dict[str, bool]:
-    """Metric -> whether higher is better, from the file of a run's results; empty where there is none."""
+    """Metric -> whether higher is better, from the file of a run's results; empty without this file."""
     if not path.is_file():
         return {}
     if path.stat().st_size > RESULTS_BYTES:
         raise ImprintError(f"{path}: has more than {RESULTS_BYTES:,} bytes; write the results that lm-eval has written")
     results = read_object(path)
-    of_evals = results.get("higher_is_better")
-    better = of_evals.get(name) if isinstance(of_evals, dict) else None
-    return {key: value for key, value in better.items() if isinstance(value, bool)} if isinstance(better, dict) else {}
+    evals = results.get("higher_is_better")
+    metrics = evals.get(name) if isinstance(evals, dict) else None
+    if not isinstance(metrics, dict):
+        return {}
+    return {metric: higher for metric, higher in metrics.items() if isinstance(higher, bool)}
 
 
 def _question(line: dict[str, Any], settings: Settings) -> str | None:
@@ -106,7 +110,7 @@ def _question(line: dict[str, Any], settings: Settings) -> str | None:
 
 
 def _compares(line: dict[str, Any]) -> bool:
-    """Whether the log compares options: the second argument of a request is then a text, and otherwise settings."""
+    """Whether the log compares options. If so, the second argument of a request is a text; else it holds settings."""
     request = line["arguments"].get("gen_args_0")
     return isinstance(request, dict) and isinstance(request.get("arg_1"), str)
 
@@ -129,9 +133,10 @@ def _schema(line: dict[str, Any], settings: Settings, metrics: dict[str, Any]) -
 
 
 def _columns(
-    path: Path, at: int, frame: pl.DataFrame, line: dict[str, Any], settings: Settings, metrics: list[str]
+    path: Path, number: int, frame: pl.DataFrame, line: dict[str, Any], settings: Settings, metrics: list[str]
 ) -> pl.DataFrame:
-    """A block of lines with the columns of a log, and `filter` and the metrics beside them."""
+    """A block of lines with the columns of a log, and `filter` and the metrics beside them. `number`: that of the
+    block's first line; `line`: the first line of the file."""
     import polars as pl
 
     field, null = _question(line, settings), pl.lit(None, pl.String)
@@ -178,8 +183,8 @@ def _columns(
         *((("cluster", settings.cluster),) if settings.cluster else ()),
     ):
         if rows[column].null_count():
-            place = at + int(rows[column].is_null().arg_max() or 0)
-            raise ImprintError(f"{path}, about line {place}: the doc has no '{key}'; name another field")
+            line_number = number + int(rows[column].is_null().arg_max() or 0)
+            raise ImprintError(f"{path}, about line {line_number}: the doc has no '{key}'; name another field")
     rows = rows.explode("response", "sample", empty_as_null=True).with_columns(pl.col("sample").fill_null(0))
     silent = pl.col("response").is_null() & pl.col("options").is_null()
     return rows.with_columns(error=pl.when(silent).then(pl.lit("the log has no response")).otherwise(pl.col("error")))
@@ -195,10 +200,9 @@ def _side_by_side(path: Path, rows: pl.DataFrame, metrics: list[str]) -> tuple[p
     samples = parts[0].select(COLUMNS)
     columns = []
     for name, part in zip(filters, parts, strict=True):
-        same = part.height == samples.height and part.select(_KEY).equals(samples.select(_KEY), null_equal=True)
-        if not same:
+        if not (part.height == samples.height and part.select(_KEY).equals(samples.select(_KEY), null_equal=True)):
             raise ImprintError(
-                f"{path}: the filters '{filters[0]}' and '{name}' have other examples; log the task again"
+                f"{path}: the filters '{filters[0]}' and '{name}' have different examples; log the task again"
             )
         columns += [
             part[f"{_VALUE}{metric}"].alias(f"{metric},{name}" if len(filters) > 1 else metric) for metric in metrics

@@ -2,15 +2,15 @@
 
 | column | holds |
 |---|---|
-| `question` | the question; or write `example_id` alone, a text that stands for it |
+| `question` | the question; without this column, `example_id` stands for it |
 | `example_id` | tells examples with one question apart |
 | `response` | what the model wrote |
 | `value` | a number, or true or false; null where the response could not be scored |
 | `metric` | the name of the value, else `value`; the first one in the file is the primary metric |
-| `direction` | of the metric: 1 if higher is better (also without this column), -1 if lower is |
+| `direction` | 1 if higher values of the metric are better (also without this column), -1 if lower ones are |
 | `reference` | the right answer |
-| `sample` | which of several responses to one question it is, from 0 |
-| `seed` | the training run that it is of |
+| `sample` | the number of the response among several to one question, from 0 |
+| `seed` | the training run that wrote the response |
 | `cluster` | rows of one cluster depend on each other |
 | `error` | why there is no response |
 | `truncated` | whether the response was cut |
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 TEXTS = ("question", "example_id", "response", "metric", "reference", "cluster", "error")
 NUMBERS = ("value", "sample", "seed", "direction")
 OF_OTHERS = frozenset(("resps", "arguments"))
-"""Keys of lm-eval's lines, which hold a value of another kind under `target` and `doc`."""
+"""Keys of lm-eval's lines. A file with one of these is no table."""
 
 
 class Settings(Fields):
@@ -85,8 +85,9 @@ def _rows(path: Path, settings: Settings) -> pl.DataFrame:
 
     frame = _frame(path, settings)
     question, cluster = settings.question or "question", settings.cluster or "cluster"
-    named = settings.question or ("question" if frame["question"].null_count() < frame.height else "example_id")
-    for column in filter(None, (named, settings.cluster)):
+    has_question = frame["question"].null_count() < frame.height
+    known_by = settings.question or ("question" if has_question else "example_id")
+    for column in filter(None, (known_by, settings.cluster)):
         if frame[column].null_count():
             place = int(frame[column].is_null().arg_max() or 0) + 1
             raise ImprintError(
@@ -95,8 +96,8 @@ def _rows(path: Path, settings: Settings) -> pl.DataFrame:
     if frame["response"].null_count() == frame["value"].null_count() == frame.height:
         raise ImprintError(f"{path}: has neither `response` nor `value`; write one of these columns")
     return frame.select(
-        question=pl.col(named),
-        detail=pl.col("example_id") if named == question else pl.lit(None, pl.String),
+        question=pl.col(known_by),
+        detail=pl.col("example_id") if known_by == question else pl.lit(None, pl.String),
         reference="reference",
         response="response",
         options=pl.lit(None, pl.List(pl.Struct({"text": pl.String, "logprob": pl.Float64}))),
@@ -112,7 +113,8 @@ def _rows(path: Path, settings: Settings) -> pl.DataFrame:
 
 
 def _frame(path: Path, settings: Settings) -> pl.DataFrame:
-    """The columns of a file that count, in the types that they must have; null where the file has none."""
+    """The columns that the module's docstring lists, in the types that they must have; null where the file lacks
+    one."""
     import polars as pl
 
     from imprint.imports import _lines

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 def add_fields(parser: argparse.ArgumentParser) -> None:
     """The options that say what is compared."""
-    parser.add_argument("--metric", help="the metric of the questions; the first that both have, unless given")
+    parser.add_argument("--metric", help="the metric of the questions; without it, the first that both sides have")
     parser.add_argument("--question", metavar="FIELD", help="the field of an example that holds its question")
-    parser.add_argument("--cluster", metavar="FIELD", help="the field that examples of one cluster share")
+    parser.add_argument("--cluster", metavar="FIELD", help="the field whose values are the clusters of examples")
 
 
 def compared(

@@ -32,18 +32,20 @@ def write(
     for path in files.values():
         if not path.is_file():
             raise ImprintError(f"{path} is not there yet; run the experiment first")
-    directed = {metric: way for metric, (_, way) in metrics.items() if way}
-    ordered = sorted(directed, key=lambda metric: not metrics[metric][0])
-    lines = list(_lines(files, asks, ordered))
+    directed = [metric for metric, (_, direction) in metrics.items() if direction]
+    primary_first = sorted(directed, key=lambda metric: not metrics[metric][0])
+    lines = list(_lines(files, asks, primary_first))
     with atomic(folder / f"samples_{name}.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     return len(lines)
 
 
 def write_directions(folder: Path, metrics: Metrics, evals: Iterable[str]) -> None:
-    """Write `results.json` beside the logs of a run."""
-    better = {name: {metric: way > 0 for metric, (_, way) in metrics[name].items() if way} for name in evals}
-    write_json(folder / "results.json", {"higher_is_better": better})
+    """Write `results.json`, which says whether higher is better, beside the logs of a run."""
+    higher_is_better = {
+        name: {metric: direction > 0 for metric, (_, direction) in metrics[name].items() if direction} for name in evals
+    }
+    write_json(folder / "results.json", {"higher_is_better": higher_is_better})
 
 
 def _lines(files: Mapping[str, Path], asks: str, metrics: list[str]) -> Iterator[dict[str, Any]]:
@@ -61,8 +63,8 @@ def _lines(files: Mapping[str, Path], asks: str, metrics: list[str]) -> Iterator
     rows = [row for row in dataset_rows.read(files["dataset"]) if row["example_id"] in responses]
     for number, row in enumerate(rows):
         finals = sorted(responses[row["example_id"]], key=lambda response: response["sample"])
-        of_row = {metric: values.get((row["example_id"], metric)) for metric in metrics}
-        yield _line(number, row, asks, finals, prompts, of_row)
+        row_values = {metric: values.get((row["example_id"], metric)) for metric in metrics}
+        yield _line(number, row, asks, finals, prompts, row_values)
 
 
 def _line(
@@ -75,12 +77,14 @@ def _line(
 ) -> dict[str, Any]:
     doc = {"question": content.question(row), "reference": row["reference"], "cluster": row["cluster"]}
     target = canonical(row["reference"])
-    sent = [prompts.get(final["prompt_sha256"]) or "" for final in finals]
+    prompt_texts = [prompts.get(final["prompt_sha256"]) or "" for final in finals]
     if asks == "loglikelihood" and all(final["error"] is None for final in finals):
-        arguments = {f"gen_args_{i}": {"arg_0": sent[i], "arg_1": final["response"]} for i, final in enumerate(finals)}
+        arguments = {
+            f"gen_args_{i}": {"arg_0": prompt_texts[i], "arg_1": final["response"]} for i, final in enumerate(finals)
+        }
         resps: list[list[Any]] = [[[str(final["logprob_sum"]), "False"]] for final in finals]
     else:
-        arguments = {"gen_args_0": {"arg_0": sent[0], "arg_1": "" if asks == "loglikelihood" else {}}}
+        arguments = {"gen_args_0": {"arg_0": prompt_texts[0], "arg_1": "" if asks == "loglikelihood" else {}}}
         resps = [[final["response"] for final in finals if final["error"] is None]]
     return {
         "doc_id": number,
@@ -92,7 +96,7 @@ def _line(
         "filter": "none",
         "metrics": list(values),
         "doc_hash": _sha256(canonical(doc)),
-        "prompt_hash": _sha256(sent[0]),
+        "prompt_hash": _sha256(prompt_texts[0]),
         "target_hash": _sha256(target),
         **values,
     }

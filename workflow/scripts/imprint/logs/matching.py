@@ -1,4 +1,4 @@
-"""Which rows of several logs are the same example: those with the same question, never those with the same number.
+"""Which rows of several logs are the same example: rows with the same question. Numbers of rows do not count.
 
 A question is compared as leakage is judged, by its words in small letters. Where some log has several examples with one
 question, the rows' `detail` tells them apart. All examples with one question are one cluster, unless the log names
@@ -28,30 +28,26 @@ def matched(logs: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
     questions = pl.concat([samples["question"] for samples in logs]).unique()
     keys = pl.DataFrame({"question": questions, "key": pl.Series([key(text) for text in questions], dtype=pl.String)})
     keyed = [samples.join(keys, on="question", how="left", maintain_order="left") for samples in logs]
-    several = pl.concat(
+    ambiguous = pl.concat(
         [
             samples.group_by("key").agg(pl.col("detail").n_unique()).filter(pl.col("detail") > 1).select("key")
             for samples in keyed
         ]
     ).unique()
-    identified = [_identified(samples, several) for samples in keyed]
+    identified = [_identified(samples, ambiguous) for samples in keyed]
     _agree(identified)
     return [samples.with_columns(pl.col("cluster").fill_null(pl.col("key"))) for samples in identified]
 
 
-def _identified(samples: pl.DataFrame, several: pl.DataFrame) -> pl.DataFrame:
-    """The samples with an `example_id`: the question's key, what tells its examples apart, and a number for rows that
-    nothing tells apart."""
-    apart = samples.filter(pl.col("key").is_in(several["key"].implode()))["detail"].unique().drop_nulls()
-    short = pl.DataFrame(
-        {
-            "detail": apart,
-            "short": pl.Series([hashlib.sha256(t.encode()).hexdigest()[:8] for t in apart], dtype=pl.String),
-        }
-    )
-    ambiguous = pl.col("key").is_in(several["key"].implode())
+def _identified(samples: pl.DataFrame, ambiguous: pl.DataFrame) -> pl.DataFrame:
+    """The samples with an `example_id`: the question's key; for a key in `ambiguous`, which several examples have, also
+    a hash of the detail; and a number for rows that are still alike."""
+    is_ambiguous = pl.col("key").is_in(ambiguous["key"].implode())
+    details = samples.filter(is_ambiguous)["detail"].unique().drop_nulls()
+    hashes = [hashlib.sha256(text.encode()).hexdigest()[:8] for text in details]
+    short = pl.DataFrame({"detail": details, "short": pl.Series(hashes, dtype=pl.String)})
     samples = samples.join(short, on="detail", how="left", maintain_order="left").with_columns(
-        example_id=pl.when(ambiguous)
+        example_id=pl.when(is_ambiguous)
         .then(pl.concat_str("key", pl.col("short").fill_null(""), separator="-"))
         .otherwise("key")
     )
@@ -65,9 +61,9 @@ def _identified(samples: pl.DataFrame, several: pl.DataFrame) -> pl.DataFrame:
 def _agree(logs: Sequence[pl.DataFrame]) -> None:
     """Raise unless every example has one cluster."""
     named = pl.concat([samples.select("example_id", "cluster", "question").drop_nulls("cluster") for samples in logs])
-    wrong = named.unique(["example_id", "cluster"]).filter(pl.col("example_id").is_duplicated())
-    if wrong.height:
-        rows = wrong.sort("example_id").head(2).to_dicts()
+    torn = named.unique(["example_id", "cluster"]).filter(pl.col("example_id").is_duplicated())
+    if torn.height:
+        rows = torn.sort("example_id").head(2).to_dicts()
         raise ImprintError(
             f"{rows[0]['question']!r:.80} is in the cluster {rows[0]['cluster']!r:.40} and in "
             f"{rows[1]['cluster']!r:.40}; write one cluster for each example"

@@ -22,8 +22,8 @@ PACKAGES = ("numpy", "polars", "scipy")
 
 
 def write(path: Path, verdict: Verdict, control: Side, arm: Side, force: bool = False) -> None:
-    """Write the report as HTML. Raises ImprintError for a file that is no such report, unless `force` says that it may
-    be lost."""
+    """Write the report as HTML. Raises ImprintError if `path` is a file that is no such report, unless `force` says
+    that the file may be lost."""
     if path.is_dir():
         raise ImprintError(f"{path}: is a folder; write the name of a file, --report {path}/compare.html")
     if path.exists() and not force and not _ours(path):
@@ -49,7 +49,7 @@ def _ours(path: Path) -> bool:
 
 
 def _facts(verdict: Verdict, control: Side, arm: Side) -> facts.Spec:
-    compares = set(verdict.tables["generations"].filter(pl.col("logprob_sum").is_not_null())["eval"].unique())
+    with_options = set(verdict.tables["generations"].filter(pl.col("logprob_sum").is_not_null())["eval"].unique())
     names = verdict.tables["answers"]["eval"].to_list()
     return facts.Spec(
         title=f"Does {arm.name} beat {control.name}?",
@@ -66,7 +66,7 @@ def _facts(verdict: Verdict, control: Side, arm: Side) -> facts.Spec:
                 dataset="the questions of the logs",
                 score="values of the log",
                 scorer=None,
-                asks="loglikelihood" if name in compares else "generate",
+                asks="loglikelihood" if name in with_options else "generate",
                 retention=False,
                 distribution="",
                 private=False,

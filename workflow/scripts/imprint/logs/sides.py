@@ -1,4 +1,4 @@
-"""The two sides of a comparison: which logs a path names, and of which eval and training run each of them is."""
+"""The two sides of a comparison: which logs a path names, and the eval and the training run of each log."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ENDINGS = (".jsonl", ".parquet", ".eval", ".json")
 
 @dataclass(frozen=True)
 class Side:
-    """One side: its name, its logs by eval (one for each run, in order), their files, and how many runs there are.
-    Every row of a log has its seed."""
+    """One side: its name; its logs by eval, one for each run, in order; the files of the logs; the number of runs.
+    Every row of a log has a seed."""
 
     name: str
     logs: dict[str, list[Log]]
@@ -28,8 +28,8 @@ class Side:
 
 
 def both(first: str, second: str, fields: dict[str, Any]) -> tuple[Side, Side]:
-    """The sides that two arguments name. If each has logs of one eval, this is taken for the same eval, whatever the
-    files are called."""
+    """The sides that two arguments name. If each side has logs of a single eval, both are taken for the same eval,
+    whatever the files are called."""
     paths = [_paths(text) for text in (first, second)]
     names = _names(paths)
     sides = [_side(name, runs, fields) for name, runs in zip(names, paths, strict=True)]
@@ -49,8 +49,8 @@ def _paths(text: str) -> list[Path]:
 
 
 def _names(paths: list[list[Path]]) -> list[str]:
-    """A name for each side: that of its first folder or file, or where these are equal, the first part in which their
-    paths differ."""
+    """A name for each side: that of its first folder or file. Where these are equal, the names are the first parts in
+    which the two paths differ."""
     names = [runs[0].stem if runs[0].is_file() else runs[0].resolve().name for runs in paths]
     if len(set(names)) > 1:
         return names
@@ -67,31 +67,32 @@ def _side(name: str, runs: list[Path], fields: dict[str, Any]) -> Side:
     logs: dict[str, list[Log]] = {}
     files: list[Path] = []
     for number, run in enumerate(runs):
-        of_run: dict[str, Path] = {}
+        paths: dict[str, Path] = {}  # by eval
         for path in _files(run):
             if (reader := _reader(path)) is None:
                 if path == run:
                     raise ImprintError(
-                        f"{path}: no reader knows this log; there are {', '.join(plugins.names('imports'))}"
+                        f"{path}: no reader knows this log; write a log that one of these reads: "
+                        f"{', '.join(plugins.names('imports'))}"
                     )
                 continue
             log = plugins.load("imports", reader).read(path, plugins.settings("imports", reader, fields))
-            if log.eval in of_run:
+            if log.eval in paths:
                 raise ImprintError(
-                    f"{of_run[log.eval]} and {path} are both logs of '{log.eval}'; name one of them, or write "
+                    f"{paths[log.eval]} and {path} are both logs of '{log.eval}'; name one of them, or write "
                     "runs with commas between them, A1,A2"
                 )
-            of_run[log.eval] = path
+            paths[log.eval] = path
             logs.setdefault(log.eval, []).append(_seeded(path, log, number, len(runs)))
-        if not of_run:
-            raise ImprintError(f"{run}: holds no log; write the path of one, or of a folder with some")
-        files += of_run.values()
-    for name_of_eval, of_eval in logs.items():
-        if len(of_eval) != len(runs):
+        if not paths:
+            raise ImprintError(f"{run}: holds no log; write the path of a log, or of a folder with logs")
+        files += paths.values()
+    for eval_name, eval_logs in logs.items():
+        if len(eval_logs) != len(runs):
             raise ImprintError(
-                f"{name}: only {len(of_eval)} of {len(runs)} runs have a log of '{name_of_eval}'; add the others"
+                f"{name}: only {len(eval_logs)} of {len(runs)} runs have a log of '{eval_name}'; add the others"
             )
-    seeds = {seed for of_eval in logs.values() for log in of_eval for seed in log.samples["seed"].unique()}
+    seeds = {seed for eval_logs in logs.values() for log in eval_logs for seed in log.samples["seed"].unique()}
     return Side(name, logs, files, len(seeds))
 
 
@@ -112,7 +113,7 @@ def _seeded(path: Path, log: Log, number: int, runs: int) -> Log:
     """The log with a seed in every row: its own, else the number of the run."""
     missing = log.samples["seed"].null_count()
     if missing not in (0, log.samples.height):
-        raise ImprintError(f"{path}: {missing} rows have no seed; write it in all rows, or in none")
+        raise ImprintError(f"{path}: {missing} rows have no seed; write a seed in all rows, or in none")
     if not missing and runs > 1:
         raise ImprintError(f"{path}: has seeds of its own, and is one of {runs} runs; write one file with all seeds")
     return log._replace(samples=log.samples.with_columns(pl.col("seed").fill_null(number)))

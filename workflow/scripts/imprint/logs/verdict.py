@@ -17,12 +17,12 @@ from imprint.statistics.summarize import AskedQuestion
 LEAST = 0.5
 """The smallest share of the shorter log's examples that the other log must have too."""
 NAMED = 3
-"""Examples of one side alone that are named."""
+"""How many examples that only one side has are named."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came out: the tables of a report, by name, and notes on what was left out."""
+    """The tables of a report, by name, and notes on what was left out."""
 
     tables: dict[str, pl.DataFrame]
     notes: list[str]
@@ -37,18 +37,19 @@ def compared(
 ) -> Verdict:
     """Whether `arm` beats `control`, by one question for each eval that both have. All questions are one family.
 
-    `metric`: the metric of the questions; None takes the first metric of the control's log that the other log has too.
-    `evals`: the evals that are asked about, if not all. `margins`: eval -> margin, for evals of which it is asked
-    whether `arm` keeps what `control` has. Raises ImprintError if the sides share no eval, an eval shares no metric, or
-    too few examples match.
+    `metric`: the metric of the questions; None takes the first metric that all logs of an eval have. `evals`: the evals
+    that are asked about; None takes all. `margins`: eval -> margin, for the evals whose question is whether `arm` keeps
+    what `control` has. Raises ImprintError if the sides share no such eval, if the logs of an eval share no metric, or
+    if too few examples match.
     """
     margins = margins or {}
     shared = [name for name in control.logs if name in arm.logs]
-    evals = shared if evals is None else [name for name in shared if name in evals]
-    if not evals:
+    compared_evals = [name for name in shared if evals is None or name in evals]
+    if not compared_evals:
+        asked_about = "" if evals is None else f", and the policy asks about {', '.join(evals)}"
         raise ImprintError(
-            f"{control.name} has logs of {', '.join(control.logs)}, {arm.name} of {', '.join(arm.logs)}; write logs of "
-            "the same evals"
+            f"{control.name} has logs of {', '.join(control.logs)}, {arm.name} of {', '.join(arm.logs)}{asked_about}; "
+            "write logs of the same evals"
         )
     notes = [
         f"{name}: only {side.name} has it, so it is left out"
@@ -56,17 +57,17 @@ def compared(
         for name in side.logs
         if name not in other.logs
     ]
-    metrics = {name: _metrics(control, arm, name, metric) for name in evals}
+    metrics = {name: _metrics(control, arm, name, metric) for name in compared_evals}
     samples, scores = [], []
-    for name in evals:
-        rows, of_eval = _of_eval(control, arm, name, list(metrics[name]), notes)
-        samples.append(rows)
-        scores.append(of_eval)
-    frame, all_scores = pl.concat(samples), pl.concat(scores)
+    for name in compared_evals:
+        eval_samples, eval_scores = _of_eval(control, arm, name, list(metrics[name]), notes)
+        samples.append(eval_samples)
+        scores.append(eval_scores)
+    all_samples, all_scores = pl.concat(samples), pl.concat(scores)
     names = [control.name, arm.name]
-    examples = frame.unique(["eval", "example_id"]).select("eval", "example_id", "cluster", strata=pl.lit("{}"))
+    examples = all_samples.unique(["eval", "example_id"]).select("eval", "example_id", "cluster", strata=pl.lit("{}"))
     fitted = [side.name for side in (control, arm) if side.runs > 1]
-    table = aggregate.Table(all_scores, examples, dict.fromkeys(names, evals), metrics, fitted)
+    table = aggregate.Table(all_scores, examples, dict.fromkeys(names, compared_evals), metrics, fitted)
     asked = [
         AskedQuestion(
             name=name,
@@ -82,26 +83,27 @@ def compared(
             over=None,
             check=None,
         )
-        for name in evals
+        for name in compared_evals
     ]
-    made = {
+    rows = {
         "answers": answering.answer(table, asked, table_of("curves", pl.DataFrame())),
         "comparisons": aggregate.compare(table, {arm.name: [control.name]}),
         "summary": aggregate.summarize(table),
     }
-    tables = {name: table_of(name, pl.DataFrame(rows, infer_schema_length=None)) for name, rows in made.items()}
-    return Verdict({**tables, "scores": all_scores, **_texts(frame)}, list(dict.fromkeys(notes)))
+    tables = {name: table_of(name, pl.DataFrame(records, infer_schema_length=None)) for name, records in rows.items()}
+    return Verdict({**tables, "scores": all_scores, **_texts(all_samples)}, list(dict.fromkeys(notes)))
 
 
 def _metrics(control: Side, arm: Side, name: str, metric: str | None) -> dict[str, tuple[bool, int]]:
     """The metrics that all logs of an eval have, the questions' metric first: metric -> (is primary, direction)."""
     logs = [*control.logs[name], *arm.logs[name]]
-    shared = [each for each in logs[0].metrics if all(each in log.metrics for log in logs)]
+    shared = [candidate for candidate in logs[0].metrics if all(candidate in log.metrics for log in logs)]
     if not shared or (metric is not None and metric not in shared):
-        there = "; ".join(sorted({", ".join(log.metrics) for log in logs}))
-        raise ImprintError(f"{name}: the logs do not share {metric or 'a metric'}; they have {there}")
-    first = metric or shared[0]
-    return {each: (each == first, logs[0].metrics[each]) for each in sorted(shared, key=lambda each: each != first)}
+        lists = "; ".join(sorted({", ".join(log.metrics) for log in logs}))
+        raise ImprintError(f"{name}: the logs do not share {metric or 'a metric'}; they have {lists}")
+    primary = metric or shared[0]
+    ordered = [primary, *(other for other in shared if other != primary)]
+    return {name: (name == primary, logs[0].metrics[name]) for name in ordered}
 
 
 def _of_eval(
@@ -116,11 +118,11 @@ def _of_eval(
     ]
     _check_shared(control, arm, name, pl.concat(rows).select("arm", "example_id", "question"), notes)
     for log in logs:
-        notes += [f"{name}: {each} is not one number an example, so it is left out" for each in log.left_out]
+        notes += [f"{name}: {metric} is not one number an example, so it is left out" for metric in log.left_out]
         notes += [
-            f"{name}: {count:,} values of {each} are missing or no finite numbers, so their pairs are left out"
-            for each in metrics
-            if (count := log.values[each].null_count())
+            f"{name}: {count:,} values of {metric} are missing or no finite numbers, so their pairs are left out"
+            for metric in metrics
+            if (count := log.values[metric].null_count())
         ]
     scores = [
         table_of(
@@ -145,7 +147,8 @@ def _of_eval(
 
 
 def _check_shared(control: Side, arm: Side, name: str, rows: pl.DataFrame, notes: list[str]) -> None:
-    """Note the examples that only one side has. Raise where less than half of the shorter side is in the other."""
+    """Note the examples that only one side has. Raises ImprintError where fewer than half of the shorter side's
+    examples are in the other side."""
     ids = {side.name: rows.filter(pl.col("arm") == side.name).unique("example_id") for side in (control, arm)}
     shared = ids[control.name].join(ids[arm.name], on="example_id", how="semi").height
     alone = {
@@ -168,7 +171,7 @@ def _check_shared(control: Side, arm: Side, name: str, rows: pl.DataFrame, notes
 
 
 def _texts(samples: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """The tables with which the browser shows questions and responses; an option is a response."""
+    """The tables from which the browser shows questions and responses. Each option is shown as a response."""
     written = samples.filter(pl.col("options").is_null()).select(
         "arm", "seed", "eval", "example_id", "sample", "response", "key", "error", "truncated", logprob_sum=pl.lit(None)
     )

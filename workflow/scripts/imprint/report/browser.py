@@ -24,7 +24,7 @@ import polars as pl
 from imprint.report import items
 from imprint.report.facts import Eval, Spec
 
-BUDGET = 14_000_000  # characters of packed texts, so that a page with its index, its tables and charts has about 15 MB
+BUDGET = 14_000_000  # characters of packed texts; with its index, tables and charts, a page then has about 15 MB
 BLOCK = 200  # examples that are packed together
 FIRST_WORDS = 100  # characters of the question in a line of the list
 
@@ -34,15 +34,15 @@ def collect(tables: Mapping[str, pl.DataFrame], facts: Spec) -> dict[str, Any]:
     from datasets, where that table is there: without it, questions, references and strata are not shown. Evals without
     scores and private ones are left out.
 
-    Of an eval, `n` is the number of examples, and `discordant` that of the examples that an arm won or lost in a
-    comparison. `totals` has won, lost and tied of all examples by pair "i-j" of positions in `arms`, i < j. `index` and
-    `blocks` are packed."""
+    Each eval has `n`, the number of its examples; `discordant`, the number of those that an arm won or lost in a
+    comparison; and `totals`: "i-j", a pair of positions in `arms` with i < j -> how many of all examples arm i won,
+    lost and tied. `index` and `blocks` are packed."""
     evals = {ev.name: _Eval(tables, facts, ev) for ev in facts.evals if not ev.private and _primary(tables, ev.name)}
     blocks: dict[str, list[str]] = {name: [] for name, ev in evals.items() if ev.ids}
     room = BUDGET
-    # The discordant examples of every eval come first, so that a large eval leaves room for those of the others.
-    order = [(n * BLOCK >= evals[name].discordant, n, name) for name in blocks for n in range(evals[name].n_blocks)]
-    for _, number, name in sorted(order):
+    # The discordant examples of all evals come first, so that a large eval does not take the room of other evals.
+    places = [(n * BLOCK >= evals[name].discordant, n, name) for name in blocks for n in range(evals[name].n_blocks)]
+    for _, number, name in sorted(places):
         block = packed(evals[name].block(number))
         room -= len(block)
         if room < 0:
@@ -68,8 +68,8 @@ def _primary(tables: Mapping[str, pl.DataFrame], name: str) -> dict[str, Any] | 
 
 
 class _Eval:
-    """The examples of one eval in the order in which the page holds them: `ids`, of which the first `discordant` differ
-    between arms that are compared. The position of an example in this order is its rank."""
+    """The examples of one eval in the order in which the page holds them: `ids`. The first `discordant` of them differ
+    between arms that are compared. The rank of an example is its position in this order."""
 
     def __init__(self, tables: Mapping[str, pl.DataFrame], facts: Spec, ev: Eval) -> None:
         primary = _primary(tables, ev.name) or {}
@@ -91,13 +91,13 @@ class _Eval:
         ids = scores["example_id"].unique().to_list()
         ids.sort(key=lambda example_id: hashlib.sha256(f"{self.ev.name} {example_id}".encode()).digest())
         ranks = pl.DataFrame({"example_id": ids, "rank": range(len(ids))}, schema_overrides={"example_id": pl.String})
-        # An example without a value in one of its runs is compared nowhere: the statistics leave it out, too.
+        # An example that lacks a value in one of an arm's runs is not compared: the statistics leave it out, too.
         mean = pl.when(pl.col("value").is_null().any()).then(None).otherwise(pl.col("value").mean())
         means = scores.filter(pl.col("metric") == self.metric).group_by("arm", "example_id").agg(mean.alias("value"))
         values = np.full((len(self.arms), len(ids)), np.nan)
         for position, arm in enumerate(self.arms):
-            of_arm = means.filter(pl.col("arm") == arm).join(ranks, "example_id").drop_nulls("value")
-            values[position, of_arm["rank"].to_numpy()] = of_arm["value"].to_numpy()
+            arm_means = means.filter(pl.col("arm") == arm).join(ranks, "example_id").drop_nulls("value")
+            values[position, arm_means["rank"].to_numpy()] = arm_means["value"].to_numpy()
         positions = [(self.arms.index(arm), self.arms.index(other)) for arm, other in compared]
         differs = np.zeros(len(ids), dtype=bool)
         for first, second in positions:
@@ -113,8 +113,9 @@ class _Eval:
         return rows.join(self.ranks, "example_id")
 
     def _rows(self, datasets: pl.DataFrame | None) -> pl.DataFrame:
-        """The examples in order: rank, question (the last words of the user), reference and strata, null without the
-        dataset's row; and `first`, the beginning of the question, of the prompt, or of the response."""
+        """The examples in order, with the columns rank, question (the user's last turn), reference, strata and first.
+        Without the dataset's row, question, reference and strata are null. `first` is the beginning of the question,
+        else of the prompt, else of the response."""
         user = pl.element().filter(pl.element().struct.field("role") == "user").struct.field("content")
         columns = {"question": pl.col("messages").list.eval(user).list.last()}
         if datasets is None:
@@ -124,15 +125,15 @@ class _Eval:
         else:
             known = self._ranked(datasets.filter(pl.col("dataset") == self.ev.dataset).unique("example_id"))
             known = known.select("rank", "reference", "strata", **columns)
-        of_run = self.responses.group_by("rank").agg(pl.col("prompt", "response").first())
-        rows = self.ranks.join(known, "rank", "left").join(of_run, "rank", "left").sort("rank")
-        blank = pl.col("question", "prompt", "response").str.strip_chars()
-        spoken = rows.select("rank", pl.when(blank != "").then(blank).str.replace_all(r"\s+", " "))
+        texts = self.responses.group_by("rank").agg(pl.col("prompt", "response").first())
+        rows = self.ranks.join(known, "rank", "left").join(texts, "rank", "left").sort("rank")
+        stripped = pl.col("question", "prompt", "response").str.strip_chars()
+        filled = rows.select("rank", pl.when(stripped != "").then(stripped).str.replace_all(r"\s+", " "))
         first = pl.coalesce("question", "prompt", "response").str.head(FIRST_WORDS)
-        return rows.select("rank", "question", "reference", "strata").with_columns(spoken.select(first.alias("first")))
+        return rows.select("rank", "question", "reference", "strata").with_columns(filled.select(first.alias("first")))
 
     def head(self, n_blocks: int) -> dict[str, Any]:
-        """What the page says of the eval, and the index of the examples in its first blocks."""
+        """What the page says of the eval, and the index of the examples in its first `n_blocks` blocks."""
         totals = {}
         for i, j in combinations(range(len(self.arms)), 2):
             signs = outcomes(self.values[i], self.values[j], self.direction)
@@ -149,8 +150,9 @@ class _Eval:
         }
 
     def _index(self, held: int) -> dict[str, Any]:
-        """Of the first `held` examples, in lists: ids, first words, strata; and of each arm the values, the lengths in
-        tokens, and the marks: "truncated", and the statuses other than "scored", or null without a score."""
+        """Lists over the first `held` examples: ids, first words and strata; and for each arm the values, the lengths
+        in tokens, and the marks. The marks are "truncated" and the statuses other than "scored"; null without a
+        score."""
         rows = self.rows.head(held)
         status = pl.col("status").filter(pl.col("status") != "scored").unique().sort()
         cut = pl.when(pl.col("truncated").any()).then(pl.lit("truncated")).otherwise(pl.lit(""))
@@ -159,28 +161,28 @@ class _Eval:
             .group_by("arm", "rank")
             .agg(pl.format("{} {}", cut, status.str.join(" ")).str.strip_chars().alias("marks"))
         )
-        # Of options, a length in tokens says nothing about the model.
+        # The length of an option in tokens says nothing about the model.
         written = pl.col("final") & (self.ev.asks == "generate")
         final = self.responses.filter((pl.col("rank") < held) & written)
         tokens = final.group_by("arm", "rank").agg(pl.col("response_tokens").first().alias("tokens"))
         arms = []
         for position, arm in enumerate(self.arms):
-            of_arm = self.ranks.head(held).join(marks.filter(pl.col("arm") == arm), "rank", "left")
-            of_arm = of_arm.join(tokens.filter(pl.col("arm") == arm), "rank", "left").sort("rank")
+            columns = self.ranks.head(held).join(marks.filter(pl.col("arm") == arm), "rank", "left")
+            columns = columns.join(tokens.filter(pl.col("arm") == arm), "rank", "left").sort("rank")
             values = [None if np.isnan(value) else value for value in self.values[position, :held].tolist()]
-            arms.append({"values": values, "marks": of_arm["marks"].to_list(), "tokens": of_arm["tokens"].to_list()})
+            arms.append({"values": values, "marks": columns["marks"].to_list(), "tokens": columns["tokens"].to_list()})
         strata = [json.loads(text) if text else {} for text in rows["strata"]]
         return {"ids": self.ids[:held], "first": rows["first"].to_list(), "strata": strata, "arms": arms}
 
     def block(self, number: int) -> dict[str, Any]:
         """The examples of one block, with their texts."""
-        of_block = (pl.col("rank") // BLOCK) == number
+        in_block = (pl.col("rank") // BLOCK) == number
         return items.block(
             self.facts,
             self.ev,
-            self.rows.filter(of_block),
-            self.responses.filter(of_block),
-            self.scores.filter(of_block),
+            self.rows.filter(in_block),
+            self.responses.filter(in_block),
+            self.scores.filter(in_block),
         )
 
 
@@ -188,22 +190,22 @@ Outcomes = npt.NDArray[np.float64]
 
 
 def outcomes(left: Outcomes, right: Outcomes, direction: Literal[-1, 0, 1]) -> Outcomes:
-    """1 where the first arm won, -1 where it lost, 0 where both tied, NaN where a value is missing. A metric without a
-    direction counts as one of which more is better."""
+    """1 where the first arm won, -1 where it lost, 0 where both tied, NaN where a value is missing. Where a
+    metric has no direction, higher counts as better."""
     gap = (left - right) * (direction or 1)
     return np.where(np.abs(gap) <= 1e-9 * np.maximum(1.0, np.abs(left)), 0.0, np.sign(gap))
 
 
 def _compared(answers: pl.DataFrame, facts: Spec, name: str) -> list[tuple[str, str]]:
-    """The pairs of arms whose differences the page must hold: those of the controls, and of the eval's questions."""
-    of_questions = answers.filter(pl.col("eval") == name).select("arm", "control").rows()
-    of_controls = [(arm.name, control) for arm in facts.arms for control in arm.control]
+    """(arm, other arm) of the eval's questions, and (arm, control) of all arms: the page holds their differences."""
+    asked = answers.filter(pl.col("eval") == name).select("arm", "control").rows()
+    controlled = [(arm.name, control) for arm in facts.arms for control in arm.control]
     known = {arm.name for arm in facts.arms}
-    return [pair for pair in dict.fromkeys([*of_questions, *of_controls]) if known.issuperset(pair)]
+    return [pair for pair in dict.fromkeys([*asked, *controlled]) if known.issuperset(pair)]
 
 
 def _binary(scores: pl.DataFrame, summary: pl.DataFrame) -> list[str]:
-    """The metrics of an eval for which 1 means right and 0 means wrong, and no arm has another value."""
+    """The metrics of an eval whose values are all 0 or 1, where 1 means right and 0 means wrong."""
     directed = summary.filter(pl.col("direction") == 1)["metric"].to_list()
     values = scores.filter(pl.col("metric").is_in(directed)).drop_nulls("value")
     zero_one = values.group_by("metric").agg(pl.col("value").is_in([0.0, 1.0]).all())
@@ -211,6 +213,6 @@ def _binary(scores: pl.DataFrame, summary: pl.DataFrame) -> list[str]:
 
 
 def _first_run(rows: pl.DataFrame, sample: bool) -> pl.DataFrame:
-    """The rows of each arm's lowest seed, and with `sample` of its lowest sample only."""
+    """The rows of each arm's lowest seed; with `sample`, only those of its lowest sample."""
     rows = rows.filter(pl.col("seed") == pl.col("seed").min().over("arm"))
     return rows.filter(pl.col("sample") == pl.col("sample").min().over("arm")) if sample else rows

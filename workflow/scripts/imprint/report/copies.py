@@ -33,7 +33,7 @@ _MARKDOWN = str.maketrans(
     }
 )
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""With these, a spreadsheet takes a text for a formula."""
+"""A spreadsheet takes a text that begins with one of these for a formula."""
 
 Cell = str | int | float | None
 
@@ -65,8 +65,8 @@ def latex(grid: Grid) -> str:
     def line(cells: Sequence[Cell]) -> str:
         return " & ".join(_shown(cell).translate(_LATEX) for cell in cells) + r" \\"
 
-    number = [all(isinstance(row[i], int | float | None) for row in grid.rows) for i in range(len(grid.header))]
-    columns = "".join("r" if is_number else "l" for is_number in number)
+    numeric = [all(isinstance(row[i], int | float | None) for row in grid.rows) for i in range(len(grid.header))]
+    columns = "".join("r" if is_numeric else "l" for is_numeric in numeric)
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(grid.header), r"\midrule", *map(line, grid.rows)]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 

@@ -12,11 +12,11 @@ from imprint.report.matrix import Cell, Column
 
 def of_answers(answers: Sequence[dict[str, Any]]) -> Grid:
     """A row for each answer."""
-    keys = ("question", "arm", "control", "eval", "metric", "verdict", "difference", "ci_low", "ci_high")
-    more = ("n_pairs", "n_seeds", "smallest", "margin")
+    keys = ("question", "arm", "control", "eval", "metric", "verdict", "difference")
+    numbers = ("ci_low", "ci_high", "n_pairs", "n_seeds", "smallest", "margin")
     return Grid(
-        [*keys[:-2], "low", "high", "n", "seeds", "smallest", "margin", "asks"],
-        [[row[key] for key in (*keys, *more, "asks")] for row in answers],
+        [*keys, "low", "high", "n", "seeds", "smallest", "margin", "asks"],
+        [[row[key] for key in (*keys, *numbers, "asks")] for row in answers],
     )
 
 
@@ -34,8 +34,9 @@ def of_matrix(columns: Sequence[Column], cells: Mapping[tuple[str, str], Cell], 
 
 def of_comparisons(comparisons: Sequence[dict[str, Any]]) -> Grid:
     """A row for each comparison, of primary and secondary metrics."""
-    keys = ("arm", "control", "eval", "metric", "difference", "ci_low", "ci_high", "n_pairs", "n_seeds")
+    keys = ("arm", "control", "eval", "metric", "difference")
+    numbers = ("ci_low", "ci_high", "n_pairs", "n_seeds", "wins", "losses", "ties")
     return Grid(
-        [*keys[:5], "low", "high", "n", "seeds", "won", "lost", "tied"],
-        [[row[key] for key in (*keys, "wins", "losses", "ties")] for row in comparisons],
+        [*keys, "low", "high", "n", "seeds", "won", "lost", "tied"],
+        [[row[key] for key in (*keys, *numbers)] for row in comparisons],
     )

@@ -1,6 +1,6 @@
 """What the report's browser shows of examples: the question, the reference, and each arm's responses with their values.
 
-The texts of a block of examples stand in one list, each once. An example refers to them by their places in the list."""
+One list holds every text of a block of examples once. An example refers to a text by the text's place in the list."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from imprint.policies import answers
 from imprint.report.facts import Eval, Spec
 from imprint.runtime import plugins
 
-LONGEST = 6_000  # characters of a text; what is longer is cut, and the cut is named
-OTHERS = 8  # responses of a dialogue that are shown beside the scored one
+LONGEST = 6_000  # characters of a text; a longer text is cut, and says so
+OTHERS = 8  # at most so many responses of a dialogue are shown beside the scored one
 
 
 class Texts:
@@ -33,19 +33,19 @@ class Texts:
 
 
 def block(facts: Spec, ev: Eval, rows: pl.DataFrame, responses: pl.DataFrame, scores: pl.DataFrame) -> dict[str, Any]:
-    """`texts` and `items`, an item for each of `rows` (columns rank, question, messages, reference, fields), in their
-    order. `responses` and `scores` are those of the first run of each arm, with the column `rank`; `responses` also has
-    the column `prompt`. The `sides` of an item are keyed by the position of the arm."""
+    """`texts` and `items`, an item for each of `rows` (columns rank, question, reference), in their order. `responses`
+    and `scores` are those of the first run of each arm, with the column `rank`; `responses` also has the column
+    `prompt`. The `sides` of an item are keyed by the position of the arm."""
     texts = Texts()
     items = {row["rank"]: _item(ev, row, texts) for row in rows.iter_rows(named=True)}
     arms = {arm.name: (position, arm) for position, arm in enumerate(facts.arms)}
-    whole = ev.scorer is not None and plugins.load("scores", ev.scorer.name).READS == "response"
+    reads_all = ev.scorer is not None and plugins.load("scores", ev.scorer.name).READS == "response"
     for row in responses.sort("rank", "arm", "turn", "sample", maintain_order=True).iter_rows(named=True):
         position, arm = arms[row["arm"]]
         side = items[row["rank"]]["sides"].setdefault(
             position, {"prompt": texts.place(row["prompt"]), "responses": [], "values": []}
         )
-        contexts = [] if whole or ev.asks == "loglikelihood" else arm.contexts
+        contexts = [] if reads_all or ev.asks == "loglikelihood" else arm.contexts
         _add(side, row, contexts, texts)
     for row in scores.sort("rank", "arm", "metric", "item").iter_rows(named=True):
         side = items[row["rank"]]["sides"].get(arms[row["arm"]][0])
@@ -77,10 +77,10 @@ def _item(ev: Eval, row: Mapping[str, Any], texts: Texts) -> dict[str, Any]:
 
 
 def _add(side: dict[str, Any], row: Mapping[str, Any], contexts: list[plugins.Plug], texts: Texts) -> None:
-    """Add a response to an arm's side. A dialogue with more responses than the scored one has `others`, the first
-    OTHERS of them with their prompts, and `left_out`, how many more there are. A text that was composed of several
-    responses has no prompt of its own, and is shown with the prompt of the first response. Of a response whose answer
-    is scored alone, `before` and `after` hold the rest."""
+    """Add a response to an arm's side. Where a dialogue has responses beside the scored one, `others` holds the first
+    OTHERS of these with their prompts, and `left_out` says how many more there are. A text that was composed of several
+    responses has no prompt of its own, and is shown with the prompt of the first response. Where only a part of a
+    response is scored, `before` and `after` hold what stands around this part."""
     ending = {key: row[key] for key in ("finish_reason", "error") if row[key]}
     if not row["final"]:
         others = side.setdefault("others", [])
@@ -106,8 +106,8 @@ def _add(side: dict[str, Any], row: Mapping[str, Any], contexts: list[plugins.Pl
 
 
 def _add_faults(item: dict[str, Any], row: Mapping[str, Any], scorer: str, texts: list[str]) -> None:
-    """Add to the single response of each side where it fails, as [start, end] in the units of the page's texts
-    (UTF-16)."""
+    """Add `faults` to each side that has a single response: where the response fails, as [start, end] in UTF-16 units,
+    in which the page's script counts."""
     if row["reference"] is None:
         return
     find, reference = plugins.load("scores", scorer).faults, {"reference": json.loads(row["reference"])}
@@ -126,8 +126,8 @@ def _units(text: str) -> int:
 
 
 def _parts(response: str, contexts: list[plugins.Plug]) -> tuple[str, str, str]:
-    """What stands before the answer that the contexts find in a response, the answer, and what stands after it. An
-    answer that is no part of the response has the complete response before it."""
+    """(text before the answer, the answer that the contexts find in a response, text after the answer). If the answer
+    is no part of the response, the complete response stands before it."""
     answer, _ = answers.answer(contexts, response)
     start = response.rfind(answer)
     if start < 0:

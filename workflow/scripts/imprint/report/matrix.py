@@ -12,7 +12,7 @@ from imprint.report.facts import Spec
 from imprint.statistics import questions
 
 COUNTS = (("cut", "n_truncated"), ("unparsed", "n_unparsed"), ("failed", "n_error"), ("unverified", "n_unverified"))
-NOTICEABLE = 0.1  # a gap between the shares of an arm and of its control from which the page marks it
+NOTICEABLE = 0.1  # the page marks a gap of at least this size between the shares of an arm and of its control
 Row = Mapping[str, Any]
 
 
@@ -25,7 +25,8 @@ class Share(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """An arm on an eval. `outcome` is the side of the marginal interval against the arm's first control."""
+    """An arm on an eval. `outcome`: the side of 0 on which the marginal interval against the arm's first control lies;
+    None without a comparison."""
 
     summary: Row
     control: str | None
@@ -59,13 +60,13 @@ def cells(summary: Sequence[Row], comparisons: Sequence[Row], facts: Spec) -> di
     rows = {(row["arm"], row["eval"]): row for row in summary if row["primary"]}
     against = {(row["arm"], row["control"], row["eval"]): row for row in comparisons if row["primary"]}
     first_control = {arm.name: arm.control[0] if arm.control else None for arm in facts.arms}
-    made = {}
+    matrix = {}
     for (arm, ev), row in rows.items():
         control = first_control.get(arm)
         compared = against.get((arm, control or "", ev))
         outcome = questions.side(compared["ci_low"], compared["ci_high"], row["direction"]) if compared else None
         beside = rows.get((control or "", ev))
-        made[arm, ev] = Cell(
+        matrix[arm, ev] = Cell(
             summary=row,
             control=control if compared else None,
             outcome=outcome,
@@ -73,20 +74,20 @@ def cells(summary: Sequence[Row], comparisons: Sequence[Row], facts: Spec) -> di
             address=numbers.browse(ev, arm, control if compared else None),
             shares=shares(row, beside),
         )
-    return made
+    return matrix
 
 
 def _words(compared: Row | None, outcome: str | None) -> str:
-    """The mark of a cell in words: for screen readers, and for whoever points at it."""
+    """The mark of a cell in words, for screen readers and tooltips."""
     if compared is None:
         return ""
-    says = {"good": "better than", "bad": "worse than", "open": "not told apart from"}[str(outcome)]
+    relation = {"good": "better than", "bad": "worse than", "open": "not told apart from"}[str(outcome)]
     interval = numbers.interval(compared["ci_low"], compared["ci_high"])
-    return f"{says} {compared['control']}: {numbers.signed(compared['difference'])} ({interval})"
+    return f"{relation} {compared['control']}: {numbers.signed(compared['difference'])} ({interval})"
 
 
 def shares(row: Row, control: Row | None) -> list[Share]:
-    """The shares of an arm that are not 0, or not 0 for its control. An arm without a control stands for itself."""
+    """The shares that are not 0 for an arm or its control. An arm without a control is compared with itself."""
     beside = control or row
     return [
         Share(
@@ -104,12 +105,12 @@ def _share(row: Row, key: str) -> float:
 
 
 def spent(costs: pl.DataFrame, generations: pl.DataFrame, facts: Spec) -> list[dict[str, Any]]:
-    """Arm -> the tokens that it took, in the order of the config: of training (those that were read) and of asking
-    (those that were written), over all seeds, and the mean number of tokens that it wrote for one example. None where
-    nothing is known. An arm without any of these is left out."""
-    written = [item.name for item in facts.evals if item.asks == "generate"]
+    """A row for each arm, in the order of the config: the tokens read in training (`trained`) and written in evals
+    (`asked`), over all seeds, and the mean number of tokens written for one example (`per_example`). None where a
+    number is not known. An arm without any of these is left out."""
+    generated = [item.name for item in facts.evals if item.asks == "generate"]
     per_example = (
-        generations.filter(pl.col("eval").is_in(written))
+        generations.filter(pl.col("eval").is_in(generated))
         .group_by("arm", "seed", "eval", "example_id", "sample")
         .agg(pl.col("response_tokens").sum())
         .group_by("arm")

@@ -37,7 +37,7 @@ NEEDED = (
     "prompts",
 )
 Row = dict[str, Any]
-LISTED = 50  # rows of evals that are also in a training set
+LISTED = 50  # contaminated examples that the page lists
 FILTERS = {
     "number": numbers.number,
     "signed": numbers.signed,
@@ -65,7 +65,7 @@ def render(
     """
     missing = [name for name in NEEDED if name not in tables]
     if missing:
-        raise ImprintError(f"the report needs the table(s) {', '.join(missing)}; give them as polars frames")
+        raise ImprintError(f"the report needs the table(s) {', '.join(missing)}; pass them as polars frames")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template.parent),
         undefined=jinja2.StrictUndefined,
@@ -82,7 +82,10 @@ def render(
     scripts = [_asset(template, PAGE_SCRIPT), *([_asset(template, *SCRIPTS)] if data["evals"] else [])]
     columns, cells = matrix.columns(summary, facts), matrix.cells(summary, comparisons, facts)
     counts = {(row["arm"], row["eval"], row["metric"]): row for row in summary}
-    drawn = {t: (markupsafe.Markup(s) if s else None, markupsafe.Markup(c)) for t, (s, c) in charts.items()}
+    figures = {
+        title: (markupsafe.Markup(svg) if svg else None, markupsafe.Markup(caption))
+        for title, (svg, caption) in charts.items()
+    }
     return environment.get_template(template.name).render(
         facts=facts,
         provenance=provenance,
@@ -91,8 +94,8 @@ def render(
         style=_asset(template, *STYLES),
         data=embedded(data),
         browsable=bool(data["evals"]),
-        forest=drawn.pop("answers", None),
-        charts=drawn,
+        forest=figures.pop("answers", None),
+        charts=figures,
         answers=answers,
         introduced=_introduced(answers, facts),
         shares=[_shares(row, counts) for row in answers],
@@ -128,8 +131,8 @@ def render(
 
 
 def in_order(rows: list[Row], facts: Spec) -> list[Row]:
-    """The rows of a table with the columns arm and eval, in the order of the config; the last key is the table's own
-    order."""
+    """The rows of a table with the columns arm and eval, in the order of the config: by arm, control and eval. Rows
+    that are equal in these keep the table's order."""
     arms = {arm.name: place for place, arm in enumerate(facts.arms)}
     evals = {item.name: place for place, item in enumerate(facts.evals)}
     controls = {(arm.name, name): place for arm in facts.arms for place, name in enumerate(arm.control)}
@@ -147,17 +150,18 @@ def _asset(template: Path, *names: str) -> markupsafe.Markup:
 
 
 def _introduced(answers: Sequence[Row], facts: Spec) -> list[list[tuple[str, str]]]:
-    """For each answer, the arms that it is the first to name, each with its line."""
-    lines = {arm.name: arm.what for arm in facts.arms}
-    new = []
+    """For each answer, (name, description) of the arms that no earlier answer names."""
+    descriptions = {arm.name: arm.what for arm in facts.arms}
+    first_named = []
     for row in answers:
-        names = [name for name in (row["control"], row["arm"]) if name in lines]
-        new.append([(name, lines.pop(name)) for name in names])
-    return new
+        names = [name for name in (row["control"], row["arm"]) if name in descriptions]
+        first_named.append([(name, descriptions.pop(name)) for name in names])
+    return first_named
 
 
 def _shares(row: Row, counts: Mapping[tuple[str, str, str], Row]) -> list[tuple[str, str, str, bool]]:
-    """For an answer: what was cut, unparsed, failed; of the arm, of the control, and whether they are far apart."""
+    """(label, the arm's share, the control's share, whether they are far apart) for what was cut, unparsed, failed or
+    unverified."""
     arm, control = (counts.get((row[side], row["eval"], row["metric"])) for side in ("arm", "control"))
     if arm is None or control is None:
         return []

@@ -53,12 +53,12 @@ def sentence(row: Mapping[str, Any], written: Writer) -> str:
     if row["margin"]:
         facts.append(f"margin {row['margin']:g}")
     if row["smallest"] is not None:
-        seen = (
+        power = (
             "margins from {:.2g} on would have been shown"
             if row["margin"]
             else "differences from {:.2g} on would have been seen"
         )
-        facts.append(seen.format(row["smallest"]))
+        facts.append(power.format(row["smallest"]))
     size = f"{abs(row['difference']):.3f}"
     compared = f"{size} {'higher' if row['difference'] > 0 else 'lower'} than" if float(size) else "equal to"
     return (
@@ -67,15 +67,18 @@ def sentence(row: Mapping[str, Any], written: Writer) -> str:
 
 
 def notes(row: Mapping[str, Any], written: Writer) -> list[str]:
-    """What a reader must know of an answer beside its sentence: its scope, what was left out, what would settle an open
-    question, and earlier looks."""
+    """What a reader must know of an answer beside its sentence: the answer's scope, what was left out, what would
+    settle an undecided question, and earlier looks."""
     if row["difference"] is None:
         return []
     remarks = []
     if row["scope"] == "weights":
-        remarks.append("This is about these weights alone: there is one training run of an arm.")
+        remarks.append("This is about these weights alone: an arm has a single training run.")
     if row["seed_sd"]:
-        remarks.append(f"Its sign holds if training runs spread by at most {row['seed_sd']:.2g} (standard deviation).")
+        remarks.append(
+            "The sign of the difference holds if training runs spread by at most "
+            f"{row['seed_sd']:.2g} (standard deviation)."
+        )
     if row["worst_low"] is not None:
         remarks.append(
             f"{row['n_missing']} left out; had all of them gone one way, the difference would lie between "
@@ -85,7 +88,7 @@ def notes(row: Mapping[str, Any], written: Writer) -> list[str]:
 
 
 def kinds(row: Mapping[str, Any]) -> str:
-    """What n counts where that is no examples: " values of instruction"."""
+    """What n counts if it does not count examples: " values of instruction"; else empty."""
     return f" values of {row['over']}" if row["over"] else ""
 
 
@@ -95,7 +98,8 @@ def seeds(row: Mapping[str, Any]) -> str:
 
 
 def looked(row: Mapping[str, Any]) -> list[str]:
-    """What the history of looks says: no sentence where the planned data were looked at once."""
+    """What the history of looks says, in sentences. There are none for the first look at the only version, if it is at
+    all planned data."""
     sentences = []
     if not row["may_decide"]:
         sentences.append(
@@ -106,8 +110,8 @@ def looked(row: Mapping[str, Any]) -> list[str]:
         early = "too early to judge" if row["ci_low"] is None else "judged by an early boundary"
         sentences.append(f"This is an early look at {100 * row['share']:.0f}% of the planned data, {early}.")
     if row["looks_before"]:
-        times = "once" if row["looks_before"] == 1 else f"{row['looks_before']} times"
-        sentences.append(f"Fewer data were looked at {times} before, which the interval accounts for.")
+        looks = "was 1 earlier look" if row["looks_before"] == 1 else f"were {row['looks_before']} earlier looks"
+        sentences.append(f"There {looks} at fewer data, which the interval accounts for.")
     if row["other_versions"]:
         others = "1 other version" if row["other_versions"] == 1 else f"{row['other_versions']} other versions"
         sentences.append(f"Answers of {others} of this experiment were looked at; no interval accounts for that.")
@@ -115,7 +119,7 @@ def looked(row: Mapping[str, Any]) -> list[str]:
 
 
 def settled_by(row: Mapping[str, Any]) -> list[str]:
-    """What would settle an open question if the difference stayed as it is: no sentence, or one."""
+    """What would settle an undecided question if the difference stayed as it is: one sentence, or none."""
     if row["verdict"] != "undecided":
         return []
     if row["scope"] == "weights":

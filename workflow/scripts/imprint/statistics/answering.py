@@ -20,19 +20,19 @@ from imprint.statistics.summarize import AskedQuestion, Check, CurveCheck
 def answer(table: Table, asked: Sequence[AskedQuestion], curves: pl.DataFrame, look: Taken = WHOLE) -> list[Row]:
     """Rows of table `answers`. A question whose manipulation check fails is not tested, and leaves the family.
     `curves`: the rows of table `curves` of the arms that checks name."""
-    passed = [one.check is None or _delivered(table, curves, one.check) for one in asked]
-    places = {place(one): table.arrays(one.eval, one.metric, one.over) for one in asked}
+    passed = [question.check is None or _delivered(table, curves, question.check) for question in asked]
+    places = {place(question): table.arrays(question.eval, question.metric, question.over) for question in asked}
     family = [
         Question(
-            name=one.name,
-            arm=one.arm,
-            control=one.control,
-            eval=place(one),
-            kind=one.kind,
-            margin=one.margin,
-            direction=table.metrics[one.eval][one.metric][1],
+            name=question.name,
+            arm=question.arm,
+            control=question.control,
+            eval=place(question),
+            kind=question.kind,
+            margin=question.margin,
+            direction=table.metrics[question.eval][question.metric][1],
         )
-        for one, tested in zip(asked, passed, strict=True)
+        for question, tested in zip(asked, passed, strict=True)
         if tested
     ]
     stamp: Row = {
@@ -44,49 +44,57 @@ def answer(table: Table, asked: Sequence[AskedQuestion], curves: pl.DataFrame, l
     answers = iter(questions.answers(family, places, look.share, look.before))
     return [
         {
-            **{"question": one.name, "asks": one.asks, "kind": one.kind, "arm": one.arm, "control": one.control},
-            **{"eval": one.eval, "metric": one.metric, "margin": one.margin},
-            "direction": table.metrics[one.eval][one.metric][1],
-            "over": one.over,
-            **counts(table, one.eval, one.metric, (one.arm, one.control), one.over),
+            **{
+                "question": question.name,
+                "asks": question.asks,
+                "kind": question.kind,
+                "arm": question.arm,
+                "control": question.control,
+            },
+            **{"eval": question.eval, "metric": question.metric, "margin": question.margin},
+            "direction": table.metrics[question.eval][question.metric][1],
+            "over": question.over,
+            **counts(table, question.eval, question.metric, (question.arm, question.control), question.over),
             **(_answered(next(answers)) if tested else UNTESTED),
-            **_at_worst(table, one),
+            **_at_worst(table, question),
             **stamp,
         }
-        for one, tested in zip(asked, passed, strict=True)
+        for question, tested in zip(asked, passed, strict=True)
     ]
 
 
-def place(one: AskedQuestion) -> str:
-    """The scores that a question is asked of, as a name."""
-    return " ".join(filter(None, (one.eval, one.metric, one.over)))
+def place(question: AskedQuestion) -> str:
+    """A name for the scores that a question is about."""
+    return " ".join(filter(None, (question.eval, question.metric, question.over)))
 
 
 def amounts(table: Table, asked: Sequence[AskedQuestion]) -> Amounts:
-    """How much is looked at: the clusters that were asked, and the fewest seeds of a fitted arm."""
-    arrays = {_named(one): table.arrays(one.eval, one.metric, one.over) for one in asked}
+    """How much is looked at: the clusters that were asked, and the smallest number of seeds of a fitted arm."""
+    arrays = {_named(question): table.arrays(question.eval, question.metric, question.over) for question in asked}
     seeds = [
-        len(arrays[_named(one)].seeds[side])
-        for one in asked
-        for side in (one.arm, one.control)
-        if side in arrays[_named(one)].fitted
+        len(arrays[_named(question)].seeds[side])
+        for question in asked
+        for side in (question.arm, question.control)
+        if side in arrays[_named(question)].fitted
     ]
-    clusters = {name: len(np.unique(of_question.clusters)) for name, of_question in arrays.items()}
+    clusters = {name: len(np.unique(scores.clusters)) for name, scores in arrays.items()}
     return Amounts(clusters=clusters, seeds=min(seeds, default=0))
 
 
 def planned(table: Table, asked: Sequence[AskedQuestion], seeds: int) -> Amounts:
-    """How much there will be at the last look: all clusters of the evals' datasets, and so many seeds."""
-    return Amounts(clusters={_named(one): table.clusters(one.eval, one.over) for one in asked}, seeds=seeds)
+    """How much there will be at the last look: all clusters of the evals' datasets, and `seeds`."""
+    return Amounts(
+        clusters={_named(question): table.clusters(question.eval, question.over) for question in asked}, seeds=seeds
+    )
 
 
-def _named(one: AskedQuestion) -> str:
-    return f"{one.name}: {place(one)}"
+def _named(question: AskedQuestion) -> str:
+    return f"{question.name}: {place(question)}"
 
 
 def _answered(answer: Answer) -> Row:
-    """The columns of an answer that statistics give."""
-    apart = answer.variances
+    """The columns of an answer that come from the statistics."""
+    components = answer.variances
     return {
         "verdict": answer.verdict,
         "scope": answer.scope,
@@ -98,10 +106,10 @@ def _answered(answer: Answer) -> Row:
         "seed_sd": rounded(answer.seed_sd),
         "examples_needed": answer.examples_needed,
         "seeds_needed": answer.seeds_needed,
-        "var_examples": rounded(apart.of_examples) if apart else None,
-        "var_answers": rounded(apart.of_answers) if apart else None,
-        "var_runs": rounded(apart.of_runs) if apart else None,
-        "lending": apart.lending if apart else None,
+        "var_examples": rounded(components.of_examples) if components else None,
+        "var_answers": rounded(components.of_answers) if components else None,
+        "var_runs": rounded(components.of_runs) if components else None,
+        "lending": components.lending if components else None,
     }
 
 
@@ -113,18 +121,18 @@ UNTESTED: Row = dict.fromkeys(
 ) | {"verdict": "not tested"}
 
 
-def _at_worst(table: Table, one: AskedQuestion) -> Row:
+def _at_worst(table: Table, question: AskedQuestion) -> Row:
     """The difference if every cluster that was left out had gone wholly to the control, or wholly to the arm. None
-    where none was, and where a score has no end (it is not between 0 and 1)."""
-    compared = table.contrast(one.eval, one.metric, one.arm, one.control, one.over)
-    values = table.arrays(one.eval, one.metric, one.over).values
+    where no cluster was left out, and where a score is not between 0 and 1."""
+    compared = table.contrast(question.eval, question.metric, question.arm, question.control, question.over)
+    values = table.arrays(question.eval, question.metric, question.over).values
     if compared is None or not compared.missing:
         return {"worst_low": None, "worst_high": None}
-    both = np.concatenate([values[one.arm].ravel(), values[one.control].ravel()])
+    both = np.concatenate([values[question.arm].ravel(), values[question.control].ravel()])
     if ((both < 0) | (both > 1)).any():
         return {"worst_low": None, "worst_high": None}
-    n, out = compared.clusters, compared.missing
-    low, high = ((compared.difference * n + end * out) / (n + out) for end in (-1, 1))
+    n, left_out = compared.clusters, compared.missing
+    low, high = ((compared.difference * n + end * left_out) / (n + left_out) for end in (-1, 1))
     return {"worst_low": rounded(low), "worst_high": rounded(high)}
 
 

@@ -1,9 +1,9 @@
 """The looks that were taken at an experiment's data, in the file looks.json of its results folder.
 
-A look is a set of answers. Answers about more examples or more seeds of the same experiment are another look; the same
+A look is a set of answers. Answers about more examples or more seeds of the same experiment are another look. The same
 experiment at the same amounts is the same look, however often it is computed. An experiment is the same while its
-questions, and what the config says of their arms and evals, stay the same. Other versions are counted, and no interval
-accounts for them.
+questions, and what the config says of their arms and evals, stay the same. Otherwise it is another version. Other
+versions are counted, and no interval accounts for them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from imprint.statistics.looks import Look, may_be_spent
 
 
 class Amounts(Strict):
-    """How much was looked at: question -> clusters of examples, and the seeds (0 where no arm is fitted)."""
+    """How much was looked at. `clusters`: question -> clusters of examples. `seeds`: 0 where no arm is fitted."""
 
     clusters: dict[str, int]
     seeds: int
 
     def share_of(self, more: Amounts) -> float:
-        """The share of `more` that these amounts are: the smallest over questions and seeds, at most 1. A question
-        without a cluster, and seeds where no arm is fitted, do not count."""
+        """These amounts as a share of `more`: the smallest share over questions and seeds, at most 1. A question
+        without a cluster does not count, and neither do seeds where no arm is fitted."""
         shares = [n / more.clusters[name] for name, n in self.clusters.items() if n]
         return min([*shares, self.seeds / more.seeds if self.seeds else 1.0, 1.0])
 
@@ -56,12 +56,14 @@ def read(path: Path) -> Mapping[str, Sequence[Seen]]:
     try:
         return History.model_validate(read_json(path), strict=True).root
     except pydantic.ValidationError as error:
-        raise ImprintError(f"{path} is no history of looks ({error.error_count()} problems); move it away") from error
+        raise ImprintError(
+            f"{path} is no history of looks ({error.error_count()} problems); move the file away"
+        ) from error
 
 
 class Taken(NamedTuple):
-    """A look as the statistics take it: its share of the planned data, the looks at a part of its data, and how many
-    other versions of the experiment were looked at."""
+    """A look as the statistics take it. `share`: its share of the planned data. `before`: the earlier looks, at parts
+    of its data. `other_versions`: how many other versions of the experiment were looked at."""
 
     share: float
     before: Sequence[Look]
@@ -88,12 +90,12 @@ def take(history: Mapping[str, Sequence[Seen]], version: str, now: Amounts, plan
     parts = [look for look in history.get(version, ()) if look.amounts.within(now)]
     # Two looks at one share, such as more examples of fewer seeds, count as one with the error of both.
     by_share = {look.amounts.share_of(now) * share: look.spent for look in sorted(parts, key=lambda look: look.spent)}
-    before = [Look(part, spent) for part, spent in sorted(by_share.items()) if part < share]
+    before = [Look(earlier, spent) for earlier, spent in sorted(by_share.items()) if earlier < share]
     return Taken(share, before, len(history.keys() - {version}))
 
 
 def add(path: Path, version: str, look: Seen) -> None:
-    """Write the look to the history, unless these amounts are there."""
+    """Write the look to the history, unless the history has a look at the same amounts."""
     history = {name: list(looks) for name, looks in read(path).items()}
     looks = history.setdefault(version, [])
     if all(seen.amounts != look.amounts for seen in looks):

@@ -1,4 +1,4 @@
-"""How far out the largest statistic of a family must be, at the first look at the data or at a later one.
+"""The critical value of a family of questions, at the first look at the data or at a later one.
 
 All questions of an experiment are one family: the chance that any of its answers is wrong is at most ERROR. The
 critical value is that of the largest |Z| of the family under the null hypotheses (Westfall and Young 1993,
@@ -7,8 +7,8 @@ Resampling-Based Multiple Testing, single step).
 Whoever judges an experiment on a part of its planned data, and again on more of it, may be wrong at each look. The
 error is therefore spent over the looks, by the rule of Lan and DeMets (1983, Biometrika 70) that resembles O'Brien and
 Fleming's boundaries (1979, Biometrics 35): at a share t of the planned data, 2 - 2 Phi(z / sqrt(t)) may be spent in
-all, with z = 1.96. An early look costs a later one hardly anything, and decides hardly anything. At the planned end all
-is spent, and data beyond it decide nothing more.
+all, with z = 1.96. An early look costs later looks hardly anything, and decides hardly anything. At the planned end all
+is spent, and data beyond the plan decide nothing more.
 
 The statistics of a look at share t are those of Brownian motion at time t over sqrt(t), with the correlations of the
 family's differences.
@@ -47,7 +47,7 @@ class Boundary:
 
     `z`: the critical value; infinite where nothing may be spent at this look. `spent`: the error spent by now, over all
     looks. `past`: how many of DRAWS experiments without any effect passed an earlier boundary. `largest`: the largest
-    |Z| at this look of the others, sorted."""
+    |Z| at this look in each experiment that passed none, in ascending order."""
 
     z: float
     spent: float
@@ -68,22 +68,22 @@ def may_be_spent(share: float) -> float:
 
 def boundary(correlation: Floats, share: float = 1.0, earlier: Sequence[Look] = ()) -> Boundary:
     """The boundary at a look at this share of the planned data, of a family with these correlations, shape (m, m).
-    `earlier`: the looks before it, at smaller shares, in their order."""
+    `earlier`: the looks before this one, at smaller shares, in ascending order."""
     values, vectors = np.linalg.eigh(correlation)
     root = vectors * np.sqrt(np.clip(values, 0.0, None))
     motion, time, spent_before, past = np.zeros((DRAWS, len(correlation))), 0.0, 0.0, 0
     inside = np.ones(DRAWS, dtype=bool)
-    spends = [*earlier, Look(share, max(may_be_spent(share), *(look.spent for look in earlier), 0.0))]
-    for number, look in enumerate(spends):
+    looks = [*earlier, Look(share, max(may_be_spent(share), *(look.spent for look in earlier), 0.0))]
+    for number, look in enumerate(looks):
         motion = motion + math.sqrt(look.share - time) * (_normals(number, len(correlation)) @ root.T)
         time = look.share
         largest = np.abs(motion).max(axis=1) / math.sqrt(time)
         past = DRAWS - int(inside.sum())
-        here = np.sort(largest[inside])
-        z = _quantile(here, round((look.spent - spent_before) * DRAWS))
+        ascending = np.sort(largest[inside])
+        z = _quantile(ascending, round((look.spent - spent_before) * DRAWS))
         inside &= largest <= z
         spent_before = look.spent
-    return Boundary(z, spent_before, past, here)
+    return Boundary(z, spent_before, past, ascending)
 
 
 def _quantile(ascending: Floats, above: int) -> float:

@@ -18,15 +18,18 @@ from imprint.statistics.looks import NORMAL
 
 POWER = 0.8
 MOST = 1_000_000
-"""Where more examples or seeds would be needed, none are named."""
+"""The largest number of examples or seeds that is named as enough."""
 
 Kind = Literal["gain", "retention", "equivalence"]
 
 
 class Variances(NamedTuple):
-    """The variances of a difference, in squared units of the metric: between clusters of examples; of one training
-    run's answer to one cluster; between training runs (None where one seed of a fitted arm does not show it).
-    `lending`: the degrees of freedom of `of_runs` that a further seed brings; 0 where no arm is fitted."""
+    """The variances of a difference, in squared units of the metric.
+
+    `of_examples`: between clusters of examples. `of_answers`: of one training run's answer to one cluster. `of_runs`:
+    between training runs; None where a fitted arm has one seed, which does not show it. `lending`: the degrees of
+    freedom of `of_runs` that a further seed brings; 0 where no arm is fitted.
+    """
 
     of_examples: float
     of_answers: float
@@ -35,8 +38,8 @@ class Variances(NamedTuple):
 
 
 def variances(compared: Contrast, z: float) -> Variances | None:
-    """The variances that a contrast shows; None where it shows none. `z`: the critical value; a score interval has a
-    width even where no pair differs."""
+    """The variances that a contrast shows; None where it shows none. `z`: the critical value. For a score interval,
+    which has a width even where no pair differs, the variance between examples comes from this width."""
     if not compared.known:
         return None
     seeds = max(1, compared.seeds)
@@ -47,41 +50,41 @@ def variances(compared: Contrast, z: float) -> Variances | None:
     return Variances(of_examples, of_answers, None if compared.v_seeds is None else compared.v_seeds * seeds, lending)
 
 
-def reach(apart: Variances, z: float, clusters: int, seeds: int, kind: Kind = "gain") -> float:
-    """The smallest difference, or for retention and equivalence the smallest margin, that so many clusters and seeds
+def reach(components: Variances, z: float, clusters: int, seeds: int, kind: Kind = "gain") -> float:
+    """The smallest difference, or for retention and equivalence the smallest margin, that this many clusters and seeds
     show with 80% power. `z`: the critical value of the family, as a standard normal value. Where the variance between
     training runs is not known, it is left out."""
     runs = max(1, seeds)
-    v_examples = apart.of_examples / clusters + apart.of_answers / (clusters * runs)
-    v_runs = (apart.of_runs or 0.0) / runs
+    v_examples = components.of_examples / clusters + components.of_answers / (clusters * runs)
+    v_runs = (components.of_runs or 0.0) / runs
     variance = v_examples + v_runs
-    spread = v_examples**2 / max(1, clusters - 1) + v_runs**2 / max(1, apart.lending * (runs - 1))
+    spread = v_examples**2 / max(1, clusters - 1) + v_runs**2 / max(1, components.lending * (runs - 1))
     df = max(1.0, variance**2 / spread) if spread else math.inf
     return float(student.isf(NORMAL.cdf(-z), df) + student.ppf(power(kind), df)) * math.sqrt(variance)
 
 
 def power(kind: Kind) -> float:
-    """The chance with which an end of the interval must fall short of what it must exclude: for equivalence, both ends
-    must."""
+    """The chance with which one end of the interval must fall on the right side of its bound. Equivalence has two
+    bounds, so each end may fail half as often."""
     return (1 + POWER) / 2 if kind == "equivalence" else POWER
 
 
 def needs(
-    apart: Variances, z: float, clusters: int, seeds: int, target: float, kind: Kind = "gain"
+    components: Variances, z: float, clusters: int, seeds: int, target: float, kind: Kind = "gain"
 ) -> tuple[int | None, int | None]:
-    """(clusters, seeds) of which either is enough to show `target`, the other staying as it is. None where it is enough
-    already, and where no number up to MOST is."""
+    """(clusters, seeds): how many of each show `target` while the other stays as it is. None where the present number
+    is enough, and where no number up to MOST is."""
     if target <= 0:
         return None, None
     return (
-        _first(lambda more: reach(apart, z, more, seeds, kind) < target, clusters),
-        _first(lambda more: reach(apart, z, clusters, more, kind) < target, seeds) if apart.lending else None,
+        _first(lambda more: reach(components, z, more, seeds, kind) < target, clusters),
+        _first(lambda more: reach(components, z, clusters, more, kind) < target, seeds) if components.lending else None,
     )
 
 
 def _first(enough: Callable[[int], bool], start: int) -> int | None:
-    """The smallest number above `start` that is enough, by doubling and halving; None if `start` is, or none up to
-    MOST."""
+    """The smallest number above `start` that is enough, found by doubling and halving. None if `start` is enough, or if
+    no number up to MOST is."""
     if enough(start):
         return None
     low, high = start, 2 * start

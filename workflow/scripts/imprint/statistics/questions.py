@@ -147,10 +147,10 @@ def _answer(question: Question, compared: Contrast | None, limit: Boundary) -> A
         return known
     low, high = compared.interval(z)
     verdict = _verdict(question, low, high, scope)
-    apart = variances(compared, z)
+    components = variances(compared, z)
     examples, seeds = (
-        needs(apart, z, compared.clusters, compared.seeds, _target(question, compared), question.kind)
-        if apart and verdict == "undecided" and scope == "method"
+        needs(components, z, compared.clusters, compared.seeds, _target(question, compared), question.kind)
+        if components and verdict == "undecided" and scope == "method"
         else (None, None)
     )
     return replace(
@@ -162,7 +162,7 @@ def _answer(question: Question, compared: Contrast | None, limit: Boundary) -> A
         seed_sd=_survives(compared, z) if scope == "weights" and verdict != "undecided" else None,
         examples_needed=examples,
         seeds_needed=seeds,
-        variances=apart,
+        variances=components,
     )
 
 
