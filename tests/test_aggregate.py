@@ -364,7 +364,7 @@ def test_looks_are_kept_and_paid_for(tmp_path: Path) -> None:
 
 def test_a_broken_history_is_named(tmp_path: Path) -> None:
     (tmp_path / "looks.json").write_text('{"v": [{"spent": "all"}]}', encoding="utf-8")
-    with pytest.raises(ImprintError, match=r"looks\.json is no history of looks \(2 problems\); move it away"):
+    with pytest.raises(ImprintError, match=r"looks\.json is no history of looks \(2 problems\); move the file away"):
         history.read(tmp_path / "looks.json")
 
 
