@@ -1,5 +1,6 @@
 "use strict";
-// What the page can do beside its browser of responses. Text of the page is only ever set as textContent.
+// Tooltips, copies and details of the page. The browser of responses has scripts of its own. Text is only ever set as
+// textContent.
 (() => {
   // Tooltips: a chart's mark says its numbers in aria-label.
   const tip = document.createElement("div");
@@ -9,9 +10,10 @@
   document.body.append(tip);
 
   function tell(event) {
-    const at = event.target;
-    if (!(at instanceof Element) || !at.closest(".imprint-chart")) return;
-    const mark = at.matches("a") ? at.querySelector("[aria-label]") : at.closest("[aria-label]:not(g, svg)");
+    const target = event.target;
+    if (!(target instanceof Element) || !target.closest(".imprint-chart")) return;
+    const mark = target.matches("a") ? target.querySelector("[aria-label]")
+      : target.closest("[aria-label]:not(g, svg)");
     if (!mark) return;
     tip.textContent = mark.getAttribute("aria-label");
     tip.hidden = false;
@@ -29,34 +31,34 @@
   // Copies: a button for each form of a table.
   const copies = JSON.parse(document.getElementById("copies").textContent);
 
-  async function copy(text, place, said) {
-    place.querySelector("textarea")?.remove();
+  async function copy(text, bar, status) {
+    bar.querySelector("textarea")?.remove();
     try {
       await navigator.clipboard.writeText(text);
-      said.textContent = "copied";
-    } catch { // some browsers give a page from the disk no clipboard
+      status.textContent = "copied";
+    } catch { // some browsers refuse the clipboard to a page that is opened from the disk
       const box = document.createElement("textarea");
       box.readOnly = true;
       box.value = text;
       box.setAttribute("aria-label", "text to copy");
-      place.append(box);
+      bar.append(box);
       box.select();
-      said.textContent = "press Ctrl+C or Cmd+C to copy the selected text";
+      status.textContent = "press Ctrl+C or Cmd+C to copy the selected text";
     }
   }
-  for (const place of document.querySelectorAll("[data-copy]")) {
-    const said = document.createElement("span");
-    said.setAttribute("role", "status");
-    place.append("Copy as ");
-    for (const [form, text] of Object.entries(copies[place.dataset.copy])) {
+  for (const bar of document.querySelectorAll("[data-copy]")) {
+    const status = document.createElement("span");
+    status.setAttribute("role", "status");
+    bar.append("Copy as ");
+    for (const [form, text] of Object.entries(copies[bar.dataset.copy])) {
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = form;
-      button.addEventListener("click", () => copy(text, place, said));
-      place.append(button);
+      button.addEventListener("click", () => copy(text, bar, status));
+      bar.append(button);
     }
-    place.append(said);
-    place.hidden = false;
+    bar.append(status);
+    bar.hidden = false;
   }
 
   // Details open when an address leads to them, and on paper.
@@ -69,7 +71,7 @@
   let closed = [];
   addEventListener("beforeprint", () => {
     closed = [...document.querySelectorAll("details:not([open])")];
-    for (const each of closed) each.open = true;
+    for (const details of closed) details.open = true;
   });
-  addEventListener("afterprint", () => { for (const each of closed) each.open = false; });
+  addEventListener("afterprint", () => { for (const details of closed) details.open = false; });
 })();

@@ -1,5 +1,5 @@
 "use strict";
-// The data of the page: an index for each eval, and blocks of texts. Both are packed, and unpacked when they are needed.
+// The data of the page: an index for each eval, and blocks of texts. Both are packed until they are needed.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const unpacked = new Map();

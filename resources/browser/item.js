@@ -2,36 +2,36 @@
 // set as text.
 
 function element(tag, text, className) {
-  const made = document.createElement(tag);
-  if (text !== undefined) made.textContent = text;
-  if (className) made.className = className;
-  return made;
+  const node = document.createElement(tag);
+  if (text !== undefined) node.textContent = text;
+  if (className) node.className = className;
+  return node;
 }
 
 // A labelled box. `content` is a text or a fragment of texts and marks.
 function block(label, content, className) {
-  const made = element("div", undefined, className), box = element("div", undefined, "text");
-  box.append(content === "" ? "(empty)" : content);
-  box.tabIndex = 0;
-  box.setAttribute("role", "region");
-  box.setAttribute("aria-label", label);
-  made.append(element("p", label, "label"), box);
-  return made;
+  const box = element("div", undefined, className), body = element("div", undefined, "text");
+  body.append(content === "" ? "(empty)" : content);
+  body.tabIndex = 0;
+  body.setAttribute("role", "region");
+  body.setAttribute("aria-label", label);
+  box.append(element("p", label, "label"), body);
+  return box;
 }
 
 function folded(label, ...content) {
-  const made = element("details");
-  made.append(element("summary", label), ...content);
-  return made;
+  const details = element("details");
+  details.append(element("summary", label), ...content);
+  return details;
 }
 
 function mark(value, status, binary) {
   if (status === "error") return "not scored";
   if (status === "unjudged") return "not judged";
-  if (status === "unverified" && value === null) return "no verdict: its check took too long or stumbled";
+  if (status === "unverified" && value === null) return "no verdict: its check took too long or failed";
   if (status === "unparsed" && value === null) return "the judge's answer could not be read";
   const shown = binary ? (value === 1 ? "1 ✓" : "0 ✗") : String(value);
-  if (status === "unverified") return `${shown} (its check took too long or stumbled)`;
+  if (status === "unverified") return `${shown} (its check took too long or failed)`;
   return status === "unparsed" ? `${shown} (no answer found in the response)` : shown;
 }
 
@@ -44,17 +44,17 @@ function ending(response) {
   return parts.length ? ` (${parts.join(", ")})` : "";
 }
 
-// The responses of a dialogue that are not scored. A prompt stands once where the next one is the same.
+// The responses of a dialogue that are not scored. A prompt that equals the previous response's prompt is not repeated.
 function others(side, arm, texts) {
-  const all = side.others.length + (side.left_out ?? 0), made = [];
+  const all = side.others.length + (side.left_out ?? 0), parts = [];
   side.others.forEach((response, i) => {
     if (response.prompt !== side.others[i - 1]?.prompt) {
-      made.push(block(`${arm}: prompt of response ${i + 1}`, texts[response.prompt]));
+      parts.push(block(`${arm}: prompt of response ${i + 1}`, texts[response.prompt]));
     }
-    made.push(block(`${arm}: response ${i + 1}${ending(response)}`, texts[response.text]));
+    parts.push(block(`${arm}: response ${i + 1}${ending(response)}`, texts[response.text]));
   });
-  if (side.left_out) made.push(element("p", `${side.left_out} more; the tables hold all of them`, "soft"));
-  return folded(`${arm}: ${all} other response${all > 1 ? "s" : ""} of this dialogue`, ...made);
+  if (side.left_out) parts.push(element("p", `${side.left_out} more; the tables hold all of them`, "soft"));
+  return folded(`${arm}: ${all} other response${all > 1 ? "s" : ""} of this dialogue`, ...parts);
 }
 
 function options(item, side, arm, texts) {
@@ -71,19 +71,19 @@ function options(item, side, arm, texts) {
 
 // What is scored, with what the model wrote around it. `content` is the scored text, marked or not.
 function response(written, content, arm, texts) {
-  const made = document.createDocumentFragment();
+  const parts = document.createDocumentFragment();
   if (written.before !== undefined) {
-    made.append(block(`${arm}: written before the answer, not scored`, texts[written.before], "unscored"));
+    parts.append(block(`${arm}: written before the answer, not scored`, texts[written.before], "unscored"));
   }
-  made.append(block(`${arm}: response${written.before === undefined ? "" : ", scored part"}${ending(written)}`, content));
+  parts.append(block(`${arm}: response${written.before === undefined ? "" : ", scored part"}${ending(written)}`, content));
   if (written.after !== undefined) {
-    made.append(block(`${arm}: written after the answer, not scored`, texts[written.after], "unscored"));
+    parts.append(block(`${arm}: written after the answer, not scored`, texts[written.after], "unscored"));
   }
-  return made;
+  return parts;
 }
 
-// The values of one side: those of the whole response, then a line for each item that is judged apart, with what it asks
-// for in words.
+// The values of one side: those of the whole response, then a line for each item that is judged apart, which says in
+// words what the item asks for.
 function verdicts(item, side, binary, texts) {
   const list = element("ul", undefined, "values"), items = new Map();
   for (const [metric, place, label, value, status] of side.values) {
@@ -99,7 +99,7 @@ function verdicts(item, side, binary, texts) {
   for (const [place, { label, shown }] of [...items].sort(([one], [other]) => one - other)) {
     const required = item.required?.[place] === undefined ? "" : texts[item.required[place]];
     const line = element("li", `${[label ?? `item ${place + 1}`, required].filter(Boolean).join(" · ")}: `);
-    shown.forEach((each, i) => line.append(i ? ", " : "", each));
+    shown.forEach((span, i) => line.append(i ? ", " : "", span));
     list.append(line);
   }
   return list;
@@ -117,7 +117,7 @@ function compared(sides, texts) {
   return common && [marked(left, common[0]), marked(right, common[1])];
 }
 
-// A text as nodes, with marks where it breaks an instruction. `places` are [start, end], in order.
+// A text as nodes, with marks where the text breaks an instruction. `places` are [start, end], in order.
 function withFaults(text, places) {
   const nodes = document.createDocumentFragment();
   let from = 0;
@@ -131,24 +131,24 @@ function withFaults(text, places) {
 }
 
 function showSide(item, side, arm, test, texts, content) {
-  const made = element("section");
-  made.append(element("h4", arm));
+  const section = element("section");
+  section.append(element("h4", arm));
   if (!side) {
-    made.append(element("p", "no response in the tables", "soft"));
-    return made;
+    section.append(element("p", "no response in the tables", "soft"));
+    return section;
   }
-  if (side.others) made.append(others(side, arm, texts));
-  if (test.asks === "loglikelihood") made.append(options(item, side, arm, texts));
+  if (side.others) section.append(others(side, arm, texts));
+  if (test.asks === "loglikelihood") section.append(options(item, side, arm, texts));
   else {
     for (const written of side.responses) {
       const text = texts[written.text];
-      made.append(response(written, content ?? (side.faults ? withFaults(text, side.faults) : text), arm, texts));
+      section.append(response(written, content ?? (side.faults ? withFaults(text, side.faults) : text), arm, texts));
     }
-    if (side.faults && !content) made.append(element("p", "Marked: where it breaks an instruction.", "soft"));
+    if (side.faults && !content) section.append(element("p", "Marked: where it breaks an instruction.", "soft"));
   }
-  if (side.state !== undefined) made.append(block(`${arm}: how the dialogue ended`, texts[side.state]));
-  made.append(verdicts(item, side, test.binary, texts));
-  return made;
+  if (side.state !== undefined) section.append(block(`${arm}: how the dialogue ended`, texts[side.state]));
+  section.append(verdicts(item, side, test.binary, texts));
+  return section;
 }
 
 // Fill `view` with an example. Returns a remark for the reader, or an empty text.

@@ -5,7 +5,8 @@ const BEYOND = 5; // lines above and below those that can be seen
 
 const SIGNS = { won: "+", lost: "−", tied: "=", open: "?" };
 
-// `line(place)` gives {outcome, first, tokens, id}; `choose(place)` is called when a line is clicked or moved to.
+// `line(place)` gives {outcome, first, tokens, id}. `choose(place)` is called when the reader clicks a line or moves to
+// one. Returns a function that draws the list: its arguments are the number of lines and the place of the chosen one.
 function makeList(box, line, choose) {
   const rows = element("div", undefined, "rows");
   rows.setAttribute("role", "presentation");
@@ -49,15 +50,15 @@ function makeList(box, line, choose) {
 }
 
 function row(place, { outcome, first, tokens, id }, count, selected) {
-  const made = element("div", undefined, "row");
-  made.id = `example-${place}`;
-  made.dataset.place = place;
-  made.style.top = `${place * LINE}px`;
+  const node = element("div", undefined, "row");
+  node.id = `example-${place}`;
+  node.dataset.place = place;
+  node.style.top = `${place * LINE}px`;
   const attributes = { role: "option", "aria-selected": selected, "aria-posinset": place + 1, "aria-setsize": count };
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   const sign = element("span", SIGNS[outcome], `sign ${outcome}`);
   sign.setAttribute("role", "img");
   sign.setAttribute("aria-label", outcome === "open" ? "not compared" : outcome);
-  made.append(sign, element("bdi", first ?? id), element("span", tokens, "tokens"));
-  return made;
+  node.append(sign, element("bdi", first ?? id), element("span", tokens, "tokens"));
+  return node;
 }

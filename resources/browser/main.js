@@ -1,4 +1,4 @@
-// What the reader has chosen, the address that says so, and the keys.
+// What the reader has chosen, the address that names the choice, and the keys.
 
 const part = (id) => document.getElementById(id);
 const controls = { eval: part("eval"), a: part("arm-a"), b: part("arm-b"), show: part("show"), q: part("search") };
@@ -8,7 +8,8 @@ let place = 0; // of the chosen one in `listed`
 let index = null; // of the chosen eval
 let differences = false;
 let remark = ""; // about the address or the query
-let fills = 0, shows = 0; // how often each was begun, so that an older one that still waits for texts gives up
+// How often fillList and showPlace were begun. A call that still waits for texts gives up when a newer one has begun.
+let fills = 0, shows = 0;
 let touched = false; // the address changes only once the reader has chosen something
 
 const positions = () => [data.arms.indexOf(controls.a.value), data.arms.indexOf(controls.b.value)];
@@ -21,14 +22,14 @@ function lineOf(at) {
   return { outcome, first: index.first[rank], tokens: shown, id: index.ids[rank] };
 }
 
-// The examples that both arms have, with counts of those that the page holds written into the options of `show`.
+// The examples that both arms have. Writes into the options of `show` how many of them the page holds.
 function pairExamples() {
-  const [a, b] = positions(), test = chosenEval(), held = [];
+  const [a, b] = positions(), test = chosenEval(), examples = [];
   const counts = { all: 0, won: 0, lost: 0, tied: 0 };
   for (let rank = 0; a !== b && rank < index.ids.length; rank += 1) {
     const outcome = outcomeOf(index, test.direction, rank, a, b);
     if (outcome === null) continue;
-    held.push({ rank, outcome });
+    examples.push({ rank, outcome });
     counts.all += 1;
     if (outcome in counts) counts[outcome] += 1;
   }
@@ -37,7 +38,7 @@ function pairExamples() {
     const key = option.value, total = totals[key] ?? counts[key];
     option.textContent = `${key} (${counts[key]}${counts[key] < total ? ` of ${total}` : ""})`;
   }
-  return held;
+  return examples;
 }
 
 function sayWhatIsHeld() {
@@ -48,11 +49,11 @@ function sayWhatIsHeld() {
       + `${held > certain ? `, and ${held - certain} others, drawn by hash` : ""}. The tables hold the rest.`;
 }
 
-// The examples that pass the search. Null if the reader has changed something meanwhile.
-async function searched(held, mine) {
+// Those of the examples that pass the search. Null if another fill of the list than `mine` has begun meanwhile.
+async function searched(examples, mine) {
   const query = parseQuery(controls.q.value, index), arms = positions();
   if (query.problem) remark = query.problem;
-  const passing = held.filter(({ rank }) => query.tests.every((test) => test(index, rank, arms)));
+  const passing = examples.filter(({ rank }) => query.tests.every((test) => test(index, rank, arms)));
   if (!query.words.length) return passing;
   const matching = [];
   for (const line of passing) {
@@ -66,13 +67,13 @@ async function searched(held, mine) {
 // Fill the list, and show the example with this id, or the first one. `asked`: the reader has asked for this example.
 async function fillList(id, asked = false) {
   const mine = ++fills;
-  const read = await indexOf(controls.eval.value);
+  const loaded = await indexOf(controls.eval.value);
   if (mine !== fills) return;
-  index = read;
+  index = loaded;
   sayWhatIsHeld();
-  const ofShow = pairExamples().filter(({ outcome }) => [outcome, "all"].includes(controls.show.value));
+  const examples = pairExamples().filter(({ outcome }) => [outcome, "all"].includes(controls.show.value));
   if (controls.q.value.trim()) part("count").textContent = "searching …";
-  const passing = await searched(ofShow, mine);
+  const passing = await searched(examples, mine);
   if (passing === null) return;
   listed = passing;
   place = Math.max(0, listed.findIndex(({ rank }) => index.ids[rank] === id));
@@ -125,10 +126,10 @@ function address(line) {
 // Take over what the address says, and the defaults for what it leaves open.
 function readAddress() {
   const [anchor, query] = location.hash.split(/\?(.*)/s);
-  const state = new URLSearchParams(anchor === "#browse" ? query : ""), first = part("browse").dataset;
+  const state = new URLSearchParams(anchor === "#browse" ? query : ""), defaults = part("browse").dataset;
   choose(controls.eval, state.get("eval") ?? controls.eval.value);
-  choose(controls.a, state.get("a") ?? first.arm);
-  choose(controls.b, state.get("b") ?? first.control);
+  choose(controls.a, state.get("a") ?? defaults.arm);
+  choose(controls.b, state.get("b") ?? defaults.control);
   choose(controls.show, state.get("show") ?? "all");
   controls.q.value = state.get("q") ?? "";
   if (query) part("browse").scrollIntoView();

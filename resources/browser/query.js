@@ -1,5 +1,5 @@
-// The small language of the search box. A query is a list of words, which the texts of an example must hold, and of
-// tests on the index, which need no texts.
+// The small language of the search box. A query holds words, which must stand in the texts of an example, and tests on
+// the index, which need no texts.
 
 const MARKS = ["truncated", "unparsed", "error", "unverified", "unjudged"];
 const COMPARE = {
