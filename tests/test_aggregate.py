@@ -360,6 +360,8 @@ def test_looks_are_kept_and_paid_for(tmp_path: Path) -> None:
     assert (more["may_decide"], more["verdict"], more["ci_low"]) == (False, "undecided", None)
     early = look(2, "x")
     assert (early["verdict"], early["ci_low"]) == ("undecided", None), "an eighth of the data decides nothing"
+    tiny = look(5, "y", asked=200)
+    assert (tiny["share"], tiny["ci_low"], tiny["may_decide"]) == (0.025, None, True), "the error is still to be spent"
 
 
 def test_a_broken_history_is_named(tmp_path: Path) -> None:

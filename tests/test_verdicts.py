@@ -27,8 +27,8 @@ def written(folder: Path, *rows: dict[str, Any]) -> str:
 def test_every_question_has_its_answer(tmp_path: Path) -> None:
     assert written(tmp_path, ROW).splitlines()[1:3] == [
         "  Does the role help?",
-        "    Better. On e1, role is 0.250 higher than base in accuracy (95% interval +0.125 to +0.375; n = 64, "
-        "3 seeds; differences from 0.18 on would have been seen).",
+        "    Better. On e1, role is 0.250 higher than base in accuracy (simultaneous 95% interval +0.125 to "
+        "+0.375; n = 64, 3 seeds; differences from 0.18 on would have been seen with 80% power).",
     ]
 
 
@@ -46,7 +46,7 @@ def test_every_question_has_its_answer(tmp_path: Path) -> None:
         ({"verdict": "kept", "kind": "retention", "margin": 0.05}, "Kept. On e1, role is 0.250 higher than base"),
         ({"verdict": "kept", "kind": "retention", "margin": 0.05}, "; margin 0.05; margins from 0.18 on would have"),
         ({"difference": -0.25, "direction": -1}, "0.250 lower than base in accuracy, where lower is better ("),
-        ({"difference": 0.0}, "role is equal to base in accuracy"),
+        ({"difference": 0.0}, "role is within 0.0005 of base in accuracy"),
         ({"over": "instruction"}, "n = 64 values of instruction, 3 seeds"),
         ({"ci_low": None, "ci_high": None, "smallest": None}, "higher than base in accuracy (n = 64, 3 seeds)."),
         ({"n_missing": 6, "worst_low": 0.1, "worst_high": 0.3}, "6 left out; had all of them gone one way, the"),

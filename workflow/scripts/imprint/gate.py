@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -60,6 +61,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(summary, end="")
     except (ImprintError, OSError) as error:
         print(f"imprint.gate: {shown(error)}", file=sys.stderr)
+        sys.exit(NO_ANSWER)
+    except Exception:  # Python's own exit status, 1, would say that the answers fail
+        traceback.print_exc()
         sys.exit(NO_ANSWER)
     sys.exit(STATUS[gating.overall(findings)])
 

@@ -130,3 +130,11 @@ def spent(costs: pl.DataFrame, generations: pl.DataFrame, facts: Spec) -> list[d
         for arm in facts.arms
     ]
     return [row for row in rows if row["trained"] or row["asked"] or row["per_example"]]
+
+
+def unmeasured(cells: Mapping[tuple[str, str], Cell], facts: Spec) -> list[tuple[str, list[str]]]:
+    """(eval of retention, arms with a control that do not take it): what nothing is known of."""
+    compared = [arm.name for arm in facts.arms if arm.control]
+    guarded = [item.name for item in facts.evals if item.retention]
+    absent = [(name, [arm for arm in compared if (arm, name) not in cells]) for name in guarded]
+    return [(name, arms) for name, arms in absent if arms]

@@ -99,6 +99,8 @@ def render(
         answers=answers,
         introduced=_introduced(answers, facts),
         shares=[_shares(row, counts) for row in answers],
+        levels=[_levels(row, counts) for row in answers],
+        unmeasured=matrix.unmeasured(cells, facts),
         outcome=questions.outcome,
         tally=Counter(row["verdict"] for row in answers),
         columns=columns,
@@ -167,6 +169,14 @@ def _shares(row: Row, counts: Mapping[tuple[str, str, str], Row]) -> list[tuple[
         return []
     both = zip(matrix.shares(arm, control), matrix.shares(control, arm), strict=True)
     return [(share.label, share.text, beside.text, share.apart) for share, beside in both]
+
+
+def _levels(row: Row, counts: Mapping[tuple[str, str, str], Row]) -> list[tuple[str, float]]:
+    """(arm, its mean) of the control and the arm of an answer, as far as they are known."""
+    means = [
+        (row[side], counts.get((row[side], row["eval"], row["metric"]), {}).get("mean")) for side in ("control", "arm")
+    ]
+    return [(arm, mean) for arm, mean in means if mean is not None]
 
 
 def embedded(value: Any) -> markupsafe.Markup:

@@ -49,18 +49,18 @@ def sentence(row: Mapping[str, Any], written: Writer) -> str:
     lower = ", where lower is better" if row["direction"] < 0 else ""
     facts = [f"n = {row['n_pairs']}{kinds(row)}{seeds(row)}"]
     if row["ci_low"] is not None:
-        facts.insert(0, f"95% interval {written(row['ci_low'])} to {written(row['ci_high'])}")
+        facts.insert(0, f"simultaneous 95% interval {written(row['ci_low'])} to {written(row['ci_high'])}")
     if row["margin"]:
         facts.append(f"margin {row['margin']:g}")
     if row["smallest"] is not None:
         power = (
-            "margins from {:.2g} on would have been shown"
+            "margins from {:.2g} on would have been shown with 80% power"
             if row["margin"]
-            else "differences from {:.2g} on would have been seen"
+            else "differences from {:.2g} on would have been seen with 80% power"
         )
         facts.append(power.format(row["smallest"]))
     size = f"{abs(row['difference']):.3f}"
-    compared = f"{size} {'higher' if row['difference'] > 0 else 'lower'} than" if float(size) else "equal to"
+    compared = f"{size} {'higher' if row['difference'] > 0 else 'lower'} than" if float(size) else "within 0.0005 of"
     return (
         f"On {row['eval']}, {row['arm']} is {compared} {row['control']} in {row['metric']}{lower} ({'; '.join(facts)})."
     )

@@ -38,7 +38,7 @@ def answer(table: Table, asked: Sequence[AskedQuestion], curves: pl.DataFrame, l
     stamp: Row = {
         "share": rounded(look.share),
         "looks_before": len(look.before),
-        "may_decide": look.spent > look.spent_before,
+        "may_decide": look.spent_before < ERROR,
         "other_versions": look.other_versions,
     }
     answers = iter(questions.answers(family, places, look.share, look.before))
