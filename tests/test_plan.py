@@ -66,7 +66,7 @@ def test_a_pilot_gives_variances_and_costs(config: Path, tmp_path: Path, capsys:
     folder = str(pilot(tmp_path / "pilot"))
     lines = said(config, "--pilot", folder, capsys=capsys)
     assert lines[2].endswith("(pilot: tuned against base).")
-    assert lines[3] == "  For 0.05 it takes 503 examples, the other staying as it is."
+    assert lines[3] == "  For 0.05 it takes 579 examples, the other staying as it is."
     # Three seeds: 3 x 60 s of training, 3 x 40 s and 20 s of answers to 200 examples.
     assert "By the pilot's costs: 5 min 20 s, 11,000 tokens as planned;" in lines[4]
     assert said(config, "--pilot", folder, "--difference", "0.4", capsys=capsys)[3] == "  That is enough for 0.4."

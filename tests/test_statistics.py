@@ -378,6 +378,17 @@ def test_more_seeds_also_lower_what_one_run_adds_to_the_examples() -> None:
     assert reach(apart, Z, 400, 24) < 0.6 * reach(apart, Z, 400, 3)
 
 
+@pytest.mark.parametrize("control", ["a1", "base"])
+@pytest.mark.parametrize("seed_sd", [0.1, 0.3])
+def test_a_plan_of_what_is_there_says_what_the_answer_says(seed_sd: float, control: str) -> None:
+    data = drawn(np.random.default_rng(4), 80, 3, seed_sd)
+    compared, answer = contrast(data, "a0", control), one(Question("q", "a0", control, "e"), data)
+    assert compared is not None and compared.v_seeds and answer.smallest is not None
+    components = variances(compared, boundary(np.ones((1, 1))).z)
+    assert components is not None
+    assert reach(components, boundary(np.ones((1, 1))).z, 80, 3) == pytest.approx(answer.smallest, rel=0.1)
+
+
 def test_one_seed_says_nothing_of_training_runs() -> None:
     compared = contrast(drawn(np.random.default_rng(3), 40, 1, 0.2), "a0", "a1")
     assert compared is not None

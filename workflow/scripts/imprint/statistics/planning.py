@@ -55,10 +55,14 @@ def reach(components: Variances, z: float, clusters: int, seeds: int, kind: Kind
     show with 80% power. `z`: the critical value of the family, as a standard normal value. Where the variance between
     training runs is not known, it is left out."""
     runs = max(1, seeds)
-    v_examples = components.of_examples / clusters + components.of_answers / (clusters * runs)
+    v_answers = components.of_answers / (clusters * runs)
+    v_examples = components.of_examples / clusters + v_answers
     v_runs = (components.of_runs or 0.0) / runs
     variance = v_examples + v_runs
-    spread = v_examples**2 / max(1, clusters - 1) + v_runs**2 / max(1, components.lending * (runs - 1))
+    # The means of seeds, which give the variance between runs, also vary by the answers of one run.
+    spread = v_examples**2 / max(1, clusters - 1)
+    if components.lending and runs > 1:
+        spread += (v_runs + v_answers) ** 2 / (components.lending * (runs - 1))
     df = max(1.0, variance**2 / spread) if spread else math.inf
     return float(student.isf(NORMAL.cdf(-z), df) + student.ppf(power(kind), df)) * math.sqrt(variance)
 
