@@ -274,7 +274,8 @@ def test_a_hook_gets_an_artifact_that_is_no_weights(finished: Path) -> None:
 
 def test_the_stamp_is_on_what_is_made_with_a_transductive_arm(finished: Path) -> None:
     text = (finished / "results/report.html").read_text()
-    stamped = re.findall(r"<tr><td>(\w+) <span class=\"stamp\">adapted on the eval's prompts", text)
+    row = r"<tr><th scope=\"row\"><a href=\"#made-(\w+)\">\w+</a> <span class=\"stamp\">adapted on the eval's prompts"
+    stamped = re.findall(row, text)
     assert stamped == ["remembering", "again", "measured", "shifted"], "the last reads the third's artifact"
     pairs = table(finished, "contamination", "tables/contamination.parquet")
     assert {pair["arm"] for pair in pairs if pair["n_shared"]} == {"remembering", "measured"}
