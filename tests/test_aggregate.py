@@ -318,7 +318,7 @@ def test_what_was_left_out_bounds_the_difference() -> None:
 def test_looks_are_kept_and_paid_for(tmp_path: Path) -> None:
     """Eight of sixteen clusters, then all, then all again, then more than was planned."""
 
-    def look(n: int, version: str = "v", asked: int = 16) -> dict[str, Any]:
+    def look(n: int, version: str = "v", asked: int = 16, fitted: tuple[str, ...] = ()) -> dict[str, Any]:
         dataset_rows.write(
             tmp_path / "quiz.parquet",
             "quiz",
@@ -336,13 +336,13 @@ def test_looks_are_kept_and_paid_for(tmp_path: Path) -> None:
         common |= {"metric": "right", "kind": "gain", "margin": 0.0, "check": None, "over": None}
         spec = Spec(
             arms=ARMS,
-            fitted=[],
+            fitted=list(fitted),
             runs=[],
             metrics={"quiz": {"right": (True, 1)}},
             controls=CONTROL,
             datasets={"quiz": "quiz"},
             questions=[AskedQuestion(**common)],
-            plan=Plan(version=version, seeds=1, looks=str(tmp_path / "looks.json")),
+            plan=Plan(version=version, seeds=3, looks=str(tmp_path / "looks.json")),
         )
         out = {name: tmp_path / f"{name}.parquet" for name in ("answers", "comparisons", "pairs", "summary")}
         files = {"scores": [tmp_path / "scores.parquet"], "datasets": [tmp_path / "quiz.parquet"]}
@@ -362,6 +362,8 @@ def test_looks_are_kept_and_paid_for(tmp_path: Path) -> None:
     assert (early["verdict"], early["ci_low"]) == ("undecided", None), "an eighth of the data decides nothing"
     tiny = look(5, "y", asked=200)
     assert (tiny["share"], tiny["ci_low"], tiny["may_decide"]) == (0.025, None, True), "the error is still to be spent"
+    weights = look(16, "z", fitted=("tuned",))
+    assert (weights["share"], weights["verdict"]) == (1.0, "higher"), "there will be no more of these weights"
 
 
 def test_a_broken_history_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from conftest import one_fit
 from imprint import plan
 from imprint.config import loading
 from imprint.dag.experiment import Experiment
-from imprint.dag.plan import Stated, announce, critical, planned, variances
+from imprint.dag.plan import Stated, announce, planned, variances
 from imprint.runtime import parquet
 from imprint.statistics import planning
 
@@ -79,9 +79,9 @@ def test_more_of_what_is_needed_is_enough(config: Path, tmp_path: Path) -> None:
     """The number of seeds that the plan names shows the difference, and one fewer does not."""
     folder = pilot(tmp_path / "pilot")
     experiment = Experiment(loading.load([config]))
-    (asked,) = planned(experiment, folder / "tables/answers.parquet")
+    (asked,) = planned(experiment, folder / "tables/answers.parquet", {})
     apart, _ = variances(asked, Stated())
-    z = critical(1)
+    z = planning.critical(1)
     examples, seeds = planning.needs(apart, z, 200, 3, TARGET)
     assert examples is not None and seeds is not None
     assert planning.reach(apart, z, 200, seeds) < TARGET <= planning.reach(apart, z, 200, seeds - 1)
@@ -105,7 +105,7 @@ def test_a_margin_is_what_retention_must_show(config: Path, capsys: pytest.Captu
 
 
 def test_a_dry_run_announces_the_questions(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    announce(Experiment(loading.load([config])))
+    announce(Experiment(loading.load([config])), {})
     assert capsys.readouterr().err.startswith("helps on general: With 200 examples and 3 seeds, differences from 0.")
 
 

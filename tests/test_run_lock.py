@@ -16,6 +16,14 @@ def test_looking_takes_no_lock(words: str) -> None:
     assert not run_lock.changes(["--cores", "2", *words.split()])
 
 
+@pytest.mark.parametrize(
+    ("words", "dry"),
+    [("-n", True), ("-np", True), ("--dry-run", True), ("--dryrun", True), ("--dag", False), ("-p", False)],
+)
+def test_a_dry_run_is_told_from_other_looks(words: str, dry: bool) -> None:
+    assert run_lock.dry(["--cores", "2", words]) == dry
+
+
 @pytest.mark.parametrize("words", ["", "-F", "-Rgenerate", "-pk", "-k", "--config note=1"])
 def test_running_takes_it(words: str) -> None:
     assert run_lock.changes(["--cores", "2", *words.split()])

@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"imprint.gate: {shown(error)}", file=sys.stderr)
         sys.exit(NO_ANSWER)
     except Exception:  # Python's own exit status, 1, would say that the answers fail
-        traceback.print_exc()
+        print(shown(traceback.format_exc()), file=sys.stderr)
         sys.exit(NO_ANSWER)
     sys.exit(STATUS[gating.overall(findings)])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from imprint.config import loading
 from imprint.dag.experiment import Experiment
-from imprint.dag.plan import Planned, Spending, Stated, costs, critical, planned, variances, within_reach
+from imprint.dag.plan import Planned, Spending, Stated, costs, planned, variances, within_reach
 from imprint.report.numbers import duration
 from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError, shown
@@ -44,20 +44,20 @@ def main(arguments: list[str] | None = None) -> None:
         answers = folder / "tables/answers.parquet"
         if options.pilot and not answers.is_file():
             raise ImprintError(f"--pilot: {answers} is not there; write the results folder of a finished experiment")
-        plans = planned(experiment, answers if answers.is_file() else None)
+        plans = planned(experiment, answers if answers.is_file() else None, {})
         if not plans:
             raise ImprintError(f"{options.config} asks no question; write `questions:` first")
         lines = text(experiment, plans, folder, Stated(options.sd, options.seed_sd), options.difference)
         print(shown("\n".join(lines)))
-    except ImprintError as error:
-        sys.exit(f"imprint.plan: {error}")
+    except (ImprintError, OSError) as error:
+        sys.exit(f"imprint.plan: {shown(error)}")
 
 
 def text(
     experiment: Experiment, plans: list[Planned], pilot: Path, stated: Stated, difference: float | None
 ) -> Iterator[str]:
     """Three to five lines a question."""
-    z = critical(len(plans))
+    z = planning.critical(len(plans))
     table = pilot / "tables/costs.parquet"
     spent = parquet.read(table, "costs").to_pylist() if table.is_file() else []
     for plan in plans:

@@ -25,8 +25,8 @@ from imprint.runtime import job_record
 from imprint.runtime.errors import ImprintError, shown
 
 BAR = re.compile(
-    r"(?P<what>[^\r\n]*): +(?P<percent>\d+)%\|[^|]*\| *(?P<done>\d+)/(?P<total>\d+) "
-    r"\[[^<\]]*<(?P<left>[^,\]]*), *(?P<speed>[^,\]]*)(?:, (?P<figures>[^\]]*))?\]"
+    r": +\d+%\|[^|]*\| *(?P<done>\d+)/(?P<total>\d+) "
+    r"\[[^<\]]*<(?P<left>[^,\]]*),[^,\]]*(?:, (?P<figures>[^\]]*))?\]"
 )
 """A progress bar of tqdm."""
 HEADING = re.compile(r"(?P<job>.+) on .+, (?P<begun>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)")
@@ -63,8 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
             if options.once or run is None:
                 return
             time.sleep(EVERY)
-    except ImprintError as error:
-        sys.exit(f"imprint.watch: {error}")
+    except (ImprintError, OSError) as error:
+        sys.exit(f"imprint.watch: {shown(error)}")
     except KeyboardInterrupt:
         return
 

@@ -37,8 +37,9 @@ def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | 
     return cache[name]
 
 
-def check(config: Config) -> None:
-    """Raise one `ImprintError` that names every overlap between rows of training and of evals that can be read now."""
+def check(config: Config) -> Cache:
+    """Raise one `ImprintError` that names every overlap between rows of training and of evals that can be read now.
+    Return the rows that were read."""
     rows: Cache = {}
     compared: dict[tuple[str, str], list[Match]] = {}
     evals = sorted({ev for _, ev in graph.runs_of(config)})
@@ -55,3 +56,4 @@ def check(config: Config) -> None:
                     problems.append(message(arm, dataset, ev, held_out, matches))
     if problems:
         raise ImprintError("\n".join(problems))
+    return rows

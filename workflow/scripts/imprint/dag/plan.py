@@ -7,8 +7,8 @@ and metric. Without a pilot, they are stated by the user, or assumed (`Stated`).
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imprint.config import graph
@@ -50,11 +50,11 @@ class Planned(NamedTuple):
     fitted_arms: int
 
 
-def planned(experiment: Experiment, pilot: Path | None) -> list[Planned]:
-    """The questions of an experiment as they are planned. `pilot`: a file of the table `answers`."""
+def planned(experiment: Experiment, pilot: Path | None, rows: leakage.Cache) -> list[Planned]:
+    """The questions of an experiment as they are planned. `pilot`: a file of the table `answers`. `rows`: the rows of
+    datasets that were read."""
     config = experiment.config
     answers = parquet.read(pilot, "answers").to_pylist() if pilot else []
-    cache: leakage.Cache = {}
     plans = []
     for question in asked.questions(config):
         fitted = [side for side in (question.arm, question.control) if experiment.trained(side)]
@@ -62,7 +62,7 @@ def planned(experiment: Experiment, pilot: Path | None) -> list[Planned]:
         plans.append(
             Planned(
                 question=question,
-                clusters=_clusters(experiment, question, cache),
+                clusters=_clusters(experiment, question, rows),
                 seeds=max(config.final_seeds or 0, len(config.seeds)) if fitted else 0,
                 pilot=_alike(answers, question),
                 fitted_sides=len(fitted),
@@ -95,26 +95,23 @@ def _clusters(experiment: Experiment, question: AskedQuestion, cache: leakage.Ca
     return len({row.get("cluster") or dataset_rows.cluster(row["example_id"]) for row in known}) or None
 
 
-def announce(experiment: Experiment) -> None:
-    """Say at a dry run what each question can find out, on stderr."""
+def announce(experiment: Experiment, rows: leakage.Cache) -> None:
+    """Say at a dry run what each question can find out, on stderr. `rows`: the rows of datasets that were read."""
+    from imprint.statistics import planning  # imports scipy, without which a run can be planned
+
     answers = Path(experiment.results, "tables/answers.parquet")
     try:
-        plans = planned(experiment, answers if answers.is_file() else None)
+        plans = planned(experiment, answers if answers.is_file() else None, rows)
     except ImprintError:  # an answers table of another version, which the run is about to make again
-        plans = planned(experiment, None)
+        plans = planned(experiment, None, rows)
     for plan in plans:
-        line = f"{plan.question.name} on {plan.question.eval}: {within_reach(plan, critical(len(plans)), Stated())}"
-        print(shown(line), file=sys.stderr)
-
-
-def critical(questions: int) -> float:
-    """The critical value of a family of independent questions (Sidak 1967), as a standard normal value."""
-    return NormalDist().inv_cdf((1 + 0.95 ** (1 / questions)) / 2)
+        reach = within_reach(plan, planning.critical(len(plans)), Stated())
+        print(shown(f"{plan.question.name} on {plan.question.eval}: {reach}"), file=sys.stderr)
 
 
 def within_reach(plan: Planned, z: float, stated: Stated) -> str:
     """What the planned examples and seeds can show, as a sentence."""
-    from imprint.statistics import planning  # imports scipy, without which a run can be planned
+    from imprint.statistics import planning
 
     components, source = variances(plan, stated)
     if plan.clusters is None:
@@ -145,21 +142,22 @@ def variances(plan: Planned, stated: Stated) -> tuple[Variances, str]:
     return Variances(pilot["var_examples"], pilot["var_answers"], of_runs, lending), source
 
 
-class Spending(NamedTuple):
+@dataclass(frozen=True)
+class Spending:
     """Seconds of job time, seconds times GPUs, and tokens."""
 
-    seconds: float
-    gpu_seconds: float
-    tokens: float
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    tokens: float = 0.0
 
-    def __mul__(self, factor: float) -> Spending:  # type: ignore[override]
-        return Spending(*(part * factor for part in self))
+    def __mul__(self, factor: float) -> Spending:
+        return Spending(self.seconds * factor, self.gpu_seconds * factor, self.tokens * factor)
 
-    def __add__(self, other: Spending) -> Spending:  # type: ignore[override]
-        return Spending(*(left + right for left, right in zip(self, other, strict=True)))
+    def __add__(self, other: Spending) -> Spending:
+        return Spending(self.seconds + other.seconds, self.gpu_seconds + other.gpu_seconds, self.tokens + other.tokens)
 
 
-NOTHING = Spending(0, 0, 0)
+NOTHING = Spending()
 
 
 class Costs(NamedTuple):

@@ -33,8 +33,10 @@ from imprint.runtime.plugins import Strict
 
 NAME = ".run.lock"
 LOCKS = Path(".snakemake/locks")
+DRY = re.compile(r"-[pqkF]*n[pqkF]*|--dry-?run")
+"""Arguments of snakemake with which it only says what it would run."""
 LOOKS = re.compile(
-    r"-[pqkF]*n[pqkF]*|-[lSDt]|--(dry-?run|unlock|touch|lint|list.*|l[tcipu]|dag|rulegraph|filegraph|d3dag|summary|"
+    rf"{DRY.pattern}|-[lSDt]|--(unlock|touch|lint|list.*|l[tcipu]|dag|rulegraph|filegraph|d3dag|summary|"
     r"detailed-summary|archive|cleanup-(metadata|shadow)|cm|report|generate-unit-tests|containerize|export-cwl|"
     r"print-compilation)(=.*)?"
 )
@@ -95,6 +97,11 @@ def write(descriptor: int, kept: list[Run]) -> None:
 def read(descriptor: int) -> list[Run]:
     """The runs in an open lock file."""
     return runs(os.pread(descriptor, 2**20, 0).decode(errors="replace"))
+
+
+def dry(argv: list[str]) -> bool:
+    """Whether snakemake only says what it would run."""
+    return any(DRY.fullmatch(word) for word in argv)
 
 
 def changes(argv: list[str]) -> bool:

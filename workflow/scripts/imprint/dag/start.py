@@ -17,8 +17,6 @@ from imprint.dag.experiment import Experiment
 from imprint.models import model_files
 from imprint.runtime.errors import ImprintError
 
-DRY_RUN = {"-n", "--dry-run", "--dryrun"}
-
 
 def check_files(argv: list[str]) -> None:
     """Exit with one message if a `--configfile` in snakemake's arguments is not a mapping in strict YAML. The default
@@ -72,9 +70,9 @@ def load_config(workflow: Any) -> Config:
         config = loading.load(files, overrides(settings.config))
         if workflow.is_main_process:
             code.plan()
-            leakage.check(config)
-            if DRY_RUN & set(sys.argv[1:]):
-                plan.announce(Experiment(config))
+            rows = leakage.check(config)
+            if run_lock.dry(sys.argv[1:]):
+                plan.announce(Experiment(config), rows)
             if run_lock.changes(sys.argv[1:]):
                 run_lock.hold(Experiment(config).results)
                 shutil.rmtree(model_files.VERIFIED, ignore_errors=True)  # the marks of earlier runs

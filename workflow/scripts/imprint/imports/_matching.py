@@ -15,10 +15,6 @@ from imprint.runtime.errors import ImprintError, shown
 from imprint.runtime.identity import canonical
 from imprint.tables import content, dataset_rows
 
-LEAST = 0.5
-"""The smallest share of a dataset's rows that must be in the log."""
-NAMED = 3
-"""How many unmatched rows, and how many unmatched examples, the job's log names."""
 ABSENT = "not in the import"
 """The error of a row without a response in the log."""
 
@@ -89,7 +85,7 @@ def _report(
     missing = [content.question(row) for row in rows if row["example_id"] not in partners]
     used = {id(example) for example in partners.values()}
     unused = [example.question for example in examples if id(example) not in used]
-    if len(partners) < LEAST * len(rows):
+    if len(partners) < matching.LEAST * len(rows):
         raise ImprintError(
             f"{path}: has {len(partners)} of the {len(rows)} questions of {dataset}. The dataset asks, for example,\n"
             f"  {missing[0]!r:.200}\nand the log\n  {(unused or ['nothing else'])[0]!r:.200}\n"
@@ -100,5 +96,5 @@ def _report(
         (unused, f"of its examples are not in {dataset}"),
     ):
         if texts:
-            named = "; ".join(f"{text!r:.80}" for text in texts[:NAMED])
+            named = "; ".join(f"{text!r:.80}" for text in texts[: matching.NAMED])
             print(shown(f"{path}: {len(texts)} {what}: {named}"), file=sys.stderr)

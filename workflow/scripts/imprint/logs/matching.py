@@ -15,6 +15,11 @@ import polars as pl
 from imprint.runtime.errors import ImprintError
 from imprint.tables import content
 
+LEAST = 0.5
+"""The smallest share of the examples of one side that the other side must have too."""
+NAMED = 3
+"""How many examples without a partner are named."""
+
 
 def key(question: str) -> str:
     """What a question is known by: 16 hex digits of the sha256 of its words, or of its characters if it has none."""

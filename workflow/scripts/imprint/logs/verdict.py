@@ -14,11 +14,6 @@ from imprint.runtime.schemas import SCHEMAS
 from imprint.statistics import aggregate, answering
 from imprint.statistics.summarize import AskedQuestion
 
-LEAST = 0.5
-"""The smallest share of the shorter log's examples that the other log must have too."""
-NAMED = 3
-"""How many examples that only one side has are named."""
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -155,7 +150,7 @@ def _check_shared(control: Side, arm: Side, name: str, rows: pl.DataFrame, notes
         side.name: ids[side.name].join(ids[other.name], on="example_id", how="anti")
         for side, other in ((control, arm), (arm, control))
     }
-    if shared < LEAST * min(frame.height for frame in ids.values()):
+    if shared < matching.LEAST * min(frame.height for frame in ids.values()):
         texts = "\n".join(
             f"  {side}: {frame['question'].min()!r:.200}" for side, frame in alone.items() if frame.height
         )
@@ -166,7 +161,7 @@ def _check_shared(control: Side, arm: Side, name: str, rows: pl.DataFrame, notes
         )
     for side, frame in alone.items():
         if frame.height:
-            first = "; ".join(f"{text!r:.60}" for text in frame["question"].sort().head(NAMED))
+            first = "; ".join(f"{text!r:.60}" for text in frame["question"].sort().head(matching.NAMED))
             notes.append(f"{name}: only {side} has {frame.height:,} of the examples: {first}")
 
 

@@ -52,10 +52,11 @@ def block(facts: Spec, ev: Eval, rows: pl.DataFrame, responses: pl.DataFrame, sc
         if side is not None:
             value = None if row["value"] is None else float(f"{row['value']:.6g}")
             side["values"].append([row["metric"], row["item"], row["item_label"], value, row["status"]])
+    listed = list(texts.places)
     if ev.scorer is not None:
         for row in rows.iter_rows(named=True):
-            _add_faults(items[row["rank"]], row, ev.scorer.name, list(texts.places))
-    return {"texts": list(texts.places), "items": list(items.values())}
+            _add_faults(items[row["rank"]], row, ev.scorer.name, listed)
+    return {"texts": listed, "items": list(items.values())}
 
 
 def _item(ev: Eval, row: Mapping[str, Any], texts: Texts) -> dict[str, Any]:

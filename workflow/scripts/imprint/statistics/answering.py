@@ -44,16 +44,9 @@ def answer(table: Table, asked: Sequence[AskedQuestion], curves: pl.DataFrame, l
     answers = iter(questions.answers(family, places, look.share, look.before))
     return [
         {
-            **{
-                "question": question.name,
-                "asks": question.asks,
-                "kind": question.kind,
-                "arm": question.arm,
-                "control": question.control,
-            },
-            **{"eval": question.eval, "metric": question.metric, "margin": question.margin},
+            "question": question.name,
+            **question.model_dump(include={"asks", "kind", "arm", "control", "eval", "metric", "margin", "over"}),
             "direction": table.metrics[question.eval][question.metric][1],
-            "over": question.over,
             **counts(table, question.eval, question.metric, (question.arm, question.control), question.over),
             **(_answered(next(answers)) if tested else UNTESTED),
             **_at_worst(table, question),

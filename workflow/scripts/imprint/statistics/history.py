@@ -17,7 +17,7 @@ import pydantic
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import read_json, write_json
 from imprint.runtime.plugins import Strict
-from imprint.statistics.looks import Look, may_be_spent
+from imprint.statistics.looks import Look, spent_by
 
 
 class Amounts(Strict):
@@ -77,7 +77,7 @@ class Taken(NamedTuple):
     @property
     def spent(self) -> float:
         """The error that is spent by now."""
-        return max(may_be_spent(self.share), self.spent_before)
+        return spent_by(self.share, self.before)
 
 
 WHOLE = Taken(1.0, (), 0)

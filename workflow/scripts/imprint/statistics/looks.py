@@ -66,6 +66,11 @@ def may_be_spent(share: float) -> float:
     return ERROR if share >= 1 else 2 * (1 - NORMAL.cdf(Z / math.sqrt(share)))
 
 
+def spent_by(share: float, earlier: Sequence[Look]) -> float:
+    """The error that is spent by a look at this share, over all looks."""
+    return max(may_be_spent(share), *(look.spent for look in earlier), 0.0)
+
+
 def boundary(correlation: Floats, share: float = 1.0, earlier: Sequence[Look] = ()) -> Boundary:
     """The boundary at a look at this share of the planned data, of a family with these correlations, shape (m, m).
     `earlier`: the looks before this one, at smaller shares, in ascending order."""
@@ -73,7 +78,7 @@ def boundary(correlation: Floats, share: float = 1.0, earlier: Sequence[Look] = 
     root = vectors * np.sqrt(np.clip(values, 0.0, None))
     motion, time, spent_before, past = np.zeros((DRAWS, len(correlation))), 0.0, 0.0, 0
     inside = np.ones(DRAWS, dtype=bool)
-    looks = [*earlier, Look(share, max(may_be_spent(share), *(look.spent for look in earlier), 0.0))]
+    looks = [*earlier, Look(share, spent_by(share, earlier))]
     for number, look in enumerate(looks):
         motion = motion + math.sqrt(look.share - time) * (_normals(number, len(correlation)) @ root.T)
         time = look.share

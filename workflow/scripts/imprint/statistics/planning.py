@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from scipy.stats import t as student
 
 from imprint.statistics.contrasts import Contrast
-from imprint.statistics.looks import NORMAL
+from imprint.statistics.looks import LEVEL, NORMAL
 
 POWER = 0.8
 MOST = 1_000_000
@@ -48,6 +48,11 @@ def variances(compared: Contrast, z: float) -> Variances | None:
     of_answers = compared.v_shared * compared.clusters * seeds
     lending = compared.arms - 1 if len(compared.loads) > 1 else compared.arms
     return Variances(of_examples, of_answers, None if compared.v_seeds is None else compared.v_seeds * seeds, lending)
+
+
+def critical(questions: int) -> float:
+    """The critical value of a family of independent questions (Sidak 1967), as a standard normal value."""
+    return NORMAL.inv_cdf((1 + LEVEL ** (1 / questions)) / 2)
 
 
 def reach(components: Variances, z: float, clusters: int, seeds: int, kind: Kind = "gain") -> float:

@@ -100,9 +100,10 @@ def _answers(spec: Spec, table: aggregate.Table, curves: pl.DataFrame) -> list[d
     if not spec.questions:
         return []
     now = answering.amounts(table, spec.questions)
-    version = f"{spec.plan.version} {'weights' if now.seeds == 1 else 'method'}"
-    looks = Path(spec.plan.looks)
-    look = history.take(history.read(looks), version, now, answering.planned(table, spec.questions, spec.plan.seeds))
+    # With one seed the answers are about these weights, of which there will be no more; several are another family.
+    scope, seeds = ("weights", 1) if now.seeds == 1 else ("method", spec.plan.seeds)
+    version, looks = f"{spec.plan.version} {scope}", Path(spec.plan.looks)
+    look = history.take(history.read(looks), version, now, answering.planned(table, spec.questions, seeds))
     rows = answering.answer(table, spec.questions, curves, look)
     history.add(looks, version, history.Seen(amounts=now, spent=look.spent))
     return rows
