@@ -37,8 +37,8 @@ def only(*names: str, **more: Any) -> list[dict[str, Any]]:
     return [{**vars(item), **more} for item in fake.facts().evals if item.name in names]
 
 
-def collect(tables: Tables, name: str, **more: Any) -> dict[str, Any]:
-    return browser.collect(tables, fake.facts(evals=only(name), **more))
+def collect(tables: Tables, name: str, budget: int = browser.BUDGET, **more: Any) -> dict[str, Any]:
+    return browser.collect(tables, fake.facts(evals=only(name), **more), budget)
 
 
 def unpack(packed: str) -> Any:
@@ -56,7 +56,9 @@ def example(data: dict[str, Any], name: str, example_id: str) -> tuple[dict[str,
 def render(tables: Tables) -> str:
     """A page whose browser holds the eval `sums` alone, since the others are private."""
     evals = [{**vars(item), "private": item.name != "sums"} for item in fake.facts().evals]
-    return page.render(RESOURCES / "report.html.jinja", tables, {}, fake.facts(evals=evals), fake.PROVENANCE)
+    facts = fake.facts(evals=evals)
+    data = browser.collect(tables, facts, browser.BUDGET)
+    return page.render(RESOURCES / "report.html.jinja", tables, {}, facts, fake.PROVENANCE, data)
 
 
 def sums(n: int, responses: dict[str, str] | None = None, tokens: int = 12) -> Tables:
@@ -113,26 +115,34 @@ def test_only_pairs_that_are_compared_make_an_example_certain() -> None:
     assert data["evals"]["sums"]["discordant"] == 8, "the arms of a question are compared"
 
 
+def index_size(tables: Tables, name: str) -> int:
+    """Characters of the packed index of one block."""
+    facts = fake.facts()
+    (ev,) = (each for each in facts.evals if each.name == name)
+    return len(browser.packed(browser._Eval(tables, facts, ev).index(browser.BLOCK)))
+
+
 def test_a_page_keeps_its_budget_and_says_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(browser, "BLOCK", 10)
     whole = collect(sums(100), "sums")["evals"]["sums"]
     assert len(whole["blocks"]) == 10
-    monkeypatch.setattr(browser, "BUDGET", sum(map(len, whole["blocks"][:3])))
-    cut = collect(sums(100), "sums")["evals"]["sums"]
+    cut = collect(sums(100), "sums", sum(map(len, whole["blocks"][:3])) + 3 * index_size(sums(100), "sums"))
+    cut = cut["evals"]["sums"]
     assert cut["blocks"] == whole["blocks"][:3]
     assert cut["n"] == 100 and len(unpack(cut["index"])["ids"]) == 30
-    monkeypatch.setattr(browser, "BUDGET", 0)
-    assert unpack(collect(sums(100), "sums")["evals"]["sums"]["index"])["ids"] == []
+    assert unpack(collect(sums(100), "sums", 0)["evals"]["sums"]["index"])["ids"] == []
 
 
 def test_differences_of_all_evals_come_before_the_rest_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(browser, "BLOCK", 4)
     facts = fake.facts()
-    whole = browser.collect(TABLES, facts)["evals"]
+    whole = browser.collect(TABLES, facts, browser.BUDGET)["evals"]
     certain = {name: -(-ev["discordant"] // 4) for name, ev in whole.items()}
     needed = sum(len(block) for name, ev in whole.items() for block in ev["blocks"][: certain[name]])
-    monkeypatch.setattr(browser, "BUDGET", needed)
-    cut = browser.collect(TABLES, facts)["evals"]
+    needed += sum(index_size(TABLES, name) * n for name, n in certain.items())
+    enough, short = browser.collect(TABLES, facts, needed), browser.collect(TABLES, facts, needed - 1)
+    assert browser.holds_differences(enough) and not browser.holds_differences(short)
+    cut = enough["evals"]
     assert {name: len(ev["blocks"]) for name, ev in cut.items()} == certain
     assert any(len(whole[name]["blocks"]) > n for name, n in certain.items())
 
@@ -205,7 +215,9 @@ def test_a_verdict_on_an_instruction_says_what_was_asked_for() -> None:
         "strata": "{}",
     }
     evals = only("ifeval_format", scorer=Plug(name="ifeval"))
-    data = browser.collect({**TABLES, "datasets": fake.frame("datasets", [row])}, fake.facts(evals=evals))
+    data = browser.collect(
+        {**TABLES, "datasets": fake.frame("datasets", [row])}, fake.facts(evals=evals), browser.BUDGET
+    )
     item, texts = example(data, "ifeval_format", example_id)
     assert [texts[place] for place in item["required"]] == words and texts[item["question"]] == "Go!"
     values = item["sides"]["0"]["values"]
@@ -227,7 +239,7 @@ def test_a_failed_instruction_says_where_the_response_breaks_it() -> None:
     }
     row = {"dataset": "ifeval_format", "example_id": example_id, "messages": [], "reference": json.dumps(reference)}
     tables = {**TABLES, "generations": generations, "datasets": fake.frame("datasets", [{**row, "strata": "{}"}])}
-    data = browser.collect(tables, fake.facts(evals=only("ifeval_format", scorer=Plug(name="ifeval"))))
+    data = browser.collect(tables, fake.facts(evals=only("ifeval_format", scorer=Plug(name="ifeval"))), browser.BUDGET)
     item, _ = example(data, "ifeval_format", example_id)
     side = item["sides"][str(fake.ARMS.index(arm))]
     assert side["faults"] == [[6, 9], [14, 17]]
@@ -408,7 +420,7 @@ def test_an_address_shows_its_example_under_the_policy(tmp_path: Path, html: str
 def test_a_page_without_room_says_how_much_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(browser, "BUDGET", 30_000)
     tables = sums(1500)
-    held = len(collect(tables, "sums")["evals"]["sums"]["blocks"]) * 200
+    held = len(collect(tables, "sums", browser.BUDGET)["evals"]["sums"]["blocks"]) * 200
     assert 0 < held < 1500
     dom = opened(tmp_path, render(tables), f"#browse?{PAIR}")
     assert f"{held} of 1500 examples of this eval are here" in dom

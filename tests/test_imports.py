@@ -153,7 +153,7 @@ def test_sizes_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         read(path)
     monkeypatch.setattr(_lines, "MOST", 1000)
     with pytest.raises(ImprintError, match="at most 1,000"):
-        list(_lines.frames(path, {"acc": pl.Float64}))
+        list(_lines.frames(path, lambda _: {"acc": pl.Float64}))
 
 
 def test_the_quick_and_the_slow_way_agree(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ import fake_results as fake
 from imprint.config import loading
 from imprint.dag.experiment import Experiment
 from imprint.dag.report_facts import facts_of
-from imprint.report import numbers, page, write
+from imprint.report import browser, numbers, page, write
+from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError
 
 TEMPLATE = Path(__file__).parents[1] / "resources" / "report.html.jinja"
@@ -28,7 +29,12 @@ TABLES = fake.tables(24)
 
 
 def render(tables: dict[str, pl.DataFrame] | None = None, **more: Any) -> str:
-    return page.render(TEMPLATE, tables or TABLES, CHARTS, fake.facts(**more), fake.PROVENANCE)
+    return drawn(fake.facts(**more), tables or TABLES)
+
+
+def drawn(facts: Any, tables: dict[str, pl.DataFrame] = TABLES, charts: dict[str, Any] = CHARTS) -> str:
+    """The page with all that its tables hold."""
+    return page.render(TEMPLATE, tables, charts, facts, fake.PROVENANCE, browser.collect(tables, facts, browser.BUDGET))
 
 
 class Page(HTMLParser):
@@ -155,7 +161,7 @@ def test_empty_tables_still_make_a_report() -> None:
 
 def test_missing_tables_and_wrong_facts_are_errors() -> None:
     with pytest.raises(ImprintError, match="needs the table"):
-        render({"summary": TABLES["summary"]})
+        page.render(TEMPLATE, {"summary": TABLES["summary"]}, CHARTS, fake.facts(), fake.PROVENANCE, {})
     with pytest.raises(ValidationError, match="limit"):
         render(limit="32")
     with pytest.raises(ValidationError, match="colour"):
@@ -223,7 +229,7 @@ def test_from_an_arm_to_what_made_it(tmp_path: Path) -> None:
         for arm in fake.facts().arms
     ]
     spec = write.with_manifests(fake.facts(arms=arms))
-    text = page.render(TEMPLATE, TABLES, CHARTS, spec, fake.PROVENANCE)
+    text = drawn(spec)
     made = re.search(r'<details id="made-instruct">.*?</details>', text, re.S)
     assert made
     for said in ("a" * 64, "b" * 64, "f" * 8, "{&#34;fit&#34;:1}", job["name"], job["log"], "1 min 2 s"):
@@ -304,6 +310,23 @@ def probed(folder: Path, html: str, script: str, *flags: str) -> str:
     return found[1]
 
 
+def test_responses_without_room_have_a_page_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = {}
+    for name, rows in {**TABLES, "datasets": pl.DataFrame()}.items():
+        tables[name] = [tmp_path / f"{name}.parquet"]
+        parquet.write(tables[name][0], name, rows.to_dicts())
+    out, beside = tmp_path / "report.html", tmp_path / "report.responses.html"
+    facts = fake.facts()
+    write.run(facts, TEMPLATE, tables, {}, out)
+    assert not beside.exists() and beside.name not in out.read_text()
+    monkeypatch.setattr(browser, "BUDGET", 0)
+    write.run(facts, TEMPLATE, tables, {}, out)
+    assert f'href="{beside.name}"' in out.read_text() and 'href="report.html"' in beside.read_text()
+    monkeypatch.undo()
+    write.run(facts, TEMPLATE, tables, {}, out)
+    assert not beside.exists(), "a page that is not needed any more is no trap"
+
+
 PICTURE = (
     "<svg class='imprint-chart' width='2000'><a href='#browse?eval=sums'><path aria-label='exactly &lt;b&gt;' "
     "d='M0,0h9v9Z'/></a></svg>"
@@ -312,7 +335,7 @@ PICTURE = (
 
 @needs_chromium
 def test_nothing_is_wider_than_a_phone(tmp_path: Path) -> None:
-    html = page.render(TEMPLATE, TABLES, {"answers": (PICTURE, "<p>n</p>")}, fake.facts(), fake.PROVENANCE)
+    html = drawn(fake.facts(), charts={"answers": (PICTURE, "<p>n</p>")})
     script = """
     for (const each of document.querySelectorAll("details")) each.open = true;
     const frame = document.createElement("iframe"); // a window of the browser itself is never this narrow
@@ -329,7 +352,7 @@ def test_nothing_is_wider_than_a_phone(tmp_path: Path) -> None:
 
 @needs_chromium
 def test_a_mark_says_its_numbers_when_it_has_the_focus(tmp_path: Path) -> None:
-    html = page.render(TEMPLATE, TABLES, {"answers": (PICTURE, "<p>n</p>")}, fake.facts(), fake.PROVENANCE)
+    html = drawn(fake.facts(), charts={"answers": (PICTURE, "<p>n</p>")})
     script = """
     const tip = document.querySelector(".tip"), mark = document.querySelector(".imprint-chart a");
     const seen = [tip.hidden];

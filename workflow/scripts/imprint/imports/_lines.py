@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ MOST = 64 * 2**30
 
 Schema = Mapping[str, Any]
 """Field -> polars type. A value of another kind becomes JSON text where the type is String."""
+SchemaOf = Callable[[bytes], Schema]
+"""The schema of a block of lines, which may depend on the block."""
 
 
 def first(path: Path) -> dict[str, Any]:
@@ -38,7 +40,7 @@ def first(path: Path) -> dict[str, Any]:
     raise ImprintError(f"{path}: is empty; write the path of a log with samples")
 
 
-def frames(path: Path, schema: Schema) -> Iterator[tuple[int, pl.DataFrame]]:
+def frames(path: Path, schema_of: SchemaOf) -> Iterator[tuple[int, pl.DataFrame]]:
     """(number of the first line, fields of the schema) of each block of lines. Empty lines have no row. Raises
     ImprintError for lines that are not JSON objects with values of these types, and for files that are too large."""
     if (size := path.stat().st_size) > MOST:
@@ -49,7 +51,7 @@ def frames(path: Path, schema: Schema) -> Iterator[tuple[int, pl.DataFrame]]:
             block += file.readline(LONGEST + 1)
             if not block.endswith(b"\n") and file.read(1):
                 raise ImprintError(f"{path}: a line has more than {LONGEST:,} bytes; write one sample a line")
-            yield number, _frame(block, schema, str(path), number)
+            yield number, _frame(block, schema_of(block), str(path), number)
             number += block.count(b"\n")
 
 

@@ -70,10 +70,8 @@ def read(path: Path, settings: Settings) -> Log:
     numbers = {name: kind for name, kind in types.items() if isinstance(line.get(name), int | float | None)}
     if not numbers:
         raise ImprintError(f"{path}, line 1: no metric is a number; found {', '.join(names) or 'none'}")
-    schema = _schema(line, settings, numbers)
-    rows = pl.concat(
-        [_columns(path, number, frame, line, settings, list(numbers)) for number, frame in _lines.frames(path, schema)]
-    )
+    blocks = _lines.frames(path, lambda block: _schema(line, settings, numbers, block))
+    rows = pl.concat([_columns(path, number, frame, line, settings, list(numbers)) for number, frame in blocks])
     samples, values = _side_by_side(path, rows, list(numbers))
     title = NAME.fullmatch(path.name)
     eval_name = title[1] if title else path.stem
@@ -115,7 +113,9 @@ def _compares(line: dict[str, Any]) -> bool:
     return isinstance(request, dict) and isinstance(request.get("arg_1"), str)
 
 
-def _schema(line: dict[str, Any], settings: Settings, metrics: dict[str, Any]) -> dict[str, Any]:
+def _schema(line: dict[str, Any], settings: Settings, metrics: dict[str, Any], block: bytes) -> dict[str, Any]:
+    """The schema of a block of lines, with a field for each option that the block may have: reading fields that no line
+    has takes as long as reading those that all have."""
     import polars as pl
 
     question = _question(line, settings)
@@ -124,7 +124,9 @@ def _schema(line: dict[str, Any], settings: Settings, metrics: dict[str, Any]) -
     schema |= {"target": pl.String, "filter": pl.String, "doc_hash": pl.String}
     schema |= {"resps": pl.List(pl.List(pl.String)), **metrics}
     if _compares(line):
-        argument, count = pl.Struct({"arg_0": pl.String, "arg_1": pl.String}), MOST_OPTIONS
+        argument = pl.Struct({"arg_0": pl.String, "arg_1": pl.String})
+        options = range(1, MOST_OPTIONS)
+        count = next((i for i in options if f'"gen_args_{i}"'.encode() not in block), MOST_OPTIONS)
     else:
         argument, count = pl.Struct({"arg_0": pl.String}), 1
     if _compares(line) or question is None:
@@ -143,7 +145,7 @@ def _columns(
     argument = pl.col("arguments").struct.field
     question = pl.col("doc").struct.field(field) if field else argument("gen_args_0").struct.field("arg_0")
     if _compares(line):
-        most = min(MOST_OPTIONS, int(frame["resps"].list.len().max() or 1))  # type: ignore[arg-type]
+        most = min(len(frame["arguments"].struct.fields), int(frame["resps"].list.len().max() or 1))  # type: ignore[arg-type]
         options = pl.concat_list(
             [
                 pl.struct(

@@ -124,7 +124,7 @@ def _frame(path: Path, settings: Settings) -> pl.DataFrame:
     if path.suffix == ".jsonl":
         if isinstance(_lines.first(path).get("value"), bool):
             schema["value"] = pl.Boolean
-        frame = pl.concat([block for _, block in _lines.frames(path, schema)])
+        frame = pl.concat([block for _, block in _lines.frames(path, lambda _: schema)])
         return frame.with_columns(pl.col("value").cast(pl.Float64))
     try:
         rows = pl.read_parquet(path, columns=[name for name in pl.read_parquet_schema(path) if name in schema])

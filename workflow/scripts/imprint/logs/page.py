@@ -11,7 +11,7 @@ from imprint.charts import Eval
 from imprint.charts._job import drawn
 from imprint.logs.sides import Side
 from imprint.logs.verdict import Verdict, table_of
-from imprint.report import facts, page
+from imprint.report import browser, facts, page
 from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import atomic, file_sha256
@@ -31,12 +31,11 @@ def write(path: Path, verdict: Verdict, control: Side, arm: Side, force: bool = 
     missing = {name: table_of(name, pl.DataFrame()) for name in page.NEEDED if name not in verdict.tables}
     evals = dict.fromkeys(verdict.tables["answers"]["eval"].to_list(), Eval())
     forest = drawn("answers", verdict.tables, [control.name, arm.name], evals, TEMPLATE.parent / "captions/answers.md")
+    spec = _facts(verdict, control, arm)
+    provenance = facts.Provenance(versions={name: version(name) for name in PACKAGES})
+    tables = verdict.tables | missing
     text = page.render(
-        TEMPLATE,
-        {**verdict.tables, **missing},
-        {"answers": forest},
-        _facts(verdict, control, arm),
-        facts.Provenance(versions={name: version(name) for name in PACKAGES}),
+        TEMPLATE, tables, {"answers": forest}, spec, provenance, browser.collect(tables, spec, browser.BUDGET)
     )
     with atomic(path) as temporary:
         temporary.write_text(text + MARK, encoding="utf-8")

@@ -3,8 +3,9 @@ texts in blocks that the page unpacks when it shows them.
 
 An arm has won, lost or tied an example against another arm by the eval's primary metric, in the mean over seeds,
 samples and items. The page holds every example that an arm won or lost against one of its controls, or against the
-other arm of a question, and then the others, in the order of their sha256, until the texts take BUDGET. Of several
-seeds and samples of an arm, the responses of the first are shown.
+other arm of a question, and then the others, in the order of their sha256, until the texts take a number of characters.
+Where BUDGET is too small for the first of these, a page of responses, which has a larger budget, is written beside the
+report. Of several seeds and samples of an arm, the responses of the first are shown.
 """
 
 from __future__ import annotations
@@ -24,27 +25,29 @@ import polars as pl
 from imprint.report import items
 from imprint.report.facts import Eval, Spec
 
-BUDGET = 14_000_000  # characters of packed texts; with its index, tables and charts, a page then has about 15 MB
+BUDGET = 14_000_000  # characters of packed texts and indices; with tables and charts, a report then has about 15 MB
+SIDE_BUDGET = 60_000_000  # the same, of the page of responses; a browser on a laptop still opens it
 BLOCK = 200  # examples that are packed together
 FIRST_WORDS = 100  # characters of the question in a line of the list
 
 
-def collect(tables: Mapping[str, pl.DataFrame], facts: Spec) -> dict[str, Any]:
+def collect(tables: Mapping[str, pl.DataFrame], facts: Spec, budget: int) -> dict[str, Any]:
     """The browser's data as plain data for JSON, from the tables answers, summary, scores, generations and prompts, and
     from datasets, where that table is there: without it, questions, references and strata are not shown. Evals without
-    scores and private ones are left out.
+    scores and private ones are left out. `budget`: characters that packed texts and indices may take.
 
     Each eval has `n`, the number of its examples; `discordant`, the number of those that an arm won or lost in a
     comparison; and `totals`: "i-j", a pair of positions in `arms` with i < j -> how many of all examples arm i won,
     lost and tied. `index` and `blocks` are packed."""
     evals = {ev.name: _Eval(tables, facts, ev) for ev in facts.evals if not ev.private and _primary(tables, ev.name)}
     blocks: dict[str, list[str]] = {name: [] for name, ev in evals.items() if ev.ids}
-    room = BUDGET
+    room = budget
+    index_sizes = {name: len(packed(evals[name].index(BLOCK))) for name in blocks}  # of a block's lines in the list
     # The discordant examples of all evals come first, so that a large eval does not take the room of other evals.
     places = [(n * BLOCK >= evals[name].discordant, n, name) for name in blocks for n in range(evals[name].n_blocks)]
     for _, number, name in sorted(places):
         block = packed(evals[name].block(number))
-        room -= len(block)
+        room -= len(block) + index_sizes[name]
         if room < 0:
             break
         blocks[name].append(block)
@@ -55,10 +58,16 @@ def collect(tables: Mapping[str, pl.DataFrame], facts: Spec) -> dict[str, Any]:
     }
 
 
+def holds_differences(data: Mapping[str, Any]) -> bool:
+    """Whether collected data hold every example that an arm won or lost against an arm that it is compared with."""
+    return all(len(ev["blocks"]) * BLOCK >= ev["discordant"] for ev in data["evals"].values())
+
+
 def packed(value: Any) -> str:
     """JSON text as gzip and base64. A lone surrogate, which UTF-8 cannot hold, becomes JSON's own escape for it."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode("utf-8", "backslashreplace"), mtime=0)).decode()
+    # Level 9 takes two to five times as long as 6, and saves one to six parts in a hundred.
+    return base64.b64encode(gzip.compress(text.encode("utf-8", "backslashreplace"), 6, mtime=0)).decode()
 
 
 def _primary(tables: Mapping[str, pl.DataFrame], name: str) -> dict[str, Any] | None:
@@ -79,11 +88,11 @@ class _Eval:
         scores = tables["scores"].filter((pl.col("eval") == ev.name) & pl.col("arm").is_in(self.arms))
         self.binary = _binary(scores, tables["summary"].filter(pl.col("eval") == ev.name))
         self._order(scores, _compared(tables["answers"], facts, ev.name))
-        self.scores = _first_run(self._ranked(scores), sample=True)
+        self.scores = _first_run(self._ranked(scores), sample=True).sort("rank", maintain_order=True)
         responses = tables["generations"].filter((pl.col("eval") == ev.name) & pl.col("arm").is_in(self.arms))
         prompts = tables["prompts"].unique("prompt_sha256").select("prompt_sha256", "prompt")
         responses = self._ranked(responses).join(prompts, "prompt_sha256", "left")
-        self.responses = _first_run(responses, sample=ev.asks == "generate")
+        self.responses = _first_run(responses, sample=ev.asks == "generate").sort("rank", maintain_order=True)
         self.rows = self._rows(tables.get("datasets"))
 
     def _order(self, scores: pl.DataFrame, compared: list[tuple[str, str]]) -> None:
@@ -146,13 +155,14 @@ class _Eval:
             "n": len(self.ids),
             "discordant": self.discordant,
             "totals": totals,
-            "index": packed(self._index(min(n_blocks * BLOCK, len(self.ids)))),
+            "index": packed(self.index(n_blocks * BLOCK)),
         }
 
-    def _index(self, held: int) -> dict[str, Any]:
-        """Lists over the first `held` examples: ids, first words and strata; and for each arm the values, the lengths
-        in tokens, and the marks. The marks are "truncated" and the statuses other than "scored"; null without a
-        score."""
+    def index(self, held: int) -> dict[str, Any]:
+        """Lists over the first `held` examples, or over all if they are fewer: ids, first words and strata; for each
+        arm also the values, the lengths in tokens, and the marks. The marks are "truncated" and the statuses other than
+        "scored"; null without a score."""
+        held = min(held, len(self.ids))
         rows = self.rows.head(held)
         status = pl.col("status").filter(pl.col("status") != "scored").unique().sort()
         cut = pl.when(pl.col("truncated").any()).then(pl.lit("truncated")).otherwise(pl.lit(""))
@@ -176,14 +186,12 @@ class _Eval:
 
     def block(self, number: int) -> dict[str, Any]:
         """The examples of one block, with their texts."""
-        in_block = (pl.col("rank") // BLOCK) == number
-        return items.block(
-            self.facts,
-            self.ev,
-            self.rows.filter(in_block),
-            self.responses.filter(in_block),
-            self.scores.filter(in_block),
-        )
+
+        def part(rows: pl.DataFrame) -> pl.DataFrame:  # rows are sorted by rank: a filter would read all of them
+            start, end = rows["rank"].search_sorted(pl.Series([number * BLOCK, (number + 1) * BLOCK]))
+            return rows.slice(start, end - start)
+
+        return items.block(self.facts, self.ev, part(self.rows), part(self.responses), part(self.scores))
 
 
 Outcomes = npt.NDArray[np.float64]

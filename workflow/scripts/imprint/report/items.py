@@ -15,6 +15,9 @@ from imprint.report.facts import Eval, Spec
 from imprint.runtime import plugins
 
 LONGEST = 6_000  # characters of a text; a longer text is cut, and says so
+READ_OF_RESPONSES = ["rank", "arm", "final", "prompt", "response", "finish_reason", "error"]
+READ_OF_RESPONSES += ["response_tokens", "logprob_sum", "state"]
+READ_OF_SCORES = ("rank", "arm", "metric", "item", "item_label", "value", "status")
 OTHERS = 8  # at most so many responses of a dialogue are shown beside the scored one
 
 
@@ -40,14 +43,15 @@ def block(facts: Spec, ev: Eval, rows: pl.DataFrame, responses: pl.DataFrame, sc
     items = {row["rank"]: _item(ev, row, texts) for row in rows.iter_rows(named=True)}
     arms = {arm.name: (position, arm) for position, arm in enumerate(facts.arms)}
     reads_all = ev.scorer is not None and plugins.load("scores", ev.scorer.name).READS == "response"
-    for row in responses.sort("rank", "arm", "turn", "sample", maintain_order=True).iter_rows(named=True):
+    responses = responses.sort("rank", "arm", "turn", "sample", maintain_order=True)
+    for row in responses.select(READ_OF_RESPONSES).iter_rows(named=True):
         position, arm = arms[row["arm"]]
         side = items[row["rank"]]["sides"].setdefault(
             position, {"prompt": texts.place(row["prompt"]), "responses": [], "values": []}
         )
         contexts = [] if reads_all or ev.asks == "loglikelihood" else arm.contexts
         _add(side, row, contexts, texts)
-    for row in scores.sort("rank", "arm", "metric", "item").iter_rows(named=True):
+    for row in scores.sort("rank", "arm", "metric", "item").select(READ_OF_SCORES).iter_rows(named=True):
         side = items[row["rank"]]["sides"].get(arms[row["arm"]][0])
         if side is not None:
             value = None if row["value"] is None else float(f"{row['value']:.6g}")
@@ -90,9 +94,12 @@ def _add(side: dict[str, Any], row: Mapping[str, Any], contexts: list[plugins.Pl
         else:
             side["left_out"] = side.get("left_out", 0) + 1
         return
-    before, scored, after = _parts(row["response"] or "", contexts if row["error"] is None else [])
-    response: dict[str, Any] = {"text": texts.place(scored), **ending}
-    response |= {name: texts.place(part) for name, part in (("before", before), ("after", after)) if part.strip()}
+    if contexts and row["error"] is None:
+        before, scored, after = _parts(row["response"] or "", contexts)
+        response: dict[str, Any] = {"text": texts.place(scored), **ending}
+        response |= {name: texts.place(part) for name, part in (("before", before), ("after", after)) if part.strip()}
+    else:
+        response = {"text": texts.place(row["response"]), **ending}
     if row["prompt"] is not None:
         side["prompt"] = texts.place(row["prompt"])
     elif row["error"] is None:

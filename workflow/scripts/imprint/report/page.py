@@ -1,4 +1,5 @@
-"""The report: one HTML file that needs no network and no other file.
+"""The report: one HTML file that needs no network and no other file. Where it has no room for all responses, a page of
+responses stands beside it.
 
 Jinja escapes all text from configs, models and data. The browser's text is JSON, which the page shows by `textContent`
 only. A content security policy allows the page's own scripts and nothing else.
@@ -19,7 +20,7 @@ import jinja2
 import markupsafe
 import polars as pl
 
-from imprint.report import PAGE_SCRIPT, SCRIPTS, STYLES, browser, copies, grids, matrix, numbers, verdicts
+from imprint.report import PAGE_SCRIPT, SCRIPTS, STYLES, copies, grids, matrix, numbers, verdicts
 from imprint.report.facts import Provenance, Spec
 from imprint.runtime.errors import ImprintError
 from imprint.statistics import questions
@@ -55,17 +56,83 @@ def render(
     charts: Mapping[str, tuple[str | None, str]],
     facts: Spec,
     provenance: Provenance,
+    data: Mapping[str, Any],
+    beside: str | None = None,
 ) -> str:
     """The report as HTML text.
 
     `template`: resources/report.html.jinja, with the files of ASSETS beside it. `tables`: polars frames of the tables
-    in NEEDED, and of `datasets` where the browser is to show questions and references. `charts`: title -> (SVG text,
-    or None if there is nothing to draw; caption as HTML); the chart "answers" stands at the top. A part of the page
-    whose table is empty is left out. Raises ImprintError if a table is missing.
+    in NEEDED. `charts`: title -> (SVG text, or None if there is nothing to draw; caption as HTML); the chart "answers"
+    stands at the top. `data`: what the browser of responses holds (`browser.collect`). `beside`: the name of the page
+    of responses, if there is one. A part of the page whose table is empty is left out. Raises ImprintError if a table
+    is missing.
     """
     missing = [name for name in NEEDED if name not in tables]
     if missing:
         raise ImprintError(f"the report needs the table(s) {', '.join(missing)}; pass them as polars frames")
+    answers = tables["answers"].to_dicts()
+    comparisons, summary = (in_order(tables[name].to_dicts(), facts) for name in ("comparisons", "summary"))
+    comparisons = [row for row in comparisons if row["n_pairs"] or row["n_missing"]]  # else the metric has no rows
+    versions = tables["scores"].group_by("eval").agg(pl.col("eval_version").unique().sort().str.join("; "))
+    columns, cells = matrix.columns(summary, facts), matrix.cells(summary, comparisons, facts)
+    counts = {(row["arm"], row["eval"], row["metric"]): row for row in summary}
+    figures = {
+        title: (markupsafe.Markup(svg) if svg else None, markupsafe.Markup(caption))
+        for title, (svg, caption) in charts.items()
+    }
+    return (
+        _environment(template)
+        .get_template(template.name)
+        .render(
+            **_frame(template, data, [PAGE_SCRIPT], facts, first_pair([*answers, *comparisons], facts)),
+            beside=beside,
+            provenance=provenance,
+            forest=figures.pop("answers", None),
+            charts=figures,
+            answers=answers,
+            introduced=_introduced(answers, facts),
+            shares=[_shares(row, counts) for row in answers],
+            levels=[_levels(row, counts) for row in answers],
+            unmeasured=matrix.unmeasured(cells, facts),
+            outcome=questions.outcome,
+            tally=Counter(row["verdict"] for row in answers),
+            columns=columns,
+            cells=cells,
+            spent=matrix.spent(tables["costs"], tables["generations"], facts),
+            gained=[row for row in comparisons if _side(row) == "good"],
+            lost=[row for row in comparisons if _side(row) == "bad"],
+            side=_side,
+            primary=_by_pair([row for row in comparisons if row["primary"]]),
+            secondary=_by_pair([row for row in comparisons if not row["primary"]]),
+            copied=embedded(
+                {
+                    "answers": copies.forms(grids.of_answers(answers)),
+                    "matrix": copies.forms(grids.of_matrix(columns, cells, facts)),
+                    "comparisons": copies.forms(grids.of_comparisons(comparisons)),
+                }
+            ),
+            transductive={arm.name for arm in facts.arms if arm.transductive},
+            summary=_by_arm(summary),
+            costs=_costs(tables["costs"]),
+            seconds=_seconds(tables["costs"]),
+            contamination=tables["contamination"].to_dicts(),
+            contaminated=tables["contamination_rows"].head(LISTED).to_dicts(),
+            n_contaminated=tables["contamination_rows"].height,
+            scored_by=dict(versions.rows()),
+            distributions={item.name: item.distribution for item in facts.evals},
+            synthesis=_yields(tables["synthesis"]),
+        )
+    )
+
+
+def responses(template: Path, data: Mapping[str, Any], facts: Spec, pair: tuple[str, str], report: str) -> str:
+    """The page of responses as HTML text: the browser alone. `template`: resources/responses.html.jinja. `pair`: the
+    arms with which it opens. `report`: the name of the report."""
+    frame = _frame(template, data, [], facts, pair)
+    return _environment(template).get_template(template.name).render(**frame, beside=None, report=report)
+
+
+def _environment(template: Path) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template.parent),
         undefined=jinja2.StrictUndefined,
@@ -74,62 +141,23 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= FILTERS
-    answers = tables["answers"].to_dicts()
-    comparisons, summary = (in_order(tables[name].to_dicts(), facts) for name in ("comparisons", "summary"))
-    comparisons = [row for row in comparisons if row["n_pairs"] or row["n_missing"]]  # else the metric has no rows
-    versions = tables["scores"].group_by("eval").agg(pl.col("eval_version").unique().sort().str.join("; "))
-    data = browser.collect(tables, facts)
-    scripts = [_asset(template, PAGE_SCRIPT), *([_asset(template, *SCRIPTS)] if data["evals"] else [])]
-    columns, cells = matrix.columns(summary, facts), matrix.cells(summary, comparisons, facts)
-    counts = {(row["arm"], row["eval"], row["metric"]): row for row in summary}
-    figures = {
-        title: (markupsafe.Markup(svg) if svg else None, markupsafe.Markup(caption))
-        for title, (svg, caption) in charts.items()
+    return environment
+
+
+def _frame(
+    template: Path, data: Mapping[str, Any], scripts: Sequence[str], facts: Spec, pair: tuple[str, str]
+) -> dict[str, Any]:
+    """What both pages need: facts, style, scripts with their hashes, and the browser's data."""
+    texts = [_asset(template, name) for name in scripts] + ([_asset(template, *SCRIPTS)] if data["evals"] else [])
+    return {
+        "facts": facts,
+        "style": _asset(template, *STYLES),
+        "scripts": texts,
+        "script_hashes": [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts],
+        "data": embedded(data),
+        "browsable": bool(data["evals"]),
+        "first_pair": pair,
     }
-    return environment.get_template(template.name).render(
-        facts=facts,
-        provenance=provenance,
-        scripts=scripts,
-        script_hashes=[base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts],
-        style=_asset(template, *STYLES),
-        data=embedded(data),
-        browsable=bool(data["evals"]),
-        forest=figures.pop("answers", None),
-        charts=figures,
-        answers=answers,
-        introduced=_introduced(answers, facts),
-        shares=[_shares(row, counts) for row in answers],
-        levels=[_levels(row, counts) for row in answers],
-        unmeasured=matrix.unmeasured(cells, facts),
-        outcome=questions.outcome,
-        tally=Counter(row["verdict"] for row in answers),
-        columns=columns,
-        cells=cells,
-        spent=matrix.spent(tables["costs"], tables["generations"], facts),
-        gained=[row for row in comparisons if _side(row) == "good"],
-        lost=[row for row in comparisons if _side(row) == "bad"],
-        side=_side,
-        primary=_by_pair([row for row in comparisons if row["primary"]]),
-        secondary=_by_pair([row for row in comparisons if not row["primary"]]),
-        copied=embedded(
-            {
-                "answers": copies.forms(grids.of_answers(answers)),
-                "matrix": copies.forms(grids.of_matrix(columns, cells, facts)),
-                "comparisons": copies.forms(grids.of_comparisons(comparisons)),
-            }
-        ),
-        first_pair=_first_pair(answers, comparisons, facts),
-        transductive={arm.name for arm in facts.arms if arm.transductive},
-        summary=_by_arm(summary),
-        costs=_costs(tables["costs"]),
-        seconds=_seconds(tables["costs"]),
-        contamination=tables["contamination"].to_dicts(),
-        contaminated=tables["contamination_rows"].head(LISTED).to_dicts(),
-        n_contaminated=tables["contamination_rows"].height,
-        scored_by=dict(versions.rows()),
-        distributions={item.name: item.distribution for item in facts.evals},
-        synthesis=_yields(tables["synthesis"]),
-    )
 
 
 def in_order(rows: list[Row], facts: Spec) -> list[Row]:
@@ -209,9 +237,8 @@ def _side(row: Row) -> str:
     return questions.side(row["ci_low"], row["ci_high"], row["direction"])
 
 
-def _first_pair(answers: list[Row], comparisons: list[Row], facts: Spec) -> tuple[str, str]:
-    """The arm and control with which the browser opens: those of the first question, else of the first comparison."""
-    rows = [*answers, *comparisons]
+def first_pair(rows: Sequence[Row], facts: Spec) -> tuple[str, str]:
+    """The arm and control with which the browser opens: those of the first of the questions and comparisons."""
     return (rows[0]["arm"], rows[0]["control"]) if rows else (facts.arms[-1].name, facts.arms[0].name)
 
 

@@ -1,4 +1,4 @@
-"""The report job: gathers tables, charts and facts, and writes the page."""
+"""The report job: gathers tables, charts and facts, and writes the report and, if needed, the page of responses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from imprint.report import page
+from imprint.report import RESPONSES, browser, page
 from imprint.report.facts import Fit, Provenance, Spec
 from imprint.runtime import parquet
 from imprint.runtime.identity import atomic, read_object
@@ -21,7 +21,8 @@ PACKAGES = ("snakemake", "torch", "transformers", "trl", "peft", "polars", "duck
 def run(
     spec: Spec, template: Path, tables: Mapping[str, Sequence[Path]], charts: Mapping[Path, Path], out: Path
 ) -> None:
-    """Write the page. `tables`: table -> its files; `charts`: SVG file -> caption file. Raises like `page.render`."""
+    """Write the page, and beside it NAME.responses.html if the page has no room for every response that an arm won or
+    lost. `tables`: table -> its files; `charts`: SVG file -> caption file. Raises like `page.render`."""
     frames = {name: pl.DataFrame(pl.from_arrow(parquet.concat(paths, name))) for name, paths in tables.items()}
     drawn = {
         svg.stem.replace("_", " "): (svg.read_text(encoding="utf-8") or None, caption.read_text(encoding="utf-8"))
@@ -29,8 +30,20 @@ def run(
     }
     provenance = Provenance(versions={name: version(name) for name in PACKAGES}, commit=_commit())
     facts = with_manifests(_with_rows(spec, frames))
-    with atomic(out) as temporary:
-        temporary.write_text(page.render(template, frames, drawn, facts, provenance), encoding="utf-8")
+    data, beside = browser.collect(frames, facts, browser.BUDGET), out.with_suffix(".responses.html")
+    if browser.holds_differences(data):
+        beside.unlink(missing_ok=True)
+        _write(out, page.render(template, frames, drawn, facts, provenance, data))
+        return
+    _write(out, page.render(template, frames, drawn, facts, provenance, data, beside.name))
+    pair = page.first_pair(frames["answers"].to_dicts(), facts)
+    all_differences = browser.collect(frames, facts, browser.SIDE_BUDGET)
+    _write(beside, page.responses(template.with_name(RESPONSES), all_differences, facts, pair, out.name))
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _with_rows(spec: Spec, frames: Mapping[str, pl.DataFrame]) -> Spec:
