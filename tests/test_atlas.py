@@ -255,7 +255,7 @@ def job(arms: Any, out: Path, method: str = "atlas", dataset: Any = None, seed: 
         "data": "d",
         "batch_size": 4,
         "max_length": 512,
-        "epochs": 3.0,
+        "steps": 8,
         "rows_at_once": 2,
     }
     datasets = {"d": dialogues() if dataset is None else dataset, "other": dialogues(7)[3:]}
@@ -304,10 +304,10 @@ def test_rows_at_once_change_nothing(made: Any, tmp_path: Path) -> None:
 
 
 def test_several_datasets_are_summed(made: Any, tmp_path: Path) -> None:
-    summed = job(made["tied"], tmp_path / "both", data=["d", "other"], epochs=1.0)
+    summed = job(made["tied"], tmp_path / "both", data=["d", "other"], steps=2)
     both = atlas.fit(summed)
-    one = atlas.fit(job(made["tied"], tmp_path / "one", epochs=1.0))
-    two = atlas.fit(job(made["tied"], tmp_path / "two", data="other", epochs=1.0))
+    one = atlas.fit(job(made["tied"], tmp_path / "one", steps=2))
+    two = atlas.fit(job(made["tied"], tmp_path / "two", data="other", steps=2))
     assert both["first_loss"] == pytest.approx(one["first_loss"] + two["first_loss"])
     assert {"d", "other"} <= {row["quantity"] for row in table(summed, "curves")}
     assert atlas.inputs(atlas.Settings(vectors=["a"], data=["d", "other"])).datasets == ("d", "other")
@@ -316,7 +316,7 @@ def test_several_datasets_are_summed(made: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("select", ["random", "gradient", "gradient_block"])
 def test_a_budget_keeps_so_many(made: Any, tmp_path: Path, select: str) -> None:
     chain, arms = made["mixed"]
-    fit = job((chain, arms), tmp_path, budget=1, select=select, epochs=1.0)
+    fit = job((chain, arms), tmp_path, budget=1, select=select, steps=2)
     atlas.fit(fit)
     rows = table(fit, "coefficients")
     used = {row["vector"] for row in rows if row["value"] != 0}
@@ -360,7 +360,7 @@ def test_settings_that_mean_nothing(settings: dict[str, Any], message: str) -> N
 
 
 def test_a_killed_fit_goes_on_to_the_same_bits(made: Any, tmp_path: Path) -> None:
-    settings = {"epochs": 6.0, "checkpoint_steps": 3}
+    settings = {"steps": 15, "checkpoint_steps": 3}
     whole, killed = (job(made["tied"], tmp_path / name, **settings) for name in ("whole", "killed"))
     expected = atlas.fit(whole)
     fitting.kill("atlas", killed, ("imprint.composition.learning", "backward"), 6)

@@ -16,10 +16,10 @@ import fitting
 import mergekit_results
 import pico_arms
 from fitting import curve, dialogues, table
-from imprint.composition import merging
+from imprint.composition import measuring, merging, objectives
 from imprint.composition.composing import Composition
-from imprint.composition.vectors import Pool
-from imprint.methods import Fit, breadcrumbs, shuffled_task, task_arithmetic, ties
+from imprint.composition.vectors import Pool, generator
+from imprint.methods import Fit, breadcrumbs, fisher, ram, shuffled_task, task_arithmetic, ties
 from imprint.models import chains
 from imprint.runtime import parquet, plugins
 from imprint.runtime.errors import ImprintError
@@ -76,6 +76,20 @@ def test_a_grid_takes_the_scale_with_the_lowest_loss(made: Any, tmp_path: Path) 
     losses = curve(fit, "loss")
     assert len(losses) == 4 and len(set(losses)) == 4
     assert metrics["scale"] == fit.settings.scale[losses.index(min(losses))] and metrics["loss"] == min(losses)
+
+
+@pytest.mark.parametrize("name", ["ties", "breadcrumbs", "ram"])
+def test_every_merge_may_choose_its_scale(made: Any, tmp_path: Path, name: str) -> None:
+    """The losses are those of the merges at each scale, and the merge is the one at the chosen scale."""
+    grid = job(made, tmp_path / "grid", name, scale=[0.0, 0.4, 1.0, -0.3], data={"d": "plain"})
+    metrics = plugins.load("methods", name).fit(grid)
+    losses = curve(grid, "loss")
+    assert metrics["scale"] == grid.settings.scale[losses.index(min(losses))] and len(set(losses)) == 4
+    fixed = job(made, tmp_path / "fixed", name, scale=metrics["scale"])
+    plugins.load("methods", name).fit(fixed)
+    assert fitting.weights(fixed) == fitting.weights(grid) and metrics["norm"] > 0
+    summed = job(made, tmp_path / "sum", "task_arithmetic", scale=[0.0], data=["d"])
+    assert losses[0] == pytest.approx(task_arithmetic.fit(summed)["loss"], rel=1e-6)
 
 
 def test_ties_by_hand() -> None:
@@ -162,6 +176,105 @@ def test_breadcrumbs_drops_both_ends(made: Any, tmp_path: Path) -> None:
         assert abs(int((found[name].abs() > 0).sum()) - left) <= 2  # an entry may be lost in rounding
 
 
+def test_breadcrumbs_by_row_masks_each_row() -> None:
+    delta = torch.tensor([[1.0, -5.0, 3.0, -2.0, 4.0], [0.1, 0.2, -0.3, 0.4, 0.5]])
+    rows = [breadcrumbs.middle(row, 0.2, 0.4) for row in delta]
+    assert torch.equal(breadcrumbs.middle(delta, 0.2, 0.4, "row"), torch.stack(rows))
+    assert not torch.equal(breadcrumbs.middle(delta, 0.2, 0.4), torch.stack(rows))
+    assert torch.equal(breadcrumbs.middle(delta[0], 0.2, 0.4, "row"), rows[0])
+
+
+def test_ram_by_hand() -> None:
+    one, two = torch.tensor([0.2, 0.0, 0.4, 0.0]), torch.tensor([0.4, 0.1, 0.0, 0.0])
+    assert ram.counts([one, two], 1e-5).tolist() == [[1, 1], [1, 1]]
+    merged = ram.combine([one, two], 1e-5, torch.tensor([1.0, 2.0]))
+    torch.testing.assert_close(merged, torch.tensor([0.3, 0.2, 0.4, 0.0]))
+
+
+@pytest.mark.parametrize("per", ["vector", "tensor"])
+def test_ram_averages_what_is_shared_and_keeps_what_is_not(made: Any, tmp_path: Path, per: str) -> None:
+    given = {"epsilon": 2e-3, "r": 0.5, "alpha": 3.0, "per": per}
+    found = fitted(job(made, tmp_path, "ram", **given), "ram")
+    all_of = deltas(made, NAMES)
+    changed = {name: delta.abs() > 2e-3 for name, delta in all_of.items()}
+    shared = {name: (mask & (mask.sum(0) > 1)).flatten(1).sum(1).float() for name, mask in changed.items()}
+    alone = {name: (mask & (mask.sum(0) == 1)).flatten(1).sum(1).float() for name, mask in changed.items()}
+    if per == "vector":
+        whole = (sum(shared.values()), sum(alone.values()))
+        shared, alone = dict.fromkeys(shared, whole[0]), dict.fromkeys(alone, whole[1])
+    for name, delta in all_of.items():
+        growth = 1 + 0.5 * (shared[name] / alone[name].clamp(min=1)).clamp(max=3.0)
+        expected = torch.zeros_like(delta[0])
+        number = changed[name].sum(0)
+        for one, mask, factor in zip(delta, changed[name], growth, strict=True):
+            expected += torch.where(mask & (number == 1), one * factor, 0) + torch.where(
+                mask & (number > 1), one / number.clamp(min=1), 0
+            )
+        torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-6)
+
+
+def arm_model(made: Any, arm: str) -> Any:
+    model, _ = chains.load(made[1][arm], "float32", "cpu")
+    return model
+
+
+def test_regmean_solves_the_regression_of_each_layer(made: Any, tmp_path: Path) -> None:
+    """Against least squares on the layer's own inputs: with `off_diagonal` 1, the outputs are as close as they can be
+    to those of both models."""
+    fit = job(made, tmp_path, "regmean", ["a", "b"], data=["d", "d"], off_diagonal=1.0, max_length=512)
+    found = fitted(fit, "regmean")
+    name, seen = "model.layers.0.mlp.up_proj", {}
+    for arm in ("a", "b"):
+        model = arm_model(made, arm)
+        _, tokenizer = chains.load(made[0], "float32", "cpu")
+        inputs = []
+        handle = model.get_submodule(name).register_forward_pre_hook(lambda _, x, kept=inputs: kept.append(x[0][0]))
+        for row in objectives.encoded(fit, tokenizer, fit.settings.data[0]):
+            with torch.no_grad():
+                model(input_ids=torch.tensor([row.input_ids]))
+        handle.remove()
+        x = torch.cat(inputs).double()
+        seen[arm] = (x, x @ model.get_submodule(name).weight.double().T)
+    xs, ys = (torch.cat([seen[arm][i] for arm in ("a", "b")]) for i in (0, 1))
+    start = arm_model((made[0], {"root": made[0]}), "root").get_submodule(name).weight.detach()
+    merged = (start + found[f"{name}.weight"]).double().T
+    best = torch.linalg.lstsq(xs, ys).solution
+    error, least = ((ys - xs @ each).square().sum().detach() for each in (merged, best))
+    assert float(error) == pytest.approx(float(least), rel=1e-2)
+    norm = "model.norm.weight"
+    torch.testing.assert_close(found[norm], deltas(made, ["a", "b"])[norm].mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_fisher_weighs_by_the_squared_gradient_of_drawn_tokens(made: Any, tmp_path: Path) -> None:
+    """The information is that of many draws, and the merge is the mean that it weighs."""
+    fit = job(made, tmp_path, "fisher", ["a", "b"], data=["d", "d"], max_length=512)
+    found = fitted(fit, "fisher")
+    pool = Pool(made[0], {arm: made[1][arm] for arm in ("a", "b")})
+    total, weight = {}, {}
+    for vector, (model, rows) in zip(pool.vectors, measuring.models(fit, pool), strict=True):
+        information = fisher.fisher(model, rows, generator("fisher", fit.seed, vector.name))
+        for name, p in model.named_parameters():
+            total[name] = total.get(name, 0) + (information[name] + fisher.FLOOR) * p.detach()
+            weight[name] = weight.get(name, 0) + information[name] + fisher.FLOOR
+    before = dict(arm_model((made[0], {"root": made[0]}), "root").named_parameters())
+    same(found, {name: (total[name] / weight[name] - before[name]).detach() for name in found})
+    assert fitting.weights(
+        fit
+    )  # one row, by hand: gradients of each token's log-likelihood do not correlate in the mean
+    row = rows[0]
+    drawn = torch.Generator().manual_seed(0)
+    mean = sum(fisher.fisher(model, [row], drawn)["model.norm.weight"] for _ in range(300)) / 300
+    logits = model(input_ids=row.input_ids).logits[0, row.predicting]
+    exact = torch.zeros_like(mean)
+    norm = model.model.norm.weight
+    for place in range(len(row.predicting)):
+        logps = logits[place].log_softmax(0)
+        every = torch.eye(len(logps))
+        (gradients,) = torch.autograd.grad(logps, norm, every, retain_graph=True, is_grads_batched=True)
+        exact += (logps.exp().detach()[:, None] * gradients.square()).sum(0)
+    assert float(mean.sum()) == pytest.approx(float(exact.sum()), rel=0.15)
+
+
 def test_the_shuffled_control_has_the_neighbours_coefficients(made: Any, tmp_path: Path) -> None:
     chain, arms = made
     pool = Pool(chain, {name: arms[name] for name in ("a", "b")})
@@ -190,6 +303,11 @@ def test_the_shuffled_control_has_the_neighbours_coefficients(made: Any, tmp_pat
         ("task_arithmetic", {"scale": 1.0, "data": "d"}, "leave `data` out"),
         ("breadcrumbs", {"outliers": 0.3, "noise": 0.7}, "together they drop everything"),
         ("ties", {"density": 0.0}, "greater than 0"),
+        ("ties", {"scale": [0.5, 1.0]}, "write `data: DATASET`"),
+        ("regmean", {"data": ["d"]}, "found 1 datasets for 2 vectors"),
+        ("fisher", {"data": [{"d": "nonsense"}, "d"]}, "no contexts plug-in named 'nonsense'"),
+        ("fisher", {"data": [{"d": {"prior_prompt": "shout"}}, "d"]}, "'think', 'plan'"),
+        ("ram", {"vectors": ["a", {"of": "a", "against": None}]}, "each may stand once"),
         ("shuffled_task", {"of": "x", "vectors": ["a"]}, "at least 2"),
     ],
 )

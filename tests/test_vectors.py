@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import pico
 import pico_arms
-from imprint.composition.vectors import CHUNK, Pool, RandomVector, pieces
+from imprint.composition.vectors import CHUNK, Pool, Random, RandomVector, pieces
 from imprint.models import chains, tensor_files
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import read_json, write_json
@@ -100,12 +100,69 @@ def test_pieces_are_the_whole_block(root: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_random_vectors_have_the_roots_moments_and_are_drawn_the_same_anew(root: Path, tmp_path: Path) -> None:
     chain = pico_arms.full(root, tmp_path / "a")
-    (one,), (two,), (other,) = (Pool([root], {"a": chain}, random=seed).vectors for seed in (0, 0, 1))
+    (one,), (two,), (other,) = (Pool([root], {"a": chain}, random=Random(seed)).vectors for seed in (0, 0, 1))
     assert isinstance(one, RandomVector)
     made, base = one.delta(EMBEDDING), state([root])[EMBEDDING]
     assert torch.equal(made, two.delta(EMBEDDING)) and not torch.equal(made, other.delta(EMBEDDING))
     assert float(made.std()) == pytest.approx(float(base.std()), rel=0.05)
     assert float(made.mean()) == pytest.approx(float(base.mean()), abs=0.01)
+
+
+def test_random_vectors_may_be_as_long_as_the_vectors(root: Path, tmp_path: Path) -> None:
+    arms = {"a": pico_arms.full(root, tmp_path / "a"), "low": pico_arms.lora(root, tmp_path / "low", 3)}
+    pool, drawn = Pool([root], arms), Pool([root], arms, random=Random(0, matched=True))
+    for vector, random in zip(pool.vectors, drawn.vectors, strict=True):
+        assert [random.touches(block) for block in pool.blocks.shapes] == [
+            vector.touches(block) for block in pool.blocks.shapes
+        ]
+        block = "model.layers.0.mlp.up_proj.weight"
+        assert float(random.delta(block).norm()) == pytest.approx(float(vector.delta(block).norm()), rel=0.05)
+        cosine = torch.nn.functional.cosine_similarity(random.delta(block).view(1, -1), vector.delta(block).view(1, -1))
+        assert abs(float(cosine)) < 0.1
+
+
+def chained(root: Path, folder: Path) -> dict[str, list[Path]]:
+    """Arms on top of each other: a full fit, another on it, and adapters on both."""
+    first = pico_arms.full(root, folder / "first", 1)
+    second = [*first, pico_arms.full(root, folder / "second", 2)[-1]]
+    low = pico_arms.lora(root, folder / "low", 3, first)
+    high = pico_arms.lora(root, folder / "high", 4, low)
+    return {
+        "first": first,
+        "second": second,
+        "low": low,
+        "high": high,
+        "apart": pico_arms.lora(root, folder / "apart", 5),
+    }
+
+
+@pytest.mark.parametrize(
+    ("of", "against", "dense"),
+    [
+        ("second", "first", True),
+        ("first", "second", True),
+        ("low", "first", False),
+        ("high", "low", False),
+        ("low", "high", False),
+        ("high", "second", True),
+        ("apart", "first", True),
+        ("first", "apart", True),
+    ],
+)
+def test_a_vector_against_another_arm_is_the_difference(
+    root: Path, tmp_path: Path, of: str, against: str, dense: bool
+) -> None:
+    arms = chained(root, tmp_path)
+    pool = Pool([root], {"v": arms[of]}, {"v": arms[against]})
+    (vector,) = pool.vectors
+    ours, theirs = state(arms[of]), state(arms[against])
+    assert vector.dense == dense
+    for block in pool.blocks.shapes:
+        expected = ours[block] - theirs[block]
+        torch.testing.assert_close(vector.delta(block), expected, rtol=0, atol=2e-6)
+        assert vector.touches(block) or not expected.any()
+    with pytest.raises(ImprintError, match=r"'v' is zero"):
+        Pool([root], {"v": arms[of]}, {"v": arms[of]})
 
 
 @pytest.mark.parametrize(

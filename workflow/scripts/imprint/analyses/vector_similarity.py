@@ -50,8 +50,8 @@ def rows(job: Analysis) -> Iterator[dict[str, Any]]:
     from imprint.composition.composing import Place, place
     from imprint.composition.vectors import Pool
 
-    arms = {name: job.inputs.arms[name] for name in job.settings.vectors}
-    pool = Pool(next(iter(arms.values()))[:1], arms)
+    chains = job.inputs.arms
+    pool = Pool.of(next(iter(chains.values()))[:1], job.settings.vectors, chains)
     names = [vector.name for vector in pool.vectors]
     norms, pairs = dict.fromkeys(names, 0.0), {pair: Sums() for pair in combinations(names, 2)}
     with torch.no_grad():

@@ -61,15 +61,23 @@ def groups(blocks: list[str], granularity: str) -> dict[str, int]:
 class Composition:
     """A pool of vectors and their coefficients. `values` holds the coefficients [vector, group, part], and
     `values.grad` their gradient, both fp32 and on the CPU. Where `chosen` [vector, group] is False, sums and gradients
-    skip the vector; the learner keeps its coefficients at zero."""
+    skip the vector; the learner keeps its coefficients at zero. A value beyond the `bounds` counts as the bound, and
+    its gradient is zero, as that of torch.clamp."""
 
     def __init__(
-        self, model: Any, pool: Pool, granularity: str = "tensor", parts: int = 1, seed: int = 0, start: float = 0.0
+        self,
+        model: Any,
+        pool: Pool,
+        granularity: str = "tensor",
+        parts: int = 1,
+        seed: int = 0,
+        start: float = 0.0,
+        bounds: tuple[float, float] | None = None,
     ) -> None:
         """All coefficients begin at `start`. `model` holds the pool's start in fp32, or in bf16: sums are then computed
         in fp32 and cast last. Without a model, the composition can only be saved. Parameters that no vector touches
         get no gradient."""
-        self.pool, self.parts, self.seed = pool, parts, seed
+        self.pool, self.parts, self.seed, self.bounds = pool, parts, seed, bounds
         self.blocks = [b for b in pool.blocks.shapes if any(v.touches(b) for v in pool.vectors)]
         self.group = groups(self.blocks, granularity)
         size = 1 + max(self.group.values())
@@ -86,6 +94,12 @@ class Composition:
         self.device = next((parameter.device for parameter in self.parameters.values()), CPU)
         if self.device.type == "cuda":
             pool.keep(self.device)
+
+    @property
+    def coefficients(self) -> torch.Tensor:
+        """The values within the bounds: what the vectors are multiplied with, [vector, group, part]."""
+        values = self.values.detach()
+        return values if self.bounds is None else values.clamp(*self.bounds)
 
     def detach(self) -> None:
         """Remove the hooks, so that the model keeps its gradients again."""
@@ -135,7 +149,7 @@ class Composition:
 
     def rows(self, arm: str, seed: int) -> list[dict[str, Any]]:
         """Rows of the table `coefficients`, one for each vector, each block that it touches, and each part."""
-        values = self.values.detach().tolist()
+        values = self.coefficients.tolist()
         return [
             {
                 "arm": arm,
@@ -160,7 +174,7 @@ class Composition:
         """The chosen vectors that touch a block, with their coefficients [part]. Vectors whose coefficients are all
         zero are left out, so that a sum without others is the start bit for bit."""
         group = self.group[block]
-        values = self.values.detach()[:, group]
+        values = self.coefficients[:, group]
         counts = self.chosen[:, group] & values.ne(0).any(1)
         return [
             (vector, coefficients)
@@ -194,4 +208,5 @@ class Composition:
                     products[i] += product
         if self.values.grad is None:
             self.values.grad = torch.zeros_like(self.values)
-        self.values.grad[:, group] += products.cpu().float()
+        inside = self.coefficients[:, group] == self.values.detach()[:, group]
+        self.values.grad[:, group] += products.cpu().float() * inside

@@ -23,20 +23,22 @@ if TYPE_CHECKING:
 STATE = "state.pt"
 
 
+Check = Callable[[], "dict[str, float] | None"]
+"""Measures the merged weights. The first of the named numbers is to be small. None ends the fit."""
+
+
 class Objective(NamedTuple):
-    """What a fit minimises, in `steps` steps of `steps_an_epoch` an epoch.
+    """What a fit minimises.
 
     `losses(step)` yields named parts (name, scalar) of the step's loss, which is their sum. Each part's graph is freed
-    before the next part is computed. `holds()` is called after each epoch, at the merged weights. When it returns
-    False, learning stops and goes back to the coefficients of the epoch before. `tokens(step)` is the number of tokens
-    of a step, for the curves. `metrics` are plain numbers for the manifest; checkpoints keep them."""
+    before the next part is computed. `tokens(step)` is the number of tokens of a step, for the curves. `check` runs
+    before the first step and after every `check_steps` steps; the fit ends with the coefficients of the best check, and
+    without a check with the last ones. `metrics` are plain numbers for the manifest; checkpoints keep them."""
 
-    steps: int
-    steps_an_epoch: int
     losses: Callable[[int], Iterator[tuple[str, Any]]]
     tokens: Callable[[int], int]
-    holds: Callable[[], bool] | None = None
-    metrics: dict[str, Any] = {}  # noqa: RUF012
+    check: Check | None
+    metrics: dict[str, Any]
 
 
 def autocast(job: Fit) -> Any:
@@ -108,61 +110,60 @@ def backward(job: Fit, objective: Objective, step: int) -> dict[str, float]:
         values["loss"] += float(value.detach()) if name != "loss" else 0.0
 
 
-def learn(
-    job: Fit, composition: Composition, objective: Objective, clamp: tuple[float, float] | None = None
-) -> dict[str, Any]:
+def learn(job: Fit, composition: Composition, objective: Objective) -> dict[str, Any]:
     """Learn the coefficients from the last complete checkpoint in `job.folder`, and write weights, coefficients and
-    curves under `job.out`. Returns the metrics for the manifest. `clamp` is the range of the coefficients. Raises
-    ImprintError if a loss or the gradient's norm is no finite number."""
-    learner = _Learner(job, composition, objective, clamp)
+    curves under `job.out`. Returns the metrics for the manifest. Raises ImprintError if a loss, a check or the
+    gradient's norm is no finite number."""
+    steps = job.settings.steps
+    learner = _Learner(job, composition, objective)
     learner.begin()
-    with progress.bar(objective.steps, f"{job.arm} seed {job.seed}", initial=learner.step, unit="step") as bar:
+    with progress.bar(steps, f"{job.arm} seed {job.seed}", initial=learner.step, unit="step") as bar:
         while learner.goes_on():
             loss = learner.advance()
-            if objective.holds is not None and learner.ends_an_epoch():
-                learner.stop_unless_it_holds(objective.holds)
+            if learner.step % job.settings.check_steps == 0 or learner.step == steps:
+                learner.check()
             bar.update(1)
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             if learner.step % job.settings.checkpoint_steps == 0 and learner.goes_on():
                 learner.keep()
+    learner.take_the_best()
     write(job.out, composition, job.arm, job.seed)
     parquet.write(job.out / "curves.parquet", "curves", learner.curves)
     return learner.metrics()
 
 
 class _Learner:
-    """The state of a fit that learns coefficients: its step, its optimiser, its curves and whether it has stopped."""
+    """The state of a fit that learns coefficients: its step, its optimiser, its curves, its best check, and whether a
+    check has ended it."""
 
-    def __init__(
-        self, job: Fit, composition: Composition, objective: Objective, clamp: tuple[float, float] | None
-    ) -> None:
+    def __init__(self, job: Fit, composition: Composition, objective: Objective) -> None:
         import torch
 
         s = job.settings
-        self.job, self.composition, self.objective, self.clamp = job, composition, objective, clamp
+        self.job, self.composition, self.objective = job, composition, objective
         self.optimiser = torch.optim.AdamW(
             [composition.values], lr=s.learning_rate, betas=(0.9, 0.999), weight_decay=s.weight_decay
         )
-        self.step, self.stopped = 0, False
-        self.held = composition.values.detach().clone()
-        """The coefficients after the last epoch for which `objective.holds` returned True; at first the initial
-        ones."""
+        self.step, self.ended = 0, False
+        self.best: tuple[int, dict[str, float], torch.Tensor] | None = None
+        """The step of the best check so far, what it measured, and the coefficients that it measured."""
         self.curves: list[dict[str, Any]] = []
 
     def begin(self) -> None:
-        """Load the last complete checkpoint. If there is none, choose the budget's vectors."""
+        """Load the last complete checkpoint. If there is none, choose the budget's vectors, and check the start."""
         import torch
 
         last = checkpoints.last(self.job.folder)
         if last is None:
             self.composition.merge()
             choose(self.job, self.composition, self.objective)
+            self.check()
             return
         state = torch.load(last / STATE, weights_only=True)
         with torch.no_grad():
             self.composition.values.copy_(state["values"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.composition.chosen, self.held = state["chosen"], state["held"]
+        self.composition.chosen, self.best = state["chosen"], state["best"]
         self.curves, self.step = state["curves"], state["step"]
         self.objective.metrics.update(state["metrics"])
         self.composition.merge()
@@ -179,8 +180,6 @@ class _Learner:
             self._update(values)
         with torch.no_grad():
             self.composition.values *= self.composition.chosen.unsqueeze(2)
-            if self.clamp is not None:
-                self.composition.values.clamp_(*self.clamp)
         self.composition.merge()
         values |= {"learning_rate": rate, "tokens": float(self.objective.tokens(self.step - 1))}
         self.curves += at_step(self.job, self.step, values)
@@ -191,7 +190,7 @@ class _Learner:
         s = self.job.settings
         rate: float = s.learning_rate
         if s.schedule == "cosine":
-            rate *= 0.5 * (1 + math.cos(math.pi * self.step / self.objective.steps))
+            rate *= 0.5 * (1 + math.cos(math.pi * self.step / s.steps))
         return rate
 
     def _update(self, values: dict[str, float]) -> None:
@@ -200,26 +199,41 @@ class _Learner:
 
         norm = torch.nn.utils.clip_grad_norm_([self.composition.values], self.job.settings.max_grad_norm or math.inf)
         values["grad_norm"] = float(norm)
-        check(self.job, values, self.step, self.objective.steps)
+        require_finite(self.job, values, self.step, self._advice)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
 
-    def ends_an_epoch(self) -> bool:
-        return self.step % self.objective.steps_an_epoch == 0 or self.step == self.objective.steps
+    @property
+    def _advice(self) -> str:
+        s = self.job.settings
+        return f"{s.steps}; write a smaller learning_rate than {s.learning_rate:g}"
 
     def goes_on(self) -> bool:
-        return self.step < self.objective.steps and not self.stopped
+        return self.step < self.job.settings.steps and not self.ended
 
-    def stop_unless_it_holds(self, holds: Callable[[], bool]) -> None:
-        """Call `holds` at the merged weights. If it returns False, stop, and go back to the coefficients of the last
-        epoch for which it returned True."""
+    def check(self) -> None:
+        """Measure the merged weights. Of equal checks, the first is the best."""
         import torch
 
+        if self.objective.check is None:
+            return
         with autocast(self.job), torch.no_grad():
-            self.stopped = not holds()
-            if self.stopped:
-                self.composition.values.copy_(self.held)
-        self.held = self.composition.values.detach().clone()
+            measured = self.objective.check()
+        if measured is None:
+            self.ended = True
+            return
+        require_finite(self.job, measured, self.step, self._advice)
+        self.curves += at_step(self.job, self.step, measured)
+        if self.best is None or _first(measured) < _first(self.best[1]):
+            self.best = self.step, measured, self.composition.values.detach().clone()
+
+    def take_the_best(self) -> None:
+        """Go back to the coefficients of the best check."""
+        import torch
+
+        if self.best is not None:
+            with torch.no_grad():
+                self.composition.values.copy_(self.best[2])
 
     def keep(self) -> None:
         """Write a checkpoint."""
@@ -230,7 +244,7 @@ class _Learner:
         state = {
             "values": self.composition.values.detach(),
             "chosen": self.composition.chosen,
-            "held": self.held,
+            "best": self.best,
             "curves": self.curves,
             "metrics": self.objective.metrics,
             "optimiser": self.optimiser.state_dict(),
@@ -242,7 +256,7 @@ class _Learner:
     def metrics(self) -> dict[str, Any]:
         """The fit's metrics for the manifest."""
         losses = [row["value"] for row in self.curves if row["quantity"] == "loss"]
-        values = self.composition.values.detach()
+        values = self.composition.coefficients
         metrics = {
             "steps": len(losses),
             "tokens": int(sum(row["value"] for row in self.curves if row["quantity"] == "tokens")),
@@ -253,7 +267,14 @@ class _Learner:
             "largest": float(values.max()),
             **self.objective.metrics,
         }
-        return metrics if self.objective.holds is None else metrics | {"stopped_by_control": self.stopped}
+        if self.best is not None:
+            step, measured, _ = self.best
+            metrics |= {"best_step": step, **measured, "ended_by_check": self.ended}
+        return metrics
+
+
+def _first(measured: dict[str, float]) -> float:
+    return next(iter(measured.values()))
 
 
 def at_step(job: Fit, step: int, values: dict[str, float]) -> list[dict[str, Any]]:
@@ -270,11 +291,8 @@ def write(out: Path, composition: Composition, arm: str, seed: int) -> None:
     parquet.write(out / "coefficients.parquet", "coefficients", composition.rows(arm, seed))
 
 
-def check(job: Fit, values: dict[str, float], step: int, steps: int) -> None:
-    """Raise ImprintError if a loss or the gradient's norm is no finite number."""
+def require_finite(job: Fit, values: dict[str, float], step: int, advice: str) -> None:
+    """Raise ImprintError if a loss or the gradient's norm is no finite number. `advice` ends the message."""
     for name, value in values.items():
         if not math.isfinite(value):
-            raise ImprintError(
-                f"arm '{job.arm}': the {name} is {value} at step {step} of {steps}; write a smaller learning_rate than "
-                f"{job.settings.learning_rate:g}"
-            )
+            raise ImprintError(f"arm '{job.arm}': the {name} is {value} at step {step} of {advice}")

@@ -1,16 +1,19 @@
-"""Merging task vectors by a rule on their elements, without data: the frame that such methods share. Blocks are
-multiplied out, merged and written one at a time. The methods' settings use this module, so torch is imported inside
-functions."""
+"""Merging task vectors by a rule on their elements: the frame that such methods share, and the choice of a scale by the
+loss on rows. Blocks are multiplied out, merged and written one at a time. The methods' settings use this module, so
+torch is imported inside functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from imprint.composition.settings import Vectors
+from imprint.composition import learning
+from imprint.composition.settings import Data, Passes, Vectors, reads
 from imprint.methods import Fit
+from imprint.runtime import parquet
+from imprint.runtime.plugins import Inputs
 
 if TYPE_CHECKING:
     import torch
@@ -21,34 +24,101 @@ Rule = Callable[[str, "list[torch.Tensor]"], "torch.Tensor"]
 """Block's name, and its task vectors (fp32, the block's shape) -> the merged vector in the block (fp32, its shape)."""
 
 
-class Scaled(Vectors):
+class Scaled(Vectors, Passes):
     """The settings of a merge whose vector is multiplied with one number."""
 
-    scale: float = Field(1.0, description="what the merged vector is multiplied with before it is added to the start")
+    scale: float | list[float] = Field(
+        1.0,
+        description="what the merged vector is multiplied with before it is added to the start; of several numbers, "
+        "the first with the lowest loss on `data` is taken",
+    )
+    data: Data | None = Field(
+        None,
+        description="dataset of dialogues with assistant turns that chooses the scale, or several (their losses are "
+        "summed), or each with its contexts: `{DATASET: CONTEXT}`",
+    )
+
+    @model_validator(mode="after")
+    def _one_or_data(self) -> Scaled:
+        if isinstance(self.scale, list) and (self.data is None or not self.scale):
+            raise ValueError("several scales need rows to choose by; write `data: DATASET`, or one `scale: 1.0`")
+        if not isinstance(self.scale, list) and self.data is not None:
+            raise ValueError("one scale leaves nothing to choose; leave `data` out, or write several scales")
+        return self
+
+
+def inputs(settings: Scaled) -> Inputs:
+    """The arms behind the vectors, and the rows that choose the scale."""
+    return reads(settings, settings.data or [])
 
 
 def fit(job: Fit, rule: Callable[[Pool], Rule]) -> dict[str, Any]:
-    """Write start + scale x merged vector. `rule` makes the rule from the pool, so that a rule may depend on all blocks
-    of a vector. Returns the metrics; `norm` is the Euclidean norm of the merged vector."""
+    """Write start + scale x merged vector, and the curve of the losses that chose the scale. `rule` makes the rule from
+    the pool, so that a rule may depend on all blocks of a vector. Returns the metrics; `norm` is the Euclidean norm of
+    the merged vector. To choose, merged blocks are kept in memory, so that each is merged once."""
     import torch
 
     from imprint.composition import writing
     from imprint.composition.vectors import Pool
 
     torch.set_num_threads(job.threads)
-    pool = Pool(job.manifests, job.inputs.arms)
-    merge = rule(pool)
+    pool = Pool.of(job.manifests, job.settings.vectors, job.inputs.arms)
+    merge, kept = rule(pool), dict[str, torch.Tensor]()
+
+    def merged(block: str) -> torch.Tensor:
+        return kept[block] if block in kept else merge(block, [vector.delta(block) for vector in pool.vectors])
+
+    def composed(block: str, scale: float) -> torch.Tensor:
+        start = pool.start.read(block).to(torch.float32, copy=True).view(pool.blocks.shapes[block])
+        return start.add_(merged(block), alpha=scale)
+
+    def put(scale: float, model: Any) -> None:
+        for block, parameter in model.named_parameters():
+            if block not in kept:
+                kept[block] = merged(block)
+            parameter.copy_(composed(block, scale))
+
+    scale, chosen = choose(job, put)
     squared_norm = 0.0
 
     def compose(block: str) -> torch.Tensor:
         nonlocal squared_norm
-        start = pool.start.read(block).to(torch.float32, copy=True).view(pool.blocks.shapes[block])
-        merged = merge(block, [vector.delta(block) for vector in pool.vectors])
-        squared_norm += float(merged.double().square().sum())
-        return start.add_(merged, alpha=job.settings.scale)
+        kept[block] = merged(block)
+        squared_norm += float(kept[block].double().square().sum())
+        block_weights = composed(block, scale)
+        del kept[block]
+        return block_weights
 
     writing.write(job.out, pool, compose)
-    return {"tokens": 0, "vectors": len(pool.vectors), "norm": round(squared_norm**0.5, 6)}
+    return {"tokens": 0, "vectors": len(pool.vectors), "norm": round(squared_norm**0.5, 6), **chosen}
+
+
+def choose(job: Fit, put: Callable[[float, Any], None]) -> tuple[float, dict[str, Any]]:
+    """The scale that a fit takes, and what the manifest says of the choice. `put` writes the weights at a scale into a
+    model. Writes the curve of the losses, in nats, under `job.out`; its steps are the scales in their order. Raises
+    ImprintError if a loss is no finite number."""
+    import torch
+
+    s = job.settings
+    if not isinstance(s.scale, list):
+        parquet.write(job.out / "curves.parquet", "curves", [])
+        return s.scale, {"scale": s.scale}
+    from imprint.composition.objectives import total_loss
+
+    model, tokenizer = learning.load(job)
+    loss = total_loss(job, model, tokenizer, s.data)
+    curves: list[dict[str, Any]] = []
+    losses: dict[float, float] = {}
+    for step, scale in enumerate(s.scale, 1):
+        with torch.no_grad():
+            put(scale, model)
+        losses[scale] = loss()
+        values = {"loss": losses[scale], "scale": scale}
+        learning.require_finite(job, values, step, f"{len(s.scale)} scales; write smaller ones")
+        curves += learning.at_step(job, step, values)
+    parquet.write(job.out / "curves.parquet", "curves", curves)
+    best = min(losses, key=losses.__getitem__)
+    return best, {"scale": best, "loss": losses[best]}
 
 
 def threshold(pool: Pool, vector: Vector, keep: float) -> float:

@@ -3,28 +3,107 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from imprint.runtime.plugins import Inputs, Strict
+from imprint.runtime import plugins
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Inputs, Plug, Strict
+
+
+class VectorRef(Strict):
+    """A task vector, written ARM or {of: ARM, against: ARM}: the weights of one arm minus those of another."""
+
+    of: str = Field(description="the arm whose weights are taken")
+    against: str | None = Field(None, description="the arm whose weights are subtracted; null: the root model's")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, raw: Any) -> Any:
+        return {"of": raw} if isinstance(raw, str) else raw
+
+    @property
+    def name(self) -> str:
+        """The vector's name in tables and charts."""
+        return self.of if self.against is None else f"{self.of} - {self.against}"
+
+
+class Rows(Strict):
+    """A dataset whose rows a fit reads, and the contexts under which they are put to the model."""
+
+    dataset: str = Field(description="name of a dataset")
+    contexts: list[Plug] | None = Field(None, description="null: those of the fit")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, raw: Any) -> Any:
+        if isinstance(raw, str):
+            return {"dataset": raw}
+        if not isinstance(raw, dict) or set(raw) == {"dataset", "contexts"}:  # a job's params hold this form
+            return raw
+        if len(raw) != 1:
+            raise ValueError(
+                f"found {raw!r:.80}; write a dataset, or one dataset with its context: {{DATASET: CONTEXT}}"
+            )
+        ((dataset, contexts),) = raw.items()
+        listed = contexts if isinstance(contexts, list) else [contexts]
+        return {"dataset": dataset, "contexts": [_context(written) for written in listed]}
+
+
+def _context(written: Any) -> dict[str, Any]:
+    """A context as the config writes it, `NAME` or `{NAME: settings}`, with its settings checked."""
+    name, value = (written, {}) if isinstance(written, str) else next(iter(written.items()), (None, None))
+    if not isinstance(name, str) or (isinstance(written, dict) and len(written) != 1):
+        raise ValueError(f"found {written!r:.80}; write a context's name, or one name with its settings")
+    try:
+        settings = plugins.load("contexts", name).Settings
+    except ImprintError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(value, dict):
+        value = {next(iter(settings.model_fields), "value"): value}
+    return {"name": name, "settings": settings.model_validate(value).model_dump(mode="json")}
+
+
+def _listed(value: Any) -> Any:
+    """`DATASET`, `[DATASET, ...]` and `{DATASET: CONTEXT, ...}` as a list with an entry for each dataset."""
+    if isinstance(value, dict):
+        return [{dataset: contexts} for dataset, contexts in value.items()]
+    return value if isinstance(value, list) else [value]
+
+
+Data = Annotated[list[Rows], BeforeValidator(_listed), Field(min_length=1)]
+"""One dataset or several, each under its own contexts where they are written: `{dialogues: self_role}`."""
 
 
 class Vectors(Strict):
-    """The arms whose task vectors are composed."""
+    """The task vectors that are composed."""
 
-    vectors: list[str] = Field(
-        min_length=1, description="fitted arms of one root model; a task vector is an arm's weights minus the root's"
+    vectors: list[VectorRef] = Field(
+        min_length=1,
+        description="task vectors over one root model: a fitted arm (its weights minus the root's), or "
+        "`{of: ARM, against: ARM}` (minus another arm's)",
     )
 
     @model_validator(mode="after")
     def _distinct(self) -> Vectors:
-        if len(set(self.vectors)) != len(self.vectors):
-            raise ValueError(f"found vectors {self.vectors}; each may stand once")
+        names = [vector.name for vector in self.vectors]
+        if len(set(names)) != len(names):
+            raise ValueError(f"found vectors {names}; each may stand once")
         return self
 
 
-class Learned(Vectors):
+class Passes(Strict):
+    """How rows pass through a model."""
+
+    rows_at_once: int = Field(
+        8, ge=1, description="rows in one pass; gradients of the coefficients add up exactly (ours, small for a CPU)"
+    )
+    max_length: int = Field(192, ge=8, description="tokens a row; longer rows are cut at the end and counted (ours)")
+
+
+class Learned(Vectors, Passes):
     """The settings of every method that learns coefficients."""
 
     granularity: Literal["tensor", "layer", "kind", "vector"] = Field(
@@ -45,17 +124,27 @@ class Learned(Vectors):
         "block by the L1 norm of its part (the paper's best, D.6); gradients are taken at coefficient 0 on the first "
         "batch",
     )
+    steps: int = Field(
+        110,
+        ge=1,
+        description="updates. The published code repeats a small set until an epoch has eleven batches, and takes ten "
+        "epochs. A coefficient moves by at most the learning rate a step, so too few steps look like a method that "
+        "does not work",
+    )
     learning_rate: float = Field(0.1, gt=0, description="peak learning rate of AdamW (few-shot: paper D.3)")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="over the steps, no warm-up (paper D.3)")
     weight_decay: float = Field(0.1, ge=0, description="AdamW's, towards coefficient 0 (published code)")
     max_grad_norm: float | None = Field(
-        1.0, gt=0, description="norm to which the coefficients' gradient is clipped (published code); null: no clipping"
+        1.0,
+        gt=0,
+        description="norm to which the coefficients' gradient is clipped; null: no clipping. The published code clips "
+        "a gradient that is still scaled up, which makes every gradient as long as the limit; ours clips the gradient "
+        "itself",
     )
     batch_size: int = Field(128, ge=1, description="rows a step, of each dataset (paper D.3)")
-    rows_at_once: int = Field(
-        8, ge=1, description="rows in one pass; gradients of the coefficients add up exactly (ours, small for a CPU)"
+    check_steps: int = Field(
+        10, ge=1, description="steps between checks of what the method chooses its coefficients by, where it checks"
     )
-    max_length: int = Field(192, ge=8, description="tokens a row; longer rows are cut at the end and counted (ours)")
     checkpoint_steps: int = Field(
         10, ge=1, description="steps between checkpoints; a killed fit goes on from the last (ours)"
     )
@@ -69,17 +158,12 @@ class Learned(Vectors):
         return self
 
 
-class Passes(Learned):
-    """The settings of methods that pass over their rows a number of times."""
-
-    epochs: float = Field(10.0, gt=0, description="passes over the rows (paper D.3)")
-
-
-def reads(settings: Vectors, *datasets: str) -> Inputs:
-    """The inputs of a method: the datasets, and the arms whose task vectors are composed."""
-    return Inputs(datasets=tuple(dict.fromkeys(datasets)), arms=tuple(settings.vectors))
-
-
-def listed(data: str | list[str]) -> list[str]:
-    """One dataset or several, as a list."""
-    return [data] if isinstance(data, str) else data
+def reads(settings: Vectors, *data: Sequence[Rows]) -> Inputs:
+    """The inputs of a method: the arms whose task vectors are composed, the datasets, and what their contexts read."""
+    names = [name for vector in settings.vectors for name in (vector.of, vector.against) if name]
+    rows = [each for part in data for each in part]
+    total = Inputs(datasets=tuple(dict.fromkeys(each.dataset for each in rows)), arms=tuple(dict.fromkeys(names)))
+    for plug in (plug for each in rows for plug in each.contexts or []):
+        module, context = plug.open("contexts")
+        total = total + module.inputs(context) + Inputs(plugins=(("contexts", plug.name),))
+    return total

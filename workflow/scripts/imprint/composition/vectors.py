@@ -1,4 +1,5 @@
 """Task vectors (Ilharco et al., arXiv 2212.04089): theta_arm - theta_root, the change of the weights by an arm's fits.
+In place of the root another arm may stand, as in theta_rft - theta_sft: what reinforcement alone has changed.
 
 A block is one named parameter. Tied parameters, such as an embedding that is also the output layer, are one block.
 Blocks of arm and root are paired by name. Differences are not held in memory. For a full fit, the tensors of the arm
@@ -12,13 +13,14 @@ factors, s * B A. An adapter on top of a full fit has both. Imports torch, so on
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from imprint.artifacts import Factors
+from imprint.composition.settings import VectorRef
 from imprint.models import chains
 from imprint.models.tensor_files import TensorFolder
 from imprint.runtime import plugins
@@ -83,10 +85,10 @@ class Chain:
         self.own = links.weights != links.root
         self._files = self.blocks.files(self.weights, f"'{name}'")
         self._kept: dict[str, torch.Tensor] = {}
-        self._factors: dict[str, list[Factors]] = {}
+        self._factors: dict[str, dict[Path, Factors]] = {}
         for kind, folder in links.changes:
             for block, factors in plugins.load("artifacts", kind).factors(folder, self.blocks, name):
-                self._factors.setdefault(block, []).append(factors)
+                self._factors.setdefault(block, {})[folder] = factors
 
     def full(self, block: str) -> torch.Tensor:
         """The block without adapters, [elements]: a view of the file, in the file's dtype."""
@@ -105,9 +107,9 @@ class Chain:
         kept = self._kept.get(block)
         return kept if kept is not None and kept.device == device else self.full(block)
 
-    def factors(self, block: str) -> list[Factors]:
-        """The changes of a block by adapters."""
-        return self._factors.get(block, [])
+    def factors(self, block: str) -> dict[Path, Factors]:
+        """The changes of a block by adapters, by the adapter's folder."""
+        return self._factors.get(block, {})
 
     def read(self, block: str, device: torch.device = CPU) -> torch.Tensor:
         """The block with its adapters, [elements]. If an adapter changes it, a new fp32 tensor on `device`; else what
@@ -116,7 +118,7 @@ class Chain:
         if not changes:
             return without_adapters
         merged = without_adapters.to(device, torch.float32, copy=True).view(self.blocks.shapes[block])
-        for factors in changes:
+        for factors in changes.values():
             factors.on(device).add_to(merged)
         return merged.view(-1)
 
@@ -138,41 +140,53 @@ class Piece(NamedTuple):
 
 
 class Vector:
-    """One task vector: the weights of `arm` minus the weights of `root`. In a block it consists of a difference of
-    elements, which is read piece by piece if the vector is `dense`, and of the factors of adapters."""
+    """One task vector: the weights of `arm` minus those of `base`, which is the root model unless the config names
+    another arm. In a block it consists of a difference of elements, which is read piece by piece if the vector is
+    `dense`, and of the factors of adapters."""
 
-    addend_includes_root = True
-    """Whether `addend` returns the arm's weights (root + difference). If False, it returns the difference."""
+    def __init__(self, name: str, arm: Chain, base: Chain) -> None:
+        self.name, self.arm, self.base = name, arm, base
 
-    def __init__(self, arm: Chain, root: Chain) -> None:
-        self.name, self.arm, self.root = arm.name, arm, root
+    @property
+    def addend_includes_root(self) -> bool:
+        """Whether `addend` returns the arm's weights (root + difference). If False, it returns the difference."""
+        return not self.base.own
 
     def touches(self, block: str) -> bool:
         """Whether the vector may be other than zero in a block."""
-        return self.arm.own or bool(self.arm.factors(block))
+        return self.dense or bool(self.factors(block))
 
     @property
     def dense(self) -> bool:
-        """Whether the vector has a difference of elements: some fit of the arm made a full set of weights."""
-        return self.arm.own
+        """Whether the vector has a difference of elements: arm and base have different full sets of weights."""
+        return self.arm.weights.folder != self.base.weights.folder
 
     def addend(self, piece: Piece) -> torch.Tensor:
-        """`arm[piece.span]` of the block without adapters, on the piece's device."""
-        return self.arm.on(piece.block, piece.root.device)[piece.span].to(piece.root.device)
+        """`arm[piece.span]` of the block without adapters, on the piece's device, or the difference."""
+        return self._elements(piece) if self.addend_includes_root else self.difference(piece)
 
     def difference(self, piece: Piece) -> torch.Tensor:
-        """`arm[piece.span] - root[piece.span]` of the block without adapters, fp32, in the piece's buffer."""
-        return torch.sub(self.addend(piece), piece.root, out=piece.buffer)
+        """`arm[piece.span] - base[piece.span]` of the block without adapters, fp32, in the piece's buffer."""
+        if not self.base.own:
+            return torch.sub(self._elements(piece), piece.root, out=piece.buffer)
+        base = self.base.on(piece.block, piece.root.device)[piece.span].to(piece.root.device, torch.float32)
+        return torch.sub(self._elements(piece), base, out=piece.buffer)
+
+    def _elements(self, piece: Piece) -> torch.Tensor:
+        return self.arm.on(piece.block, piece.root.device)[piece.span].to(piece.root.device)
 
     def factors(self, block: str) -> list[Factors]:
-        """The changes of a block by the arm's adapters."""
-        return self.arm.factors(block)
+        """The changes of a block by the arm's adapters, less those by the base's."""
+        ours, theirs = self.arm.factors(block), self.base.factors(block)
+        added = [factors for folder, factors in ours.items() if folder not in theirs]
+        removed = [factors for folder, factors in theirs.items() if folder not in ours]
+        return [*added, *(factors._replace(scale=-factors.scale) for factors in removed)]
 
     def delta(self, block: str) -> torch.Tensor:
         """The vector in a block: fp32 in the block's shape, with its factors multiplied out."""
-        shape = self.root.blocks.shapes[block]
+        shape = self.base.blocks.shapes[block]
         if self.dense:
-            flat = self.arm.full(block).float() - self.root.full(block).float()
+            flat = self.arm.full(block).float() - self.base.full(block).float()
         else:
             flat = torch.zeros(shape).view(-1)
         for factors in self.factors(block):
@@ -181,18 +195,21 @@ class Vector:
 
 
 class RandomVector(Vector):
-    """A control with Gaussian blocks, which have the mean and standard deviation of the root's block (arXiv
-    2407.02880). They are drawn from the seed, the vector's name and the block's name whenever they are needed."""
+    """A control with Gaussian blocks in place of a vector's. They have the mean and standard deviation of the root's
+    block (arXiv 2407.02880), or with `matched` mean 0 and the vector's expected norm. They are drawn from the seed, the
+    vector's name and the block's name whenever they are needed."""
 
-    addend_includes_root = False
-
-    def __init__(self, arm: Chain, root: Chain, seed: int) -> None:
-        super().__init__(arm, root)
-        self.seed = seed
+    def __init__(self, vector: Vector, root: Chain, seed: int, matched: bool) -> None:
+        super().__init__(vector.name, vector.arm, vector.base)
+        self.vector, self.root, self.seed, self.matched = vector, root, seed, matched
         self._moments: dict[str, tuple[float, float]] = {}
 
+    @property
+    def addend_includes_root(self) -> bool:
+        return False
+
     def touches(self, block: str) -> bool:
-        return True
+        return not self.matched or self.vector.touches(block)
 
     @property
     def dense(self) -> bool:
@@ -206,14 +223,20 @@ class RandomVector(Vector):
         """The random elements, fp32, in the piece's buffer."""
         block, start, root, buffer = piece
         if block not in self._moments:
-            std, mean = torch.std_mean(self.root.full(block).float(), correction=0)
-            self._moments[block] = float(mean), float(std)
+            self._moments[block] = self._moments_of(block)
         block_mean, block_std = self._moments[block]
         normal = torch.cat([
             torch.randn(CHUNK, generator=generator(self.seed, self.name, block, at))
             for at in range(start, start + len(root), CHUNK)
         ])  # fmt: skip
         return buffer.copy_(normal[: len(root)]).mul_(block_std).add_(block_mean)
+
+    def _moments_of(self, block: str) -> tuple[float, float]:
+        """The mean and the standard deviation of a block's elements."""
+        if self.matched:
+            return 0.0, float(self.vector.delta(block).square().mean().sqrt())
+        std, mean = torch.std_mean(self.root.full(block).float(), correction=0)
+        return float(mean), float(std)
 
     def factors(self, block: str) -> list[Factors]:
         return []
@@ -223,14 +246,28 @@ class RandomVector(Vector):
         return self.difference(Piece(block, 0, root, torch.empty_like(root))).view(self.root.blocks.shapes[block])
 
 
+class Random(NamedTuple):
+    """How random vectors are drawn: from a seed, and `matched` to the norms of the vectors that they replace."""
+
+    seed: int
+    matched: bool = False
+
+
 class Pool:
     """The start of a composition and its vectors. All belong to one root model. `start` has the weights to which
     vectors are added, and `root` those of the root model."""
 
-    def __init__(self, manifests: list[Path], arms: Mapping[str, list[Path]], random: int | None = None) -> None:
-        """`manifests` is the chain of the start; `arms` has the chain of every arm by its name. With `random`, a seed,
-        random vectors replace the arms' vectors. Raises ImprintError for vectors of another root model, for vectors
-        that are zero and for vectors with NaN or Inf."""
+    def __init__(
+        self,
+        manifests: list[Path],
+        arms: Mapping[str, list[Path]],
+        bases: Mapping[str, list[Path]] | None = None,
+        random: Random | None = None,
+    ) -> None:
+        """`manifests` is the chain of the start; `arms` has the chain of every vector's arm by the vector's name, and
+        `bases` those of the arms that are subtracted in place of the root. `random` replaces the vectors by random
+        ones. Raises ImprintError for vectors of another root model, for vectors that are zero and for vectors with NaN
+        or Inf."""
         if not arms:
             raise ImprintError("the list of task vectors is empty; write `vectors: [ARM, ...]`")
         for name, chain in arms.items():
@@ -243,19 +280,35 @@ class Pool:
         self.start = Chain("the parent", manifests)
         self.blocks = self.start.blocks
         self.root = self.start if len(manifests) == 1 else Chain("the root model", manifests[:1], self.blocks)
-        self.vectors = [self._vector(name, chain, random) for name, chain in arms.items()]
+        bases = bases or {}
+        for name, chain in bases.items():
+            same_root(manifests[0], name, chain[0])
+        self.vectors = [self._vector(name, chain, bases.get(name), random) for name, chain in arms.items()]
 
-    def _vector(self, name: str, manifests: list[Path], random: int | None) -> Vector:
-        arm = Chain(name, manifests, self.blocks)
-        vector = Vector(arm, self.root)
+    @classmethod
+    def of(
+        cls,
+        manifests: list[Path],
+        vectors: Sequence[VectorRef],
+        arms: Mapping[str, list[Path]],
+        random: Random | None = None,
+    ) -> Pool:
+        """The pool of the vectors that settings name. `arms` has the chains of their arms by the arm's name."""
+        bases = {vector.name: arms[vector.against] for vector in vectors if vector.against}
+        return cls(manifests, {vector.name: arms[vector.of] for vector in vectors}, bases, random)
+
+    def _vector(self, name: str, chain: list[Path], base: list[Path] | None, random: Random | None) -> Vector:
+        subtracted = self.root if base is None else Chain(f"{name}, subtracted", base, self.blocks)
+        vector = Vector(name, Chain(name, chain, self.blocks), subtracted)
         for _ in self.norms(vector):  # it raises the errors
             pass
-        return vector if random is None else RandomVector(arm, self.root, random)
+        return vector if random is None else RandomVector(vector, self.root, *random)
 
     def keep(self, device: torch.device) -> None:
         """Keep weights of the root, the start and the vectors on a GPU, in at most GPU_SHARE of its free memory."""
         room = GPU_SHARE * torch.cuda.mem_get_info(device)[0]
-        for chain in (self.root, self.start, *(vector.arm for vector in self.vectors)):
+        ends = [end for vector in self.vectors for end in (vector.arm, vector.base)]
+        for chain in dict.fromkeys([self.root, self.start, *ends]):
             if chain is self.root or chain.own:
                 room = chain.keep(device, room)
 
@@ -282,8 +335,8 @@ class Pool:
             yield block, square
         if total == 0:
             raise ImprintError(
-                f"task vector '{vector.name}' is zero: its fit left the weights of {self.root.weights.folder} as they "
-                "were; give it more steps or a larger learning rate"
+                f"task vector '{vector.name}' is zero: its fit left the weights of {vector.base.weights.folder} as "
+                "they were; give it more steps or a larger learning rate"
             )
 
 

@@ -13,19 +13,25 @@ from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
 from imprint.tables import dataset_rows
 from imprint.tables.contamination import message, shared
+from imprint.tables.inputs import Read
 from imprint.tables.overlap import Match
 
 Cache = dict[str, "list[dict[str, Any]] | None"]
 
 
 def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | None:
-    """A dataset's rows; for a synthesised dataset, the rows of its sources as far as these can be read. None for a
-    dataset of the catalog, which may need the network."""
+    """A dataset's rows; for a dataset that is synthesised with a teacher or from runs, the rows of its sources as far
+    as these can be read. None for a dataset of the catalog, which may need the network."""
     if name not in cache:
         spec = config.datasets[name]
         if spec.source == "synth":
-            parts = [readable(config, other, cache) for other in graph.rows_of(config, graph.of_dataset(config, name))]
-            cache[name] = [row for part in parts for row in part or []]
+            inputs = graph.of_dataset(config, name)
+            parts = {other: readable(config, other, cache) for other in graph.rows_of(config, inputs)}
+            if spec.teacher() or inputs.runs or inputs.arms or None in parts.values():
+                cache[name] = [row for part in parts.values() for row in part or []]
+            else:
+                read = Read(datasets={other: part or [] for other, part in parts.items()})
+                cache[name] = plugins.load("synthesis", spec.plugin).rows(spec.settings, read, None).rows
         elif spec.entry() is not None:
             cache[name] = None
         else:

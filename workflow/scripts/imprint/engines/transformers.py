@@ -86,23 +86,19 @@ class Engine:
     def loglikelihood(self, asked: list[Candidates]) -> list[list[Response]]:
         """The log-likelihood (nats, sum over tokens) of each continuation behind its prompt, without an end token.
 
-        Prompt and continuation are tokenized apart, so that all continuations of a prompt are scored behind the same
-        tokens. Spaces at the end of the prompt go to the continuation, since tokenizers join a space to the next word.
-        Each prompt is read once for all its continuations. A prompt that does not fit gets a single error."""
+        Prompt and continuations are tokenized as `chat_text.continued` says. Each prompt is read once for all its
+        continuations. A prompt that does not fit gets a single error."""
         import torch
 
         heads, tails = [], []
         answers: list[list[Response]] = []
         for candidates in asked:
-            before = candidates.text.rstrip(" ")
-            spaces = candidates.text[len(before) :]
-            head, tail = self.tokens(before, candidates.breaks), []
+            head, tail = list[int](), list[list[int]]()
             try:
-                tail = [
-                    self.tokens(*chat_text.data(self.tokenizer, spaces + text)) for text in candidates.continuations
-                ]
+                text = ChatText(candidates.text, candidates.breaks)
+                head, tail = chat_text.continued(self.tokenizer, text, candidates.continuations)
             except ImprintError as error:
-                refusal: Response | None = failed(str(error), len(head))
+                refusal: Response | None = failed(str(error))
             else:
                 if not tail or not all(tail):
                     refusal = failed("no continuations, or an empty one", len(head))

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from imprint.composition import merging
-from imprint.composition.settings import reads
+from imprint.composition.merging import inputs
 from imprint.methods import Fit
-from imprint.runtime.plugins import Inputs
+
+__all__ = ["Settings", "fit", "inputs"]
 
 if TYPE_CHECKING:
     import torch
@@ -25,11 +26,6 @@ class Settings(merging.Scaled):
     density: float = Field(
         0.1, gt=0, le=1, description="probability of keeping an entry (the paper drops 90% and more)"
     )
-
-
-def inputs(settings: Settings) -> Inputs:
-    """The arms behind the vectors."""
-    return reads(settings)
 
 
 def fit(job: Fit) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from imprint.composition import learning
-from imprint.composition.settings import Vectors
+from imprint.composition.settings import VectorRef, Vectors, reads
 from imprint.methods import Fit
 from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError
@@ -20,13 +20,13 @@ from imprint.runtime.plugins import Inputs
 
 
 class Settings(Vectors):
-    vectors: list[str] = Field(min_length=2, description="the vectors of the composed arm, in its order")
+    vectors: list[VectorRef] = Field(min_length=2, description="the vectors of the composed arm, in its order")
     of: str = Field(description="the arm whose coefficients are taken")
 
 
 def inputs(settings: Settings) -> Inputs:
     """The composed arm, and the arms behind the vectors."""
-    return Inputs(arms=(*settings.vectors, settings.of))
+    return reads(settings) + Inputs(arms=(settings.of,))
 
 
 def fit(job: Fit) -> dict[str, Any]:
@@ -44,16 +44,17 @@ def fit(job: Fit) -> dict[str, Any]:
         raise ImprintError(f"arm '{job.arm}': '{s.of}' has no coefficients; write an arm fitted by atlas for `of`")
     rows = parquet.read(file, "coefficients").to_pylist()
     coefficients = {(row["vector"], row["block"], row["part"]): row["value"] for row in rows}
-    if {row["vector"] for row in rows} != set(s.vectors):
+    vectors = [vector.name for vector in s.vectors]
+    if {row["vector"] for row in rows} != set(vectors):
         names = ", ".join(dict.fromkeys(row["vector"] for row in rows))
         raise ImprintError(f"arm '{job.arm}': '{s.of}' was composed of {names}; write `vectors: [{names}]`")
     if max(row["part"] for row in rows) > 0:
         raise ImprintError(f"arm '{job.arm}': '{s.of}' has partitions; take an arm with `partitions: 1`")
-    pool = Pool(job.manifests, {name: job.inputs.arms[name] for name in s.vectors})
+    pool = Pool.of(job.manifests, s.vectors, job.inputs.arms)
     composition = Composition(None, pool)
     with torch.no_grad():
-        for i in range(len(s.vectors)):
-            following = s.vectors[(i + 1) % len(s.vectors)]
+        for i in range(len(vectors)):
+            following = vectors[(i + 1) % len(vectors)]
             for block, group in composition.group.items():
                 composition.values[i, group] = coefficients.get((following, block, 0), 0.0)
     learning.write(job.out, composition, job.arm, job.seed)

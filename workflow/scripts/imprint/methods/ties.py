@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from imprint.composition import merging
-from imprint.composition.settings import reads
+from imprint.composition.merging import inputs
 from imprint.methods import Fit
-from imprint.runtime.plugins import Inputs
+
+__all__ = ["Settings", "fit", "inputs"]
 
 if TYPE_CHECKING:
     import torch
@@ -27,11 +28,6 @@ if TYPE_CHECKING:
 class Settings(merging.Scaled):
     density: float = Field(0.2, gt=0, le=1, description="share of entries that is kept, the largest (published)")
     per: Literal["vector", "tensor"] = Field("vector", description="of what that share is taken (published: vector)")
-
-
-def inputs(settings: Settings) -> Inputs:
-    """The arms behind the vectors."""
-    return reads(settings)
 
 
 def elect(trimmed: list[torch.Tensor]) -> torch.Tensor:

@@ -176,6 +176,16 @@ def tokens(tokenizer: Any, text: str, breaks: tuple[int, ...] = ()) -> list[int]
     return kept
 
 
+def continued(tokenizer: Any, text: ChatText, continuations: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+    """Token ids of a rendered text, and of each text that may continue it. They are tokenized apart, so that all
+    continuations stand behind the same tokens. Spaces at the end of the text go to the continuations, since tokenizers
+    join a space to the next word. Raises ImprintError like `tokens`."""
+    before = text.text.rstrip(" ")
+    spaces = text.text[len(before) :]
+    rest = [tokens(tokenizer, *data(tokenizer, spaces + each)) for each in continuations]
+    return tokens(tokenizer, before, text.breaks), rest
+
+
 def _mark(text: str) -> str:
     """A private-use character that is not in the text."""
     mark = next((chr(code) for code in MARKS if chr(code) not in text), None)
