@@ -329,7 +329,8 @@ def test_what_is_no_circle_is_none(changes: dict[str, Any]) -> None:
 )
 @pytest.mark.parametrize("what", [{"datasets": ["general"]}, {"runs": [["base", "general"]]}])
 def test_leakage_sees_what_an_arm_is_made_with(where: str, what: dict[str, Any]) -> None:
-    config = loading.parse(raw(**places(what)[where]))
+    tested = {"arms": {"reader": {"evals": ["words", "general"]}}}
+    config = loading.parse(raw(**loading.merge(places(what)[where], tested)))
     assert "general" in graph.sees(config, "reader")
     with pytest.raises(ImprintError, match=r"arms\.reader: trains on 'general', which shares 200 row\(s\)"):
         leakage.check(config)
@@ -338,8 +339,15 @@ def test_leakage_sees_what_an_arm_is_made_with(where: str, what: dict[str, Any])
     assert set(all_jobs(Experiment(config))["check_leakage"].inputs(())["datasets"]) >= {
         "results/datasets/general.parquet"
     }
-    allowed = loading.parse(raw(**loading.merge(places(what)[where], {"arms": {"reader": {"transductive": True}}})))
-    leakage.check(allowed)
+    allowed = {"arms": {"reader": {"transductive": True}}}
+    leakage.check(loading.parse(raw(**loading.merge(loading.merge(places(what)[where], tested), allowed))))
+    # An eval that neither the arm nor an arm made from it takes cannot show what the arm has seen.
+    other = loading.merge(places(what)[where], {"arms": {"reader": {"evals": ["words"]}}})
+    leakage.check(loading.parse(raw(**other)))
+    if "fit" in where:
+        child = {"arms": {"child": {"parent": "reader", "evals": ["general"]}}}
+        with pytest.raises(ImprintError, match=r"arms\.reader: trains on 'general'"):
+            leakage.check(loading.parse(raw(**loading.merge(other, child))))
 
 
 @pytest.mark.usefixtures("reading")
@@ -356,7 +364,7 @@ def test_only_what_is_trained_on_is_told_as_trained_on() -> None:
 def test_leakage_sees_runs_behind_a_dataset() -> None:
     changes = {
         "datasets": {"made": {"synth": "reads", "runs": [["base", "general"]]}},
-        "arms": {"reader": {"fit": {"method": "sft", "data": "made"}}},
+        "arms": {"reader": {"fit": {"method": "sft", "data": "made"}, "evals": ["general"]}},
     }
     with pytest.raises(ImprintError, match=r"arms\.reader: trains on 'made', which shares 200 row\(s\)"):
         leakage.check(loading.parse(raw(**changes)))

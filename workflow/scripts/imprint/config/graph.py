@@ -223,6 +223,17 @@ def sees(config: Config, arm: str) -> list[str]:
     return rows_of(config, of_fit(config, arm) + of_apply(config, arm))
 
 
+def held_out(config: Config) -> dict[str, list[str]]:
+    """Arm -> the evals whose rows it must not have seen, in config order: those that it takes itself, and those of arms
+    that are made from it."""
+    graph, seen = edges(config), {name: set[str]() for name in config.arms}
+    for arm, ev in runs_of(config):
+        for node in behind(graph, {("run", arm, ev)}):
+            if node[0] == "arm":
+                seen[node[1]].add(ev)
+    return {name: [ev for ev in config.evals if ev in evals] for name, evals in seen.items()}
+
+
 def generators(config: Config, dataset: str) -> set[str]:
     """The generators that have made the rows of a dataset, or those that the dataset is synthesised from."""
     spec = config.datasets[dataset]

@@ -48,12 +48,11 @@ def check(config: Config) -> Cache:
     Return the rows that were read."""
     rows: Cache = {}
     compared: dict[tuple[str, str], list[Match]] = {}
-    evals = sorted({ev for _, ev in graph.runs_of(config)})
-    problems = []
+    tests, problems = graph.held_out(config), []
     for arm, spec in config.arms.items():
         for dataset in () if spec.transductive else graph.sees(config, arm):
             train = readable(config, dataset, rows) or []
-            for ev in evals if train else ():
+            for ev in tests[arm] if train else ():
                 name = config.evals[ev].dataset
                 held_out = readable(config, name, rows) or []
                 if (dataset, name) not in compared:

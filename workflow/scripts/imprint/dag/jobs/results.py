@@ -40,7 +40,7 @@ class CheckLeakage(Jobs):
         return {"datasets": sorted({pair.train for pair in pairs} | held_out)}
 
     def spec(self, wildcards: Any) -> contamination.Spec:
-        evals = sorted({run.eval for run in self.experiment.runs})
+        tests = graph.held_out(self.config)
         return contamination.Spec(
             pairs=[
                 contamination.Pair(
@@ -53,7 +53,7 @@ class CheckLeakage(Jobs):
                     near=graph.near_copies_count(self.config, dataset, self.config.evals[ev].dataset),
                 )
                 for arm, dataset in self.experiment.trainings
-                for ev in evals
+                for ev in tests[arm]
             ]
         )
 
