@@ -14,20 +14,12 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from imprint.datasets import _coat_configs
+from imprint.datasets._coat_configs import PENALTIES, VALUES, Config
 from imprint.runtime.errors import ImprintError
 
-VALUES: dict[str, tuple[str, ...]] = {
-    "mass": ("light", "medium", "heavy", "super-heavy"),
-    "material": (
-        *("Metal", "Plastic", "Wood", "Glass", "Food", "Ceramic", "Fabric"),
-        *("Organic", "Stone", "Paper", "Wax", "Sponge", "Soap", "Rubber"),
-    ),
-    "temperature": ("Cold", "RoomTemp", "Hot"),
-    "already_in_use": ("free", "reversible-using", "irreversible-using"),
-    "condition": ("clean", "dirty", "broken"),
-}
 USE = {"free": 0, "reversible-using": 80, "irreversible-using": 500}
 CONDITION = {"clean": 0, "dirty": 50, "broken": 500}
 OFF_TEMPERATURE = 100
@@ -52,24 +44,14 @@ FORK_TASKS = tuple(
 FORK_ROWS = 6  # in each of the three tasks
 
 
-class Config(NamedTuple):
-    """An object in a physical state, as in `possible_configurations_v1.json` without its id."""
-
-    object_name: str
-    mass: str
-    material: str
-    temperature: str
-    already_in_use: str
-    condition: str
-
-
 Pair = tuple[str, str]
 
 
 @dataclass
 class Tables:
     """The checked tables. Most are by (utility, task): oracle objects, ideal configurations, and the total penalties of
-    the sub-optimal ones. `materials` has (good, bad) materials by (utility, task, object). `rows` counts the
+    the sub-optimal ones. `objects` and `oracle` are in the order of objects.json and tasks.json, on which the authors'
+    numbers of questions depend. `materials` has (good, bad) materials by (utility, task, object). `rows` counts the
     sub-optimal rows: all (`read`), and those whose `time` or `material` penalty follows the schema."""
 
     objects: dict[str, list[str]] = field(default_factory=dict)
@@ -126,7 +108,7 @@ class _File:
 
     def fail(self, where: object, value: object, instead: str) -> ImprintError:
         """The error for a `value` in the file that should be replaced by `instead`."""
-        return ImprintError(f"{self.path}, {where}: found {value!r:.120}; write {instead}")
+        return _coat_configs.fail(f"{self.path}, {where}", value, instead)
 
     def names(self, value: Any, where: object) -> list[str]:
         """A list of different, non-empty strings."""
@@ -151,21 +133,9 @@ class _File:
             raise self.fail(where, value, "a list")
         return value
 
-    def config(self, row: Any, extra: tuple[str, ...], where: object) -> Config:
-        """A configuration: the object, its five variables, and the keys `extra`."""
-        keys = (*Config._fields, *extra)
-        if not isinstance(row, dict) or sorted(row) != sorted(keys):
-            raise self.fail(where, row, f"an object with the keys {', '.join(keys)}")
-        for key, allowed in VALUES.items():
-            if row[key] not in allowed:
-                raise self.fail(f"{where}, {key}", row[key], f"one of {', '.join(allowed)}")
-        if row["condition"] == "broken" and row["already_in_use"] != "irreversible-using":
-            raise self.fail(f"{where}, condition", "broken", "it together with irreversible-using")
-        return Config(*(row[key] for key in Config._fields))
-
     def possible(self, row: Any, extra: tuple[str, ...], tables: Tables, objects: list[str], where: object) -> Config:
         """A configuration of one of `objects` that `possible_configurations_v1.json` lists."""
-        config = self.config(row, extra, where)
+        config = _coat_configs.checked(row, extra, f"{self.path}, {where}")
         if config.object_name not in objects:
             raise self.fail(f"{where}, object_name", config.object_name, f"one of {', '.join(objects)}")
         if config not in tables.possible.get(config.object_name, ()):
@@ -182,11 +152,12 @@ def read(paths: dict[str, Path]) -> Tables:
         raise ImprintError(f"the COAT tables lack {', '.join(missing)} (found: {present}); add them")
     utilities, objects, tasks, oracle, possible, ideal, materials = (_File(paths[name]) for name in FILES)
     tables = Tables()
-    for utility in utilities.names(utilities.value, "the list"):
-        listed = objects.keyed(objects.value, utilities.value, "the file")[utility]
-        tables.objects[utility] = objects.names(listed, utility)
-        jobs = tasks.names(tasks.keyed(tasks.value, utilities.value, "the file")[utility], utility)
-        chosen = oracle.keyed(oracle.keyed(oracle.value, utilities.value, "the file")[utility], jobs, utility)
+    listed = utilities.names(utilities.value, "the list")
+    for utility, names in objects.keyed(objects.value, listed, "the file").items():
+        tables.objects[utility] = objects.names(names, utility)
+    right = oracle.keyed(oracle.value, listed, "the file")
+    for utility, jobs in tasks.keyed(tasks.value, listed, "the file").items():
+        chosen = oracle.keyed(right[utility], tasks.names(jobs, utility), utility)
         for task in jobs:
             tables.oracle[utility, task] = oracle.names(chosen[task], f"{utility} > {task}")
     all_objects = sorted({name for names in tables.objects.values() for name in names})
@@ -217,7 +188,7 @@ def read(paths: dict[str, Path]) -> Tables:
 def _possible(tables: Tables, file: _File, all_objects: list[str]) -> None:
     seen: set[Config] = set()
     for number, row in enumerate(file.listed(file.value, "the file"), 1):
-        config = file.config(row, ("id",), f"row {number}")
+        config = _coat_configs.checked(row, ("id",), f"{file.path}, row {number}")
         if config.object_name not in all_objects or config in seen:
             raise file.fail(f"row {number}", row, "each configuration once, of an object that objects.json lists")
         seen.add(config)
@@ -269,7 +240,7 @@ def _suboptimal(tables: Tables, file: _File, utilities: list[str]) -> None:
             store[pair] = {}
             for number, row in enumerate(file.listed(lists[kind], f"{utility} > {task} > {kind}"), 1):
                 where = f"{utility} > {task} > {kind}, row {number}"
-                config = file.possible(row, ("id", "time_penalty", "material_penalty"), tables, names, where)
+                config = file.possible(row, ("id", *PENALTIES), tables, names, where)
                 time, material = penalty(tables, pair, config)
                 if (row["time_penalty"], row["material_penalty"]) != (time, material):
                     written = (row["time_penalty"], row["material_penalty"])
