@@ -108,7 +108,8 @@ def _object_answers(tables: Tables, utility: str, right: list[str], options: int
 
 def wrong_configs(tables: Tables, pair: Pair, items: Items) -> list[Config]:
     """The wrong choices of task 1: as published, every possible configuration of an oracle object that is not ideal;
-    with even items, those that the tables list as sub-optimal."""
+    with even items, those that the tables list as sub-optimal. Of the 6,031 published ones, 19 cost nothing by the
+    schema of penalties; they are wrong because the authors do not list them as ideal."""
     if items == "even":
         return sorted({*tables.moderate[pair], *tables.bad[pair]} - set(tables.ideal[pair]))
     possible = {config for name in tables.oracle[pair] for config in tables.possible[name]}

@@ -6,9 +6,8 @@ clean, occupied ceramic mug, light, hot" (80). In an item of task 2 exactly one 
 of a choice holds neither ids nor penalties.
 
 With `items: published` the questions are distributed as the authors' generator distributes them. Like theirs, the draw
-may repeat an item. Questions with two right choices or with none are not asked (fewer than 1% of theirs), and the
-places of the right choices are balanced. The words are ours. The authors' questions themselves are read by
-`coat_questions`.
+may repeat an item. Questions with two right choices or with none are not asked (at most 0.5% of theirs), and the places
+of the right choices are balanced. The words are ours. The authors' questions themselves are read by `coat_questions`.
 
 An answer that names no choice is wrong. The authors' evaluation asks again up to ten times, and then counts a random
 letter as the answer.
