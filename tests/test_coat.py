@@ -20,6 +20,7 @@ import pytest
 from pydantic import ValidationError
 
 from imprint.analyses import coat_rules
+from imprint.config import loading
 from imprint.datasets import _coat_configs, _coat_counts, _coat_items, _coat_tables, _coat_wording, coat
 from imprint.runtime.errors import ImprintError
 from imprint.scoring import option_sets
@@ -421,6 +422,22 @@ def test_hidden_and_shuffled_states(paths: dict[str, Path]) -> None:
     assert 100 < moved < 200, "one deal in six leaves all states in place"
     with pytest.raises(ImprintError, match=r"none of the questions has choices of different objects.*v12 of task 1"):
         list(coat.rows(coat.Settings(task="1", variation="v11", n=20, states="hidden"), paths))
+
+
+def test_the_preset_asks_as_the_authors_do() -> None:
+    config = loading.load([ROOT / "config/paper/coat.yaml"])
+    controls = {"shown", "hidden", "shuffled"}
+    settings = {name: data.settings for name, data in config.datasets.items() if name not in controls}
+    assert {(s.task, s.options) for s in settings.values()} == {(t, k) for t in "u012" for k in (2, 3, 4, 5)}
+    for each in settings.values():
+        assert (each.tables, each.items, each.ask, each.states) == ("coat", "published", "json", "shown")
+        assert each.n is None and each.variation is None and each.hint == (each.task == "2")
+    assert {config.datasets[name].settings.states for name in controls} == controls
+    assert {config.datasets[name].settings.variation for name in controls} == {"v12"}
+    assert {name: ev.dataset for name, ev in config.evals.items()} == {name: name for name in config.datasets}
+    for ev in config.evals.values():
+        assert (ev.score.name, ev.samples, ev.temperature) == ("choice", 5, 0.7)
+    assert set(config.arms) == {"base", "role_play"} and len(config.questions) == 4
 
 
 def _edit(name: str, change: Any) -> Any:

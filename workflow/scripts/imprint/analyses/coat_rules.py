@@ -3,8 +3,8 @@ need not have weighed what the rule ignores.
 
 Each rule looks at one kind of thing, and takes the choice with the least of it. Where k choices share the least, one of
 them is drawn, so the rule is right in 1/k of the draws. The null is chance, 1/choices. The rules read the states that
-the choices truly have, whatever their text shows. The rules `least_time` and `best_material` read the tables' penalties:
-they show how much one of the two decides.
+the choices truly have, whatever their text shows. The rules `least_time` and `best_material` read the penalties of the
+tables: they show how much one of the two decides.
 
 analyses: {rules: {coat_rules: [coat_ideal, coat_suboptimal]}}
 """

@@ -9,7 +9,6 @@ material is in the lower half of the list; an object that is broken and in use f
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 
 from imprint.datasets import _coat_configs
 from imprint.datasets._coat_configs import PENALTIES, VALUES, Config
+from imprint.datasets._coat_file import File
 from imprint.runtime.errors import ImprintError
 
 USE = {"free": 0, "reversible-using": 80, "irreversible-using": 500}
@@ -95,52 +95,16 @@ def penalty(tables: Tables, pair: Pair, config: Config) -> tuple[int, int]:
     return time, material
 
 
-class _File:
-    """One JSON file of the tables. Its methods check a value from `where` in the file, and raise `fail` if it is
-    wrong."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self.value: Any = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise ImprintError(f"{path} is not readable JSON ({error}); restore the published file") from error
-
-    def fail(self, where: object, value: object, instead: str) -> ImprintError:
-        """The error for a `value` in the file that should be replaced by `instead`."""
-        return _coat_configs.fail(f"{self.path}, {where}", value, instead)
-
-    def names(self, value: Any, where: object) -> list[str]:
-        """A list of different, non-empty strings."""
-        if not isinstance(value, list) or not value or not all(isinstance(v, str) and v for v in value):
-            raise self.fail(where, value, "a list of at least one name")
-        if len(set(value)) < len(value):
-            raise self.fail(where, value, "each name once")
-        return value
-
-    def keyed(self, value: Any, keys: list[str], where: object) -> dict[str, Any]:
-        """An object with exactly these keys."""
-        if not isinstance(value, dict):
-            raise self.fail(where, value, "a JSON object")
-        for key in sorted(set(value) ^ set(keys)):
-            difference = f"{'unknown' if key in value else 'no'} entry {key}"
-            raise self.fail(where, difference, "exactly the entries that the other files have")
-        return value
-
-    def listed(self, value: Any, where: object) -> list[Any]:
-        """A list."""
-        if not isinstance(value, list):
-            raise self.fail(where, value, "a list")
-        return value
-
-    def possible(self, row: Any, extra: tuple[str, ...], tables: Tables, objects: list[str], where: object) -> Config:
-        """A configuration of one of `objects` that `possible_configurations_v1.json` lists."""
-        config = _coat_configs.checked(row, extra, f"{self.path}, {where}")
-        if config.object_name not in objects:
-            raise self.fail(f"{where}, object_name", config.object_name, f"one of {', '.join(objects)}")
-        if config not in tables.possible.get(config.object_name, ()):
-            raise self.fail(where, row, "a configuration of possible_configurations_v1.json")
-        return config
+def _possible_config(
+    file: File, row: Any, extra: tuple[str, ...], tables: Tables, objects: list[str], where: str
+) -> Config:
+    """A configuration of one of `objects` that `possible_configurations_v1.json` lists."""
+    config = _coat_configs.checked(row, extra, f"{file.path}, {where}")
+    if config.object_name not in objects:
+        raise file.fail(f"{where}, object_name", config.object_name, f"one of {', '.join(objects)}")
+    if config not in tables.possible.get(config.object_name, ()):
+        raise file.fail(where, row, "a configuration of possible_configurations_v1.json")
+    return config
 
 
 def read(paths: dict[str, Path]) -> Tables:
@@ -150,7 +114,7 @@ def read(paths: dict[str, Path]) -> Tables:
     if missing:
         present = ", ".join(sorted(paths)) or "nothing"
         raise ImprintError(f"the COAT tables lack {', '.join(missing)} (found: {present}); add them")
-    utilities, objects, tasks, oracle, possible, ideal, materials = (_File(paths[name]) for name in FILES)
+    utilities, objects, tasks, oracle, possible, ideal, materials = (File(paths[name]) for name in FILES)
     tables = Tables()
     listed = utilities.names(utilities.value, "the list")
     for utility, names in objects.keyed(objects.value, listed, "the file").items():
@@ -170,7 +134,7 @@ def read(paths: dict[str, Path]) -> Tables:
         per_task = ideal.keyed(ideal.keyed(ideal.value, utilities.value, "the file")[utility], jobs, utility)
         tables.ideal[utility, task] = configs = []
         for number, row in enumerate(ideal.listed(per_task[task], where), 1):
-            config = ideal.possible(row, (), tables, names, f"{where}, row {number}")
+            config = _possible_config(ideal, row, (), tables, names, f"{where}, row {number}")
             if (config.already_in_use, config.condition) != ("free", "clean") or config in configs:
                 raise ideal.fail(f"{where}, row {number}", row, "a free and clean configuration, once")
             configs.append(config)
@@ -179,13 +143,13 @@ def read(paths: dict[str, Path]) -> Tables:
             raise ideal.fail(where, covered, f"an ideal configuration of each of {', '.join(names)}")
     _materials(tables, materials)
     if SUBOPTIMAL in paths:
-        _suboptimal(tables, _File(paths[SUBOPTIMAL]), utilities.value)
+        _suboptimal(tables, File(paths[SUBOPTIMAL]), utilities.value)
     else:
         derive(tables)
     return tables
 
 
-def _possible(tables: Tables, file: _File, all_objects: list[str]) -> None:
+def _possible(tables: Tables, file: File, all_objects: list[str]) -> None:
     seen: set[Config] = set()
     for number, row in enumerate(file.listed(file.value, "the file"), 1):
         config = _coat_configs.checked(row, ("id",), f"{file.path}, row {number}")
@@ -197,7 +161,7 @@ def _possible(tables: Tables, file: _File, all_objects: list[str]) -> None:
         raise file.fail("the file", f"no row for {', '.join(without)}", "a configuration of every object")
 
 
-def _materials(tables: Tables, file: _File) -> None:
+def _materials(tables: Tables, file: File) -> None:
     listed = file.value.get("mat_gt") if isinstance(file.value, dict) else None
     for concept in file.listed(listed, "mat_gt"):
         try:
@@ -227,7 +191,7 @@ def _materials(tables: Tables, file: _File) -> None:
             raise file.fail("mat_gt", f"no {utility} > {task}", "an entry for every task")
 
 
-def _suboptimal(tables: Tables, file: _File, utilities: list[str]) -> None:
+def _suboptimal(tables: Tables, file: File, utilities: list[str]) -> None:
     """Read the sub-optimal rows, and check their penalties against the schema and the published exceptions."""
     steps: Counter[Pair] = Counter()
     forks: Counter[Pair] = Counter()
@@ -240,7 +204,7 @@ def _suboptimal(tables: Tables, file: _File, utilities: list[str]) -> None:
             store[pair] = {}
             for number, row in enumerate(file.listed(lists[kind], f"{utility} > {task} > {kind}"), 1):
                 where = f"{utility} > {task} > {kind}, row {number}"
-                config = file.possible(row, ("id", *PENALTIES), tables, names, where)
+                config = _possible_config(file, row, ("id", *PENALTIES), tables, names, where)
                 time, material = penalty(tables, pair, config)
                 if (row["time_penalty"], row["material_penalty"]) != (time, material):
                     written = (row["time_penalty"], row["material_penalty"])
