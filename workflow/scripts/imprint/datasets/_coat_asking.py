@@ -56,16 +56,19 @@ class Question(NamedTuple):
     variation: str = ""
 
 
-def _texts(asked: Asked, configs: list[Config], rng: random.Random) -> list[str]:
-    if asked.states == "hidden":
-        return [f"the {_coat_wording.object_text(config.object_name)}" for config in configs]
-    shown = configs
-    while asked.states == "shuffled":
+def _dealt(configs: list[Config], rng: random.Random) -> list[Config]:
+    """The same objects in the same states, dealt out at random. Two choices of one object get different states."""
+    while True:
         states = rng.sample(configs, len(configs))
-        shown = [state._replace(object_name=config.object_name) for config, state in zip(configs, states, strict=True)]
-        if len(set(shown)) == len(shown):  # two choices of one object need different states
-            break
-    return [_coat_wording.config_text(config) for config in shown]
+        dealt = [state._replace(object_name=config.object_name) for config, state in zip(configs, states, strict=True)]
+        if len(set(dealt)) == len(dealt):
+            return dealt
+
+
+def _texts(states: str, configs: list[Config], rng: random.Random) -> list[str]:
+    if states == "hidden":
+        return [f"the {_coat_wording.object_text(config.object_name)}" for config in configs]
+    return [_coat_wording.config_text(c) for c in (_dealt(configs, rng) if states == "shuffled" else configs)]
 
 
 def row(asked: Asked, question: Question, rng: random.Random) -> dict[str, Any] | None:
@@ -77,7 +80,7 @@ def row(asked: Asked, question: Question, rng: random.Random) -> dict[str, Any] 
     names = [_coat_wording.object_text(choice.object_name) for choice in configs] or [
         _coat_wording.object_text(str(choice)) for choice in question.choices
     ]
-    texts = _texts(asked, configs, rng) if configs else [f"the {name}" for name in names]
+    texts = _texts(asked.states, configs, rng) if configs else [f"the {name}" for name in names]
     if len(set(texts)) < len(texts):
         return None
     user = _coat_wording.question(question.start, asked.task, texts, asked.ask, asked.hint)

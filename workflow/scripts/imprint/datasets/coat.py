@@ -89,8 +89,8 @@ def _even(space: list[Group], n: int, rng: random.Random) -> list[tuple[Group, l
 
 
 def _published(space: list[Group], n: int, task: str, rng: random.Random) -> list[tuple[Group, list[Any]]]:
-    """n of the authors' questions: the right choice is any of a pair's right ones. In task 2 the choices are any ones
-    among which one is the best."""
+    """n of the authors' questions. Each right choice of a pair is asked equally often; in task 2, each set of choices
+    that has one best choice."""
     asked = rng.sample([group for group in space for _ in range(group.published)], n)
     return [
         (group, group.item(rng.randrange(group.size)) if task == "2" else group.with_any_answer(rng)) for group in asked
