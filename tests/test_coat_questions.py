@@ -10,6 +10,7 @@ task 0 has lost its right choice, as the generator does now and then.
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from imprint.config import loading
 from imprint.config.schema import Dataset
 from imprint.dag.experiment import Experiment
 from imprint.dag.jobs.data import OfDataset, Prepare
-from imprint.datasets import _coat_wording, coat_questions
+from imprint.datasets import _coat_asking, _coat_wording, coat_questions
 from imprint.runtime.errors import ImprintError
 from imprint.scoring import option_sets
 from imprint.tables import json_lines
@@ -119,6 +120,35 @@ CHANGES: list[tuple[str, Any, str]] = [
 @pytest.mark.parametrize(("task", "change", "message"), CHANGES, ids=range(len(CHANGES)))
 def test_a_broken_record_is_named_by_its_line(task: str, change: Any, message: str, tmp_path: Path) -> None:
     assert message in broken(task, tmp_path, change)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["A", "B", "free", "Mug"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ABCDE"), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from("u012"), VALUES, st.data())
+def test_a_record_with_any_other_value_is_read_or_refused(task: str, value: Any, data: st.DataObject) -> None:
+    """Whatever a file holds, there is no other error, and no row that a score would refuse."""
+    record = data.draw(st.sampled_from(records(task)))
+    inside = record
+    while True:
+        key = data.draw(st.sampled_from(sorted(inside)))
+        if not isinstance(inside[key], dict) or data.draw(st.booleans()):
+            break
+        inside = inside[key]
+    inside[key] = value
+    try:
+        question = coat_questions._record(record, task, "x, line 1")
+    except ImprintError as error:
+        assert "x, line 1" in str(error)
+        return
+    made = question and _coat_asking.row(coat_questions.Settings(task=task), question, random.Random(0))
+    if made:
+        option_sets.checked(made["reference"])
+        assert all(isinstance(message["content"], str) for message in made["messages"])
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=4), st.text(max_size=4) | st.integers() | st.none(), max_size=3)),
