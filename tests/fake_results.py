@@ -251,6 +251,13 @@ def tables(n: int = 48) -> dict[str, pl.DataFrame]:
                 for pair in [{"analysis": "parents", "seed": 0, "arm": ARMS[2], "other": ARMS[3]}]
                 for layer, kind in [(None, "norm.weight"), (0, "q.weight"), (1, "q.weight"), (None, "all")]
                 for quantity, value, null in [("cosine", 0.1 * (layer or 0), 0.0), ("sign_agreement", 0.5, 0.5)]
+            ]
+            + [
+                {
+                    **{"analysis": "rules", "seed": 0, "arm": rule, "other": "coat_ideal"},
+                    **{"quantity": "accuracy", "value": value, "null": 0.25},
+                }
+                for rule, value in [("free_and_clean", 0.91), ("least_time", 0.96), ("best_material", 0.4)]
             ],
         ),
         "contamination": frame(

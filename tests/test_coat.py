@@ -7,17 +7,21 @@ import hashlib
 import json
 import math
 import os
+import random
 import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from imprint.datasets import _coat_tables, _coat_wording, coat
+from imprint.analyses import coat_rules
+from imprint.config import loading
+from imprint.datasets import _coat_configs, _coat_counts, _coat_items, _coat_tables, _coat_wording, coat
 from imprint.runtime.errors import ImprintError
 from imprint.scoring import option_sets
 
@@ -126,7 +130,7 @@ def test_totals(paths: dict[str, Path]) -> None:
 def test_schema(state: tuple[str, str, str, str], expected: tuple[int, int]) -> None:
     tables = _coat_tables.read(BUNDLED)
     use, condition, temperature, material = state
-    config = _coat_tables.Config("Mug", "light", material, temperature, use, condition)
+    config = _coat_configs.Config("Mug", "light", material, temperature, use, condition)
     assert _coat_tables.penalty(tables, ("holding_liquid", "serve hot tea to a guest"), config) == expected
 
 
@@ -143,41 +147,44 @@ def test_items(paths: dict[str, Path], task: str, options: int) -> None:
         reference = row["reference"]
         answer, penalty = reference["answer"], reference["penalty"]
         assert len(set(reference["options"])) == options
-        assert not reference["bad"][answer]
         assert row["strata"]["task"] == task and row["strata"]["options"] == options
         assert not re.search(r"penalty|\bid\b|\d{2,}", " ".join(reference["options"]))
         if task in "u0":
-            assert penalty is None and sum(reference["bad"]) == options - 1
+            # A wrong object is no more than wrong: a rate of bad answers would be 1 - accuracy.
+            assert penalty is None and reference["bad"] is None and row["fields"] == {}
         else:
             assert penalty.count(min(penalty)) == 1 and penalty[answer] == min(penalty)
-            assert [total >= 500 for total in penalty] == reference["bad"]
+            assert [total >= 500 for total in penalty] == reference["bad"] and not reference["bad"][answer]
+            assert [sum(pair) for pair in row["fields"]["penalties"]] == penalty
+            assert [list(state) for state in row["fields"]["states"]] == [list(_coat_configs.Config._fields)] * options
             assert (penalty[answer] == 0) == (task == "1")
             # One wording for every choice: the same five variables in the same order.
             shape = re.compile(r"Use the (clean|dirty|broken), (free|occupied|used-up) [\w-]+ .+, [^,]+, [^,]+\.")
             assert all(shape.fullmatch(text) for text in reference["options"])
         # The policy that follows the penalties is always right, with no regret and nothing bad.
         found = {v.metric: v.value for v in option_sets.verdicts(reference, answer)}
-        assert found["accuracy"] == 1 and found["bad_rate"] == 0 and found.get("regret", 0) == 0
+        assert found["accuracy"] == 1 and found.get("bad_rate", 0) == 0 and found.get("regret", 0) == 0
+        assert ("bad_rate" in found) == (task in "12")
     assert ideal
 
 
 def test_task_2_has_no_ideal_configuration(paths: dict[str, Path]) -> None:
     tables = _coat_tables.read(paths)
-    for group in coat.groups(tables, "2", 3):
+    for group in _coat_items.groups(tables, "2", 3, "even"):
         ideal = set(tables.ideal[group.pair])
         for index in {0, group.size // 2, group.size - 1}:
-            assert not ideal & set(coat.item(group, index))
+            assert not ideal & set(group.item(index))
 
 
 def test_every_index_is_another_item() -> None:
     tables = _coat_tables.read(BUNDLED)
-    small = [g for task in "u012" for g in coat.groups(tables, task, 2) if g.size <= 400]
+    small = [g for task in "u012" for g in _coat_items.groups(tables, task, 2, "even") if g.size <= 400]
     assert len(small) > 50
     for group in small[::5]:
-        items = [coat.item(group, index) for index in range(group.size)]
+        items = [group.item(index) for index in range(group.size)]
         assert len({(item[0], *sorted(item[1:])) for item in items}) == group.size
         with pytest.raises(IndexError):
-            coat.item(group, group.size)
+            group.item(group.size)
 
 
 def test_answer_places_are_uniform() -> None:
@@ -222,7 +229,11 @@ import hashlib, json, sys
 from pathlib import Path
 from imprint.datasets import coat
 paths = {p.name: p for p in Path(sys.argv[1]).iterdir()}
-rows = [list(coat.rows(coat.Settings(task=t, options=4, n=40, seed=3, ask="json"), paths)) for t in "u012"]
+rows = [
+    list(coat.rows(coat.Settings(task=t, options=2, n=40, seed=3, ask="json", items=items, states=states), paths))
+    for t, states in (("u", "shown"), ("0", "shown"), ("1", "shuffled"), ("2", "hidden"))
+    for items in ("even", "published")
+]
 print(hashlib.sha256(json.dumps(rows).encode()).hexdigest())
 """
 
@@ -233,7 +244,11 @@ def test_same_bytes_under_two_hash_seeds() -> None:
         env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT / "workflow/scripts")}
         command = [sys.executable, "-c", SCRIPT, str(ROOT / "resources/bundled/coat")]
         digests.add(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout)
-    rows = [ask(BUNDLED, task, 4, n=40, seed=3, ask="json") for task in "u012"]
+    rows = [
+        ask(BUNDLED, task, 2, n=40, seed=3, ask="json", items=items, states=states)
+        for task, states in (("u", "shown"), ("0", "shown"), ("1", "shuffled"), ("2", "hidden"))
+        for items in ("even", "published")
+    ]
     assert digests == {hashlib.sha256(json.dumps(rows).encode()).hexdigest() + "\n"}
 
 
@@ -251,18 +266,178 @@ def test_seed_and_wording() -> None:
 
 
 def test_too_many_rows_says_how_many_there_are() -> None:
-    available = sum(group.size for group in coat.groups(_coat_tables.read(BUNDLED), "0", 2))
+    available = sum(group.size for group in _coat_items.groups(_coat_tables.read(BUNDLED), "0", 2, "even"))
     assert len(ask(BUNDLED, "0", 2, n=available)) == available
     with pytest.raises(ImprintError, match=f"write n: {available} or less"):
         ask(BUNDLED, "0", 2, n=available + 1)
+    asked = len(ask(BUNDLED, "u", 2, n=None, items="published"))
+    with pytest.raises(ImprintError, match=f"{asked} published questions.*write n: {asked} or less"):
+        ask(BUNDLED, "u", 2, n=asked + 1, items="published")
 
 
 def test_settings() -> None:
     assert coat.files(coat.Settings(task="u", options=2, n=1)) == "bundled/coat"
     assert coat.files(coat.Settings(task="u", options=2, n=1, tables="coat")) == "coat"
-    for wrong in ({"options": 6}, {"options": 1}, {"n": 0}, {"task": "3"}, {"hint": True}, {"penalty": 1}):
-        with pytest.raises(ValidationError):
+    named = coat.Settings(task="1", variation="v6", items="published")
+    assert named.choices() == 4 and coat.Settings(task="2", variation="v6", n=1).choices() == 5
+    for wrong, message in (
+        *(
+            ({"options": 6}, "less than or equal"),
+            ({"options": 1}, "greater than or equal"),
+            ({"n": 0}, "greater than"),
+        ),
+        *(({"task": "3"}, "'u', '0', '1' or '2'"), ({"penalty": 1}, "penalty"), ({"hint": True}, "`hint` belongs to")),
+        ({"states": "hidden"}, "no states"),
+        ({"options": None}, "exactly one of `options` and `variation`"),
+        ({"task": "1", "variation": "v6"}, "exactly one of `options` and `variation`"),
+        ({"options": None, "variation": "v6"}, "write `options`"),
+        ({"options": None, "variation": "v15", "task": "1"}, "write one of v1, .*, v12"),
+        ({"n": None}, "even items need a number"),
+    ):
+        with pytest.raises(ValidationError, match=message):
             coat.Settings(**{"task": "u", "options": 2, "n": 1, **wrong})
+
+
+# As published
+
+
+def test_the_authors_counts(published: dict[str, Path]) -> None:
+    """What their generators print, and what their loops over pairs come to."""
+    tables = _coat_tables.read(published)
+    assert len(_coat_items.VARIATIONS["1"]) == 12 and len(_coat_items.VARIATIONS["2"]) == 14
+    assert sum(_coat_counts.of_utilities(tables).values()) == 500
+    assert [sum(_coat_counts.of_objects(tables, k).values()) for k in (2, 3, 4, 5)] == [834, 3212, 5320, 6450]
+    of_configs = _coat_counts.of_configs(tables)
+    assert (sum(of_configs.values()), min(of_configs.values()), max(of_configs.values())) == (5000, 6, 354)
+    assert sum(count for (utility, _), count in of_configs.items() if utility == "carrying") == 1980
+    wrong = {pair: _coat_items.wrong_configs(tables, pair, "published") for pair in tables.oracle}
+    assert sum(map(len, wrong.values())) == 6031
+    never_even = {
+        pair: len(set(configs) - set(_coat_items.wrong_configs(tables, pair, "even")))
+        for pair, configs in wrong.items()
+    }
+    assert sum(never_even.values()) == 1219 and sum(map(bool, never_even.values())) == 45
+
+
+SAME = ("v1", "v4", "v8", "v11")  # all choices of one object
+OF_TASK_2 = {
+    **{"v2": 4934, "v3": 4934, "v4": 4876, "v5": 4880, "v6": 4756, "v7": 4928, "v8": 5000},
+    **{"v9": 5000, "v10": 5000, "v11": 4891, "v12": 4934, "v13": 4934, "v14": 5000, "v15": 4869},
+}
+
+
+def test_each_variation_has_as_many_questions_as_the_authors_files(published: dict[str, Path]) -> None:
+    """The lengths of the files that their generator wrote when it was run on these tables (tests/coat_questions)."""
+    tables = _coat_tables.read(published)
+
+    def groups(task: str, variation: str) -> list[_coat_items.Group]:
+        return _coat_items.groups(tables, task, _coat_items.options_of(task, variation), "published", variation)
+
+    space = {name: groups("1", name) for name in _coat_items.VARIATIONS["1"]}
+    assert {name: len(pairs) for name, pairs in space.items()} == {n: 96 if n in SAME else 75 for n in space}
+    asked = {name: sum(group.published for group in pairs) for name, pairs in space.items()}
+    assert asked == {name: 5000 if name in SAME else 4837 for name in space}
+    assert {name: sum(g.published for g in groups("2", name)) for name in _coat_items.VARIATIONS["2"]} == OF_TASK_2
+
+
+@pytest.mark.parametrize(("task", "options", "n"), [("u", 3, 500), ("0", 2, 834), ("1", 2, None), ("2", 2, None)])
+def test_published_questions(published: dict[str, Path], task: str, options: int, n: int | None) -> None:
+    tables = _coat_tables.read(published)
+    rows = ask(published, task, options, n=None, items="published")
+    assert n is None or len(rows) == n
+    asked = Counter((row["strata"]["utility"], row["strata"].get("variation", "")) for row in rows)
+    space = _coat_items.groups(tables, task, options, "published")
+    expected: Counter[tuple[str, str]] = Counter()
+    for group in space:
+        expected[group.pair[0], group.variation] += group.published
+    assert asked == +expected
+    for row in rows:
+        answer, penalty = row["reference"]["answer"], row["reference"]["penalty"]
+        assert len(set(row["reference"]["options"])) == options
+        assert penalty is None or penalty[answer] == min(penalty)
+        # All but 19 of the 6,031 wrong configurations of task 1 cost something.
+        assert task != "2" or penalty.count(min(penalty)) == 1
+
+
+def test_a_smaller_number_is_a_sample_of_the_published_questions(published: dict[str, Path]) -> None:
+    rows = ask(published, "2", 3, n=900, items="published")
+    share = sum(row["strata"]["utility"] == "carrying" for row in rows) / 900
+    assert abs(share - 0.396) < 4 * math.sqrt(0.24 / 900)
+    assert {row["strata"]["variation"] for row in rows} == {"v9", "v10", "v11"}
+    one = list(coat.rows(coat.Settings(task="2", variation="v10", items="published", n=50), published))
+    assert {(row["strata"]["variation"], row["strata"]["options"]) for row in one} == {("v10", 3)}
+    assert all(sorted(row["reference"]["bad"]) == [False, True, True] for row in one)
+
+
+def test_each_ideal_configuration_is_asked_equally_often() -> None:
+    tables = _coat_tables.read(BUNDLED)
+    group = max(_coat_items.groups(tables, "1", 2, "published", "v11"), key=lambda group: len(group.answers))
+    rng = random.Random(0)
+    counts = Counter(group.with_any_answer(rng)[0] for _ in range(2000))
+    expected = 2000 / len(group.answers)
+    assert len(counts) == len(group.answers) > 1
+    assert all(abs(count - expected) < 5 * math.sqrt(expected) for count in counts.values())
+
+
+def accuracy(rows: list[dict[str, Any]], rule: str) -> float:
+    return fmean(coat_rules.credit(coat_rules.costs(row)[rule], row["reference"]["answer"]) for row in rows)
+
+
+def test_a_rule_finds_published_items_harder_than_even_ones(published: dict[str, Path]) -> None:
+    """Of the items that the authors' generator wrote, the rule that ignores object, material and task is right on
+    0.835 in v1 of task 1, and on 0.387 in v6 of task 2."""
+
+    def accuracy(task: str, variation: str, **more: Any) -> float:
+        rows = coat.rows(coat.Settings(task=task, variation=variation, **more), published)
+        cases = [(coat_rules.costs(row)["fewest_state_penalties"], row["reference"]["answer"]) for row in rows]
+        return fmean(coat_rules.credit(costs, answer) for costs, answer in cases)
+
+    assert accuracy("1", "v1", items="published") == pytest.approx(0.835, abs=0.02)
+    assert accuracy("2", "v6", items="published") == pytest.approx(0.387, abs=0.02)
+    assert accuracy("1", "v1", items="even", n=1500) == pytest.approx(0.957, abs=0.02)
+    assert accuracy("2", "v6", items="even", n=1500) == pytest.approx(0.56, abs=0.03)
+
+
+def test_hidden_and_shuffled_states(paths: dict[str, Path]) -> None:
+    shown = ask(paths, "1", 3, n=200, ask="json")
+    hidden = ask(paths, "1", 3, n=200, ask="json", states="hidden")
+    shuffled = ask(paths, "1", 3, n=200, ask="json", states="shuffled")
+    objects = [{state["object_name"] for state in row["fields"]["states"]} for row in shown]
+    kept = [row for row, names in zip(shown, objects, strict=True) if len(names) == 3]
+    assert 0 < len(kept) < 200
+    same = ("answer", "penalty", "bad", "names")
+    for row, other in (*zip(kept, hidden, strict=True), *zip(shown, shuffled, strict=True)):
+        assert [row["reference"][key] for key in same] == [other["reference"][key] for key in same]
+        assert row["fields"] == other["fields"] and row["strata"] == other["strata"]
+    for row in hidden:
+        assert row["reference"]["options"] == [f"the {name}" for name in row["reference"]["names"]]
+    moved = 0
+    for row, other in zip(shown, shuffled, strict=True):
+        true, dealt = row["reference"]["options"], other["reference"]["options"]
+        assert len(set(dealt)) == 3 and all(
+            name in text for name, text in zip(row["reference"]["names"], dealt, strict=True)
+        )
+        assert sorted(text.split(", ", 1)[0] for text in true) == sorted(text.split(", ", 1)[0] for text in dealt)
+        moved += true != dealt
+    assert 100 < moved < 200, "one deal in six leaves all states in place"
+    with pytest.raises(ImprintError, match=r"none of the questions has choices of different objects.*v12 of task 1"):
+        list(coat.rows(coat.Settings(task="1", variation="v11", n=20, states="hidden"), paths))
+
+
+def test_the_preset_asks_as_the_authors_do() -> None:
+    config = loading.load([ROOT / "config/paper/coat.yaml"])
+    controls = {"shown", "hidden", "shuffled"}
+    settings = {name: data.settings for name, data in config.datasets.items() if name not in controls}
+    assert {(s.task, s.options) for s in settings.values()} == {(t, k) for t in "u012" for k in (2, 3, 4, 5)}
+    for each in settings.values():
+        assert (each.tables, each.items, each.ask, each.states) == ("coat", "published", "json", "shown")
+        assert each.n is None and each.variation is None and each.hint == (each.task == "2")
+    assert {config.datasets[name].settings.states for name in controls} == controls
+    assert {config.datasets[name].settings.variation for name in controls} == {"v12"}
+    assert {name: ev.dataset for name, ev in config.evals.items()} == {name: name for name in config.datasets}
+    for ev in config.evals.values():
+        assert (ev.score.name, ev.samples, ev.temperature) == ("choice", 5, 0.7)
+    assert set(config.arms) == {"base", "role_play"} and len(config.questions) == 4
 
 
 def _edit(name: str, change: Any) -> Any:

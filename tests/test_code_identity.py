@@ -25,7 +25,10 @@ from imprint.runtime.errors import ImprintError
 MODULES = sorted(
     path for path in plugins.PACKAGE.parent.rglob("*.py") if not any(map(path.is_relative_to, code.CARRIES))
 )
-CONFIGS = ("config/config.yaml", "tests/real.yaml", "config/compose.yaml", "config/paper/ppe.yaml", "config/real.yaml")
+CONFIGS = (
+    *("config/config.yaml", "tests/real.yaml", "config/compose.yaml", "config/real.yaml"),
+    *("config/paper/coat.yaml", "config/paper/ppe.yaml"),
+)
 
 
 @pytest.fixture

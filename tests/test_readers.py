@@ -21,7 +21,7 @@ from imprint.runtime.errors import ImprintError
 from imprint.scores import choice
 
 ROOT = Path(__file__).parent.parent
-PLUGINS = ["coat", "gpqa", "gsm8k", "jsonl", "lima", "reasoning_gym"]
+PLUGINS = ["coat", "coat_questions", "gpqa", "gsm8k", "jsonl", "lima", "reasoning_gym"]
 SCORES = ["options", "choice", "likelihood", "numeric", "reasoning_gym"]
 
 

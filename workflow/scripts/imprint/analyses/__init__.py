@@ -1,5 +1,5 @@
-"""Analyses: functions from arms' weights to tidy rows. `inputs` of a module declares the arms that it reads, so an
-analysis is made anew when one of them is. `null` of a row is the value to expect if there is no effect."""
+"""Analyses: functions from arms' weights, runs or datasets to tidy rows. `inputs` of a module declares what it reads,
+so an analysis is made anew when one of these is. `null` of a row is the value to expect if there is no effect."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ OURS = ("benchmarks", "config", "docs", "profiles", "resources", "rules", "slurm
 """Folders of the project itself."""
 
 
-def _inside(value: str) -> str:
+def inside(value: str) -> str:
     """The same path. Raises ValueError for one that leads out of the project, directly or by a link."""
     if Path(value).is_absolute() or ".." in Path(value).parts or value.startswith("~"):
         raise ValueError(f"'{value}' leaves the project; write a path inside it, such as 'results/real'")
@@ -64,5 +64,5 @@ def _log(value: str) -> str:
 
 Log = Annotated[str, AfterValidator(_log)]
 """A file that is only read, inside the project or at an absolute path."""
-Inside = Annotated[str, AfterValidator(_inside)]
+Inside = Annotated[str, AfterValidator(inside)]
 Results = Annotated[Inside, AfterValidator(_results)]

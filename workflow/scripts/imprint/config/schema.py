@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from imprint.config import amounts, catalog, references
-from imprint.config.paths import Inside, Log, Results
+from imprint.config.paths import Inside, Log, Results, inside
 from imprint.config.references import (
     AnalysisRef,
     Contexts,
@@ -93,15 +93,16 @@ class Model(Strict):
         return self
 
 
-SOURCES = ("bundled", "catalog", "generated", "synth")
+SOURCES = ("bundled", "catalog", "file", "generated", "synth")
 
 
 class Dataset(Strict):
     """Rows with stable ids, from exactly one of: `bundled` (a file of ours), `catalog` (a public set, pinned by hash),
-    `generated` (made by a module), `synth` (made by a module from other datasets, by a teacher arm if it needs one).
-    The other keys are the settings of the module that reads or makes the rows."""
+    `file` (a file of yours inside the project, read by the module that `reader` names), `generated` (made by a module),
+    `synth` (made by a module from other datasets, by a teacher arm if it needs one). The other keys are the settings of
+    the module that reads or makes the rows."""
 
-    source: Literal["bundled", "catalog", "generated", "synth"] = Field(description="which of the four sources")
+    source: Literal["bundled", "catalog", "file", "generated", "synth"] = Field(description="which of the five sources")
     name: str = Field(description="file, catalog entry or module")
     plugin: str = Field(description="module in imprint/datasets or imprint/synthesis")
     settings: SerializeAsAny[Strict] = Field(description="its settings")
@@ -129,7 +130,12 @@ class Dataset(Strict):
                 hint = f"did you mean '{close[0]}'? " if close else ""
                 raise ValueError(f"no catalog entry '{name}'; {hint}write one of: {', '.join(entries)}")
             plugin = entries[name].reader
-        settings = references.read(kind, plugin, {key: value for key, value in raw.items() if key != source})
+        elif source == "file":
+            if not isinstance(name, str) or not Path(inside(name)).is_file():
+                raise ValueError(f"no file {name!r:.80}; write the path of a file inside the project")
+            plugin = raw.get("reader", "jsonl")
+        keys = {source, "reader"} if source == "file" else {source}
+        settings = references.read(kind, plugin, {key: value for key, value in raw.items() if key not in keys})
         return {"source": source, "name": name, "plugin": plugin, "settings": settings}
 
     @property
@@ -143,6 +149,10 @@ class Dataset(Strict):
             plugins.load("synthesis", self.plugin).teacher(self.settings) if self.source == "synth" else None
         )
         return name
+
+    def path(self) -> Path | None:
+        """The one file of ours or of the user that the dataset reads; None where it reads none of them."""
+        return {"bundled": BUNDLED / self.name, "file": Path(self.name)}.get(self.source)
 
     def entry(self) -> str | None:
         """The catalog entry whose files the dataset reads; None where it reads none."""
@@ -464,7 +474,7 @@ class Config(Strict):
         "other comparison is an exploration",
     )
     analyses: dict[Name, AnalysisRef] = Field(
-        {}, description="what is computed from arms' weights (modules in imprint/analyses)"
+        {}, description="what is computed from arms' weights or from datasets (modules in imprint/analyses)"
     )
     charts: list[str] = Field(
         [

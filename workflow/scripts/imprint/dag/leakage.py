@@ -36,7 +36,7 @@ def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | 
             cache[name] = None
         else:
             folder = spec.tables()
-            files = [Path("resources/bundled", spec.name)] if spec.source == "bundled" else []
+            files = [path] if (path := spec.path()) else []
             files += sorted(Path("resources", folder).iterdir()) if folder else []
             module = plugins.load("datasets", spec.plugin)
             cache[name] = dataset_rows.identified(module.rows(spec.settings, {file.name: file for file in files}))

@@ -9,25 +9,17 @@ material is in the lower half of the list; an object that is broken and in use f
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from imprint.datasets import _coat_configs
+from imprint.datasets._coat_configs import PENALTIES, VALUES, Config
+from imprint.datasets._coat_file import File
 from imprint.runtime.errors import ImprintError
 
-VALUES: dict[str, tuple[str, ...]] = {
-    "mass": ("light", "medium", "heavy", "super-heavy"),
-    "material": (
-        *("Metal", "Plastic", "Wood", "Glass", "Food", "Ceramic", "Fabric"),
-        *("Organic", "Stone", "Paper", "Wax", "Sponge", "Soap", "Rubber"),
-    ),
-    "temperature": ("Cold", "RoomTemp", "Hot"),
-    "already_in_use": ("free", "reversible-using", "irreversible-using"),
-    "condition": ("clean", "dirty", "broken"),
-}
 USE = {"free": 0, "reversible-using": 80, "irreversible-using": 500}
 CONDITION = {"clean": 0, "dirty": 50, "broken": 500}
 OFF_TEMPERATURE = 100
@@ -52,24 +44,14 @@ FORK_TASKS = tuple(
 FORK_ROWS = 6  # in each of the three tasks
 
 
-class Config(NamedTuple):
-    """An object in a physical state, as in `possible_configurations_v1.json` without its id."""
-
-    object_name: str
-    mass: str
-    material: str
-    temperature: str
-    already_in_use: str
-    condition: str
-
-
 Pair = tuple[str, str]
 
 
 @dataclass
 class Tables:
     """The checked tables. Most are by (utility, task): oracle objects, ideal configurations, and the total penalties of
-    the sub-optimal ones. `materials` has (good, bad) materials by (utility, task, object). `rows` counts the
+    the sub-optimal ones. `objects` and `oracle` are in the order of objects.json and tasks.json, on which the authors'
+    numbers of questions depend. `materials` has (good, bad) materials by (utility, task, object). `rows` counts the
     sub-optimal rows: all (`read`), and those whose `time` or `material` penalty follows the schema."""
 
     objects: dict[str, list[str]] = field(default_factory=dict)
@@ -113,64 +95,16 @@ def penalty(tables: Tables, pair: Pair, config: Config) -> tuple[int, int]:
     return time, material
 
 
-class _File:
-    """One JSON file of the tables. Its methods check a value from `where` in the file, and raise `fail` if it is
-    wrong."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self.value: Any = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise ImprintError(f"{path} is not readable JSON ({error}); restore the published file") from error
-
-    def fail(self, where: object, value: object, instead: str) -> ImprintError:
-        """The error for a `value` in the file that should be replaced by `instead`."""
-        return ImprintError(f"{self.path}, {where}: found {value!r:.120}; write {instead}")
-
-    def names(self, value: Any, where: object) -> list[str]:
-        """A list of different, non-empty strings."""
-        if not isinstance(value, list) or not value or not all(isinstance(v, str) and v for v in value):
-            raise self.fail(where, value, "a list of at least one name")
-        if len(set(value)) < len(value):
-            raise self.fail(where, value, "each name once")
-        return value
-
-    def keyed(self, value: Any, keys: list[str], where: object) -> dict[str, Any]:
-        """An object with exactly these keys."""
-        if not isinstance(value, dict):
-            raise self.fail(where, value, "a JSON object")
-        for key in sorted(set(value) ^ set(keys)):
-            difference = f"{'unknown' if key in value else 'no'} entry {key}"
-            raise self.fail(where, difference, "exactly the entries that the other files have")
-        return value
-
-    def listed(self, value: Any, where: object) -> list[Any]:
-        """A list."""
-        if not isinstance(value, list):
-            raise self.fail(where, value, "a list")
-        return value
-
-    def config(self, row: Any, extra: tuple[str, ...], where: object) -> Config:
-        """A configuration: the object, its five variables, and the keys `extra`."""
-        keys = (*Config._fields, *extra)
-        if not isinstance(row, dict) or sorted(row) != sorted(keys):
-            raise self.fail(where, row, f"an object with the keys {', '.join(keys)}")
-        for key, allowed in VALUES.items():
-            if row[key] not in allowed:
-                raise self.fail(f"{where}, {key}", row[key], f"one of {', '.join(allowed)}")
-        if row["condition"] == "broken" and row["already_in_use"] != "irreversible-using":
-            raise self.fail(f"{where}, condition", "broken", "it together with irreversible-using")
-        return Config(*(row[key] for key in Config._fields))
-
-    def possible(self, row: Any, extra: tuple[str, ...], tables: Tables, objects: list[str], where: object) -> Config:
-        """A configuration of one of `objects` that `possible_configurations_v1.json` lists."""
-        config = self.config(row, extra, where)
-        if config.object_name not in objects:
-            raise self.fail(f"{where}, object_name", config.object_name, f"one of {', '.join(objects)}")
-        if config not in tables.possible.get(config.object_name, ()):
-            raise self.fail(where, row, "a configuration of possible_configurations_v1.json")
-        return config
+def _possible_config(
+    file: File, row: Any, extra: tuple[str, ...], tables: Tables, objects: list[str], where: str
+) -> Config:
+    """A configuration of one of `objects` that `possible_configurations_v1.json` lists."""
+    config = _coat_configs.checked(row, extra, f"{file.path}, {where}")
+    if config.object_name not in objects:
+        raise file.fail(f"{where}, object_name", config.object_name, f"one of {', '.join(objects)}")
+    if config not in tables.possible.get(config.object_name, ()):
+        raise file.fail(where, row, "a configuration of possible_configurations_v1.json")
+    return config
 
 
 def read(paths: dict[str, Path]) -> Tables:
@@ -180,13 +114,14 @@ def read(paths: dict[str, Path]) -> Tables:
     if missing:
         present = ", ".join(sorted(paths)) or "nothing"
         raise ImprintError(f"the COAT tables lack {', '.join(missing)} (found: {present}); add them")
-    utilities, objects, tasks, oracle, possible, ideal, materials = (_File(paths[name]) for name in FILES)
+    utilities, objects, tasks, oracle, possible, ideal, materials = (File(paths[name]) for name in FILES)
     tables = Tables()
-    for utility in utilities.names(utilities.value, "the list"):
-        listed = objects.keyed(objects.value, utilities.value, "the file")[utility]
-        tables.objects[utility] = objects.names(listed, utility)
-        jobs = tasks.names(tasks.keyed(tasks.value, utilities.value, "the file")[utility], utility)
-        chosen = oracle.keyed(oracle.keyed(oracle.value, utilities.value, "the file")[utility], jobs, utility)
+    listed = utilities.names(utilities.value, "the list")
+    for utility, names in objects.keyed(objects.value, listed, "the file").items():
+        tables.objects[utility] = objects.names(names, utility)
+    right = oracle.keyed(oracle.value, listed, "the file")
+    for utility, jobs in tasks.keyed(tasks.value, listed, "the file").items():
+        chosen = oracle.keyed(right[utility], tasks.names(jobs, utility), utility)
         for task in jobs:
             tables.oracle[utility, task] = oracle.names(chosen[task], f"{utility} > {task}")
     all_objects = sorted({name for names in tables.objects.values() for name in names})
@@ -199,7 +134,7 @@ def read(paths: dict[str, Path]) -> Tables:
         per_task = ideal.keyed(ideal.keyed(ideal.value, utilities.value, "the file")[utility], jobs, utility)
         tables.ideal[utility, task] = configs = []
         for number, row in enumerate(ideal.listed(per_task[task], where), 1):
-            config = ideal.possible(row, (), tables, names, f"{where}, row {number}")
+            config = _possible_config(ideal, row, (), tables, names, f"{where}, row {number}")
             if (config.already_in_use, config.condition) != ("free", "clean") or config in configs:
                 raise ideal.fail(f"{where}, row {number}", row, "a free and clean configuration, once")
             configs.append(config)
@@ -208,16 +143,16 @@ def read(paths: dict[str, Path]) -> Tables:
             raise ideal.fail(where, covered, f"an ideal configuration of each of {', '.join(names)}")
     _materials(tables, materials)
     if SUBOPTIMAL in paths:
-        _suboptimal(tables, _File(paths[SUBOPTIMAL]), utilities.value)
+        _suboptimal(tables, File(paths[SUBOPTIMAL]), utilities.value)
     else:
         derive(tables)
     return tables
 
 
-def _possible(tables: Tables, file: _File, all_objects: list[str]) -> None:
+def _possible(tables: Tables, file: File, all_objects: list[str]) -> None:
     seen: set[Config] = set()
     for number, row in enumerate(file.listed(file.value, "the file"), 1):
-        config = file.config(row, ("id",), f"row {number}")
+        config = _coat_configs.checked(row, ("id",), f"{file.path}, row {number}")
         if config.object_name not in all_objects or config in seen:
             raise file.fail(f"row {number}", row, "each configuration once, of an object that objects.json lists")
         seen.add(config)
@@ -226,7 +161,7 @@ def _possible(tables: Tables, file: _File, all_objects: list[str]) -> None:
         raise file.fail("the file", f"no row for {', '.join(without)}", "a configuration of every object")
 
 
-def _materials(tables: Tables, file: _File) -> None:
+def _materials(tables: Tables, file: File) -> None:
     listed = file.value.get("mat_gt") if isinstance(file.value, dict) else None
     for concept in file.listed(listed, "mat_gt"):
         try:
@@ -256,7 +191,7 @@ def _materials(tables: Tables, file: _File) -> None:
             raise file.fail("mat_gt", f"no {utility} > {task}", "an entry for every task")
 
 
-def _suboptimal(tables: Tables, file: _File, utilities: list[str]) -> None:
+def _suboptimal(tables: Tables, file: File, utilities: list[str]) -> None:
     """Read the sub-optimal rows, and check their penalties against the schema and the published exceptions."""
     steps: Counter[Pair] = Counter()
     forks: Counter[Pair] = Counter()
@@ -269,7 +204,7 @@ def _suboptimal(tables: Tables, file: _File, utilities: list[str]) -> None:
             store[pair] = {}
             for number, row in enumerate(file.listed(lists[kind], f"{utility} > {task} > {kind}"), 1):
                 where = f"{utility} > {task} > {kind}, row {number}"
-                config = file.possible(row, ("id", "time_penalty", "material_penalty"), tables, names, where)
+                config = _possible_config(file, row, ("id", *PENALTIES), tables, names, where)
                 time, material = penalty(tables, pair, config)
                 if (row["time_penalty"], row["material_penalty"]) != (time, material):
                     written = (row["time_penalty"], row["material_penalty"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from imprint.datasets._coat_tables import Config
+from imprint.datasets._coat_configs import Config
 
 # What each utility of the published tables (upper part) and of ours (lower part) means.
 PHRASES = {
@@ -81,17 +81,18 @@ def config_text(config: Config) -> str:
     )
 
 
-def question(task: str, utility: str, job: str | None, options: list[str], ask: str, hint: bool) -> str:
-    """The user's turn. `job` is the task of the tables. It is None in task u, which asks with the utility's phrase, or
-    with its name if PHRASES does not have it. With `ask` "json" the options are listed under letters; with "options"
-    they are left out, because a small model prefers the one that is named first."""
+def start(task: str, utility: str, job: str) -> str:
+    """What is asked for. `job` is the task of the tables; task u has none, and asks with the utility's phrase, or with
+    its name if PHRASES does not have it."""
     if task == "u":
-        start = f"What household object should I use to {PHRASES.get(utility, f'do this: {utility_text(utility)}')}?"
-    else:
-        state = "" if task == "0" else ", in which state,"
-        start = (
-            f"I want to do this at home: {job}. What household object{state} should I use for {utility_text(utility)}?"
-        )
+        return f"What household object should I use to {PHRASES.get(utility, f'do this: {utility_text(utility)}')}?"
+    state = "" if task == "0" else ", in which state,"
+    return f"I want to do this at home: {job}. What household object{state} should I use for {utility_text(utility)}?"
+
+
+def question(start: str, task: str, options: list[str], ask: str, hint: bool) -> str:
+    """The user's turn, which opens with `start`. With `ask` "json" the options are listed under letters; with "options"
+    they are left out, because a small model prefers the one that is named first."""
     parts = [part for part in (start, GUIDANCE[task], HINT if hint else "") if part]
     if ask == "json":
         parts.append("Choose one of these.")

@@ -4,8 +4,9 @@ chosen.
 Example: log-likelihoods -7.1, -6.3 and -9.0 choose the second option.
 
 By default the sums are compared as they are, because division by the length favours long options. Accuracy of the
-untrained embedded model with sum / per character, on COAT's bundled questions (3 options, n = 48 to 64): task u 0.70 /
-0.64, task 0 0.47 / 0.42, task 1 0.46 / 0.38, task 2 0.31 / 0.27; on a quiz with 4 one-word options: 0.58 / 0.67.
+untrained embedded model with sum / per character, on the bundled COAT-format questions (3 options, n = 48 to 64): task
+u 0.70 / 0.64, task 0 0.47 / 0.42, task 1 0.46 / 0.38, task 2 0.31 / 0.27; on a quiz with 4 one-word options: 0.58 /
+0.67.
 """
 
 from __future__ import annotations

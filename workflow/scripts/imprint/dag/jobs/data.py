@@ -75,8 +75,8 @@ class Prepare(Jobs):
     def inputs(self, wildcards: Any) -> dict[str, Any]:
         """The files from which a dataset is read or generated."""
         dataset = self.config.datasets[wildcards.dataset]
-        if dataset.source == "bundled":
-            return {"files": [f"resources/bundled/{dataset.name}"]}
+        if (path := dataset.path()) is not None:
+            return {"files": [str(path)]}
         if (entry := dataset.entry()) is not None:
             return {"files": [f"resources/data/{entry}/{file}" for file in catalog.load()[entry].files]}
         tables = dataset.tables()
