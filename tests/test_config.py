@@ -145,6 +145,23 @@ BAD = [
         ["datasets.lima", "accept_licences"],
     ),
     (
+        "training on a set that is for evaluation only",
+        {"datasets": {"held": {"catalog": "strategyqa"}}, "arms": {"tuned": {"fit": {"data": "held"}}}},
+        ["arms.tuned.fit", "trains on 'held'", "'strategyqa'", "for evaluation only"],
+    ),
+    (
+        "training on rows made from a set that is for evaluation only",
+        {
+            "datasets": {
+                "held": {"catalog": "date_understanding"},
+                "roles": {"synth": "role_prompts", "from": "held", "teacher": "base"},
+                "mixed": {"synth": "shuffled_roles", "from": "roles"},
+            },
+            "arms": {"tuned": {"fit": {"data": "mixed"}}},
+        },
+        ["arms.tuned.fit", "trains on 'mixed'", "'date_understanding'", "for evaluation only"],
+    ),
+    (
         "leakage by content",
         {"evals": {"train_again": {"dataset": "shuffled", "score": "numeric"}}},
         ["arms.tuned", "'dialogues'", "'train_again'", "shares 128 row"],
@@ -187,6 +204,15 @@ def _check(overrides: dict) -> None:
 
 def test_the_good_one_is_good() -> None:
     _check({})
+
+
+def test_a_set_that_is_for_evaluation_only_can_be_an_eval() -> None:
+    _check(
+        {
+            "datasets": {"held": {"catalog": "strategyqa"}},
+            "evals": {"held": {"dataset": "held", "score": "choice"}},
+        }
+    )
 
 
 @pytest.mark.parametrize(("overrides", "parts"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
