@@ -51,7 +51,11 @@ SECTIONS: list[tuple[str, type[BaseModel], str]] = [
 ]
 
 PLUGINS = [
-    ("datasets", "Datasets: `{bundled: FILE}`, `{catalog: ENTRY, ...}`, `{generated: MODULE, ...}`"),
+    (
+        "datasets",
+        "Datasets: `{bundled: FILE}`, `{catalog: ENTRY, ...}`, `{generated: MODULE, ...}`, each without the rows of "
+        "`leave_out: [ID]`",
+    ),
     ("synthesis", "Datasets: `{synth: MODULE, from: DATASET, ...}`"),
     ("contexts", "Contexts: `context: NAME`, `context: {NAME: {...}}`, or a list of these"),
     ("hooks", "Hooks: `apply: {hooks: NAME}`, `apply: {hooks: {NAME: {...}}}`, or a list of these"),

@@ -99,12 +99,16 @@ SOURCES = ("bundled", "catalog", "generated", "synth")
 class Dataset(Strict):
     """Rows with stable ids, from exactly one of: `bundled` (a file of ours), `catalog` (a public set, pinned by hash),
     `generated` (made by a module), `synth` (made by a module from other datasets, by a teacher arm if it needs one).
-    The other keys are the settings of the module that reads or makes the rows."""
+    `leave_out` lists ids of rows that are left out. The other keys are the settings of the module that reads or makes
+    the rows."""
 
     source: Literal["bundled", "catalog", "generated", "synth"] = Field(description="which of the four sources")
     name: str = Field(description="file, catalog entry or module")
     plugin: str = Field(description="module in imprint/datasets or imprint/synthesis")
     settings: SerializeAsAny[Strict] = Field(description="its settings")
+    leave_out: list[str] = Field(
+        [], description="ids of rows that are left out, such as those that a training set shares with an eval"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -129,8 +133,11 @@ class Dataset(Strict):
                 hint = f"did you mean '{close[0]}'? " if close else ""
                 raise ValueError(f"no catalog entry '{name}'; {hint}write one of: {', '.join(entries)}")
             plugin = entries[name].reader
-        settings = references.read(kind, plugin, {key: value for key, value in raw.items() if key != source})
-        return {"source": source, "name": name, "plugin": plugin, "settings": settings}
+        core = {key: raw[key] for key in ("leave_out",) if key in raw}
+        if core and source == "synth":
+            raise ValueError("leave_out: write it on the dataset from which the rows are synthesised")
+        settings = references.read(kind, plugin, {key: raw[key] for key in raw if key not in (source, *core)})
+        return {"source": source, "name": name, "plugin": plugin, "settings": settings, **core}
 
     @property
     def kind(self) -> str:
