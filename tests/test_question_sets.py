@@ -109,6 +109,8 @@ def test_mmlu_takes_subjects_from_names_and_passages_as_clusters(tmp_path: Path)
     some, more = (list(map(asked, read(mmlu, paths, per_subject=n))) for n in (2, 3))
     assert len(some) == 4 and len(more) == 6 and set(some) < set(more)
     assert more == [text for text in map(asked, rows) if text in more], "in the file's order"
+    bare = read(mmlu, paths, per_subject=3, listed=False)
+    assert [text.partition("\n\nA. ")[0] for text in more] == list(map(asked, bare)), "the same, however they are asked"
 
 
 def test_bigbench_shuffles_options_and_clusters_by_story(tmp_path: Path) -> None:

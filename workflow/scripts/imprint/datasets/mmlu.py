@@ -20,6 +20,7 @@ from imprint.datasets._files import csv_rows
 from imprint.runtime.errors import ImprintError
 
 CHOICES = ("choice0", "choice1", "choice2", "choice3")
+COLUMNS = ("question", *CHOICES, "answer")
 PASSAGE = "This question refers to the following information."
 
 
@@ -30,7 +31,7 @@ class Settings(_multiple_choice.Listed):
         None,
         ge=1,
         description="at most this many questions of a subject, chosen by hash, so that fewer are a part of more; null "
-        "takes all, which weighs professional law with 1,534 questions and most subjects with 100 to 300",
+        "takes all, 1,534 of professional law and 100 to 300 of most others",
     )
 
 
@@ -38,16 +39,14 @@ def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]
     """The questions, subject by subject. Questions about one passage are a cluster."""
     for name, path in sorted(paths.items()):
         subject = name.removesuffix(".csv").rpartition("_")[0]
-        questions = [
-            _row(settings, subject, where, row) for where, row in csv_rows(path, ("question", *CHOICES, "answer"))
-        ]
-        keep = settings.per_subject if settings.per_subject is not None else len(questions)
-        kept = sorted(range(len(questions)), key=lambda place: _hash(questions[place]))[:keep]
-        yield from (questions[place] for place in sorted(kept))
+        questions = list(csv_rows(path, COLUMNS))
+        by_hash = sorted(range(len(questions)), key=lambda place: _hash(questions[place][1]))
+        for place in sorted(by_hash[: settings.per_subject]):
+            yield _row(settings, subject, *questions[place])
 
 
-def _hash(row: dict[str, Any]) -> str:
-    return hashlib.sha256(row["messages"][0]["content"].encode()).hexdigest()
+def _hash(row: dict[str, str]) -> str:
+    return hashlib.sha256("\n".join(row[column] for column in COLUMNS).encode()).hexdigest()
 
 
 def _row(settings: Settings, subject: str, where: str, row: dict[str, str]) -> dict[str, Any]:
