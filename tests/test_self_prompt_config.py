@@ -66,7 +66,7 @@ def test_the_try_on_the_embedded_model_is_a_config() -> None:
     """The overrides that the head of the file names."""
     smollm2 = {"model": "smollm2"}
     overrides = {"arms": {"base": smollm2, "annotator": smollm2}, "datasets": {"lima_role": {"min_yield": 0.25}}}
-    config = loading.load([PATH], {**overrides, "limit": 4})
+    config = loading.load([PATH], {**overrides, "limit": 8})
     assert {graph.root_model(config, arm) for arm in config.arms} == {"smollm2"}
 
 
