@@ -2,9 +2,9 @@
 
 `tests/coat_questions/` has a few records of files that the authors' generators wrote (task_u_dataset_gen.py with three
 options; task_0-1-2_dataset_gen.py with five options, and the variations v6 of task 1 and v9 of task 2; seed 0), cut to
-these records. The sentences of the questions are ours; all else is as written. The generators ran on their own tables. Two things were changed for today's
-Python: sets are sorted before something is drawn from them, and the folders of the output exist. One of the records of
-task 0 has lost its right choice, as the generator does now and then.
+these records. The sentences of the questions are ours; all else is as written. The generators ran on their own tables.
+Two things were changed for today's Python: sets are sorted before something is drawn from them, and the folders of the
+output exist. One of the records of task 0 has lost its right choice, as the generator does now and then.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def test_rows_that_are_no_problems(tmp_path: Path, text: str, said: str) -> None
     with pytest.raises(ImprintError, match=said):
         read(tmp_path / "a.jsonl")
     (tmp_path / "b.json").write_text("{}")
-    with pytest.raises(ImprintError, match="no list of objects"):
+    with pytest.raises(ImprintError, match="write a list of objects"):
         read(tmp_path / "b.json")
 
 

@@ -145,6 +145,38 @@ BAD = [
         ["datasets.lima", "accept_licences"],
     ),
     (
+        "a row to leave out that is not there",
+        {"datasets": {"dialogues": {"leave_out": ["0123456789abcdef-0"]}}},
+        ["datasets.dialogues.leave_out", "no row has the id '0123456789abcdef-0'"],
+    ),
+    (
+        "rows left out of a synthesised set",
+        {"datasets": {"shuffled": {"leave_out": ["0123456789abcdef-0"]}}},
+        ["datasets.shuffled", "leave_out", "from which the rows are synthesised"],
+    ),
+    (
+        "rows left out by no list",
+        {"datasets": {"dialogues": {"leave_out": 3}}},
+        ["datasets.dialogues.leave_out", "list"],
+    ),
+    (
+        "training on a set that is for evaluation only",
+        {"datasets": {"held": {"catalog": "strategyqa"}}, "arms": {"tuned": {"fit": {"data": "held"}}}},
+        ["arms.tuned.fit", "trains on 'held'", "'strategyqa'", "for evaluation only"],
+    ),
+    (
+        "training on rows made from a set that is for evaluation only",
+        {
+            "datasets": {
+                "held": {"catalog": "date_understanding"},
+                "roles": {"synth": "role_prompts", "from": "held", "teacher": "base"},
+                "mixed": {"synth": "shuffled_roles", "from": "roles"},
+            },
+            "arms": {"tuned": {"fit": {"data": "mixed"}}},
+        },
+        ["arms.tuned.fit", "trains on 'mixed'", "'date_understanding'", "for evaluation only"],
+    ),
+    (
         "leakage by content",
         {"evals": {"train_again": {"dataset": "shuffled", "score": "numeric"}}},
         ["arms.tuned", "'dialogues'", "'train_again'", "shares 128 row"],
@@ -187,6 +219,15 @@ def _check(overrides: dict) -> None:
 
 def test_the_good_one_is_good() -> None:
     _check({})
+
+
+def test_a_set_that_is_for_evaluation_only_can_be_an_eval() -> None:
+    _check(
+        {
+            "datasets": {"held": {"catalog": "strategyqa"}},
+            "evals": {"held": {"dataset": "held", "score": "choice"}},
+        }
+    )
 
 
 @pytest.mark.parametrize(("overrides", "parts"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])

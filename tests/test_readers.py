@@ -245,7 +245,8 @@ def test_gpqa_shuffles_options_by_seed_and_question(tmp_path: Path) -> None:
     rows = read(gpqa, paths)
     assert rows == read(gpqa, paths) and len(rows) == 40
     for i, row in enumerate(rows):
-        options, answer = row["reference"]["options"], row["reference"]["answer"]
+        assert row["reference"]["options"] == list("ABCD")
+        options, answer = row["reference"]["names"], row["reference"]["answer"]
         assert options[answer] == str(i + 1) and sorted(options) == sorted(made[i][2:6])
         listed = "".join(f"{letter}. {text}\n" for letter, text in zip("ABCD", options, strict=True))
         assert row["messages"][0]["content"].startswith(f'What is {i} + 1,\n"roughly"?\n\n{listed}\n')

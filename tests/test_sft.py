@@ -23,7 +23,7 @@ from imprint.runtime import parquet, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import file_sha256, write_json
 from imprint.runtime.plugins import Plug
-from imprint.training import checkpoints, examples
+from imprint.training import checkpoints, examples, residual_dropout
 from imprint.training.assistant_tokens import IGNORED, encode, spans
 
 END = "<|im_end|>"
@@ -189,11 +189,18 @@ def test_lora_saves_an_adapter_without_paths_that_loads(root: Path, tmp_path: Pa
     assert not hasattr(tuned, "peft_config") or not tuned.peft_config
 
 
-@pytest.mark.parametrize("lora", [None, {"rank": 4, "dropout": 0.2}])
-def test_a_broken_off_fit_ends_with_the_same_weights(root: Path, tmp_path: Path, monkeypatch: Any, lora: Any) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"lora": {"rank": 4, "dropout": 0.2}},
+        {"residual_dropout": 0.3, "gradient_checkpointing": True, "final_learning_rate": 1e-4, "beta2": 0.95},
+    ],
+)
+def test_a_broken_off_fit_ends_with_the_same_weights(root: Path, tmp_path: Path, monkeypatch: Any, more: Any) -> None:
     from imprint.training import sft_trainer
 
-    settings = {"epochs": 2, "checkpoint_steps": 2, "lora": lora}
+    settings = {"epochs": 2, "checkpoint_steps": 2, **more}
     whole = job(root, tmp_path / "whole", **settings)
     made = sft.fit(whole)
     assert len(list(whole.folder.glob("checkpoint-*"))) == checkpoints.NUMBER_KEPT
@@ -259,6 +266,107 @@ def test_checkpoints_hold_no_pickle_that_is_trusted(root: Path, tmp_path: Path, 
     sft.fit(fit)
     assert len(seen) == 6 and set(seen) == {True}  # optimizer, schedule, random state: looked at, then loaded
     assert (fit.folder / "checkpoint-4" / "model.safetensors").is_file()
+
+
+def test_the_rate_falls_linearly_to_its_final_value(root: Path, tmp_path: Path) -> None:
+    fit = job(root, tmp_path, learning_rate=1e-3, final_learning_rate=1e-4, beta2=0.95, weight_decay=0.1)
+    made = sft.fit(fit)
+    curves = parquet.read(tmp_path / "curves.parquet", "curves").to_pylist()
+    rates = [row["value"] for row in curves if row["quantity"] == "learning_rate"]
+    assert made["steps"] == 5 and rates == pytest.approx([1e-3 - 0.9e-3 * step / 5 for step in range(5)])
+    arguments = sft.arguments(fit, 5)
+    assert (arguments.adam_beta1, arguments.adam_beta2, arguments.weight_decay) == (0.9, 0.95, 0.1)
+    for wrong in (
+        {"schedule": "cosine"},
+        {"learning_rate": 1e-4},
+        {"learning_rate": None, "final_learning_rate": 1e-3},
+    ):
+        with pytest.raises(ValidationError, match=r"final_learning_rate: found .* write a rate below the peak"):
+            sft.Settings(**{"data": "d", "learning_rate": 1e-3, "final_learning_rate": 1e-4, **wrong})
+
+
+def test_a_step_in_parts_is_the_same_step(root: Path, tmp_path: Path) -> None:
+    """Parts with different numbers of labelled tokens, and a last step of three rows."""
+    settings = {"batch_size": 4, "epochs": 1.5}
+    whole = sft.fit(job(root, tmp_path / "whole", **settings))
+    made = sft.fit(job(root, tmp_path / "parts", **settings, micro_batch_size=2))
+    assert made == pytest.approx(whole, rel=1e-5) and made["steps"] == 4
+    curves = [parquet.read(tmp_path / name / "curves.parquet", "curves").to_pylist() for name in ("whole", "parts")]
+    for one, two in zip(*curves, strict=True):
+        assert one["value"] == pytest.approx(two["value"], rel=1e-4), one
+    with pytest.raises(ValidationError, match="micro_batch_size: 3 does not divide batch_size: 4"):
+        job(root, tmp_path / "wrong", batch_size=4, micro_batch_size=3)
+
+
+def test_residual_dropout_drops_what_the_branches_add(root: Path) -> None:
+    import torch
+
+    assert residual_dropout.rates(0.3, 4) == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert residual_dropout.rates(0.3, 1) == [0.3]
+    model, _ = chains.load([root], "float32", "cpu")
+    ids = torch.arange(5, 105)[None]
+
+    def outputs() -> dict[tuple[int, str], Any]:
+        """What each branch adds to the residual stream."""
+        added, handles = {}, []
+        for place, layer in enumerate(model.model.layers):
+            for name in residual_dropout.BRANCHES:
+
+                def keep(_: Any, given: Any, output: Any, key: tuple[int, str] = (place, name)) -> None:
+                    added[key] = output[0] if isinstance(output, tuple) else output
+
+                handles.append(layer.get_submodule(name).register_forward_hook(keep))
+        with torch.no_grad():
+            model(ids)
+        for handle in handles:
+            handle.remove()
+        return added
+
+    model.eval()
+    plain = outputs()
+    residual_dropout.install(model, 0.3, "tuned")
+    names = set(model.state_dict())
+    assert all(torch.equal(value, plain[key]) for key, value in outputs().items()), "none where a model answers"
+    model.train()
+    torch.manual_seed(0)
+    dropped = outputs()
+    assert torch.equal(dropped[0, "self_attn"], plain[0, "self_attn"]), "none at the bottom layer"
+    assert torch.equal(dropped[0, "mlp"], plain[0, "mlp"])
+    attention, expected = dropped[1, "self_attn"], plain[1, "self_attn"]
+    kept = attention != 0
+    assert torch.allclose(attention[kept], expected[kept] / 0.7)
+    assert float(kept.float().mean()) == pytest.approx(0.7, abs=0.03)
+    assert float((dropped[1, "mlp"] != 0).float().mean()) == pytest.approx(0.7, abs=0.03)
+    assert set(model.state_dict()) == names == set(chains.load([root], "float32", "cpu")[0].state_dict())
+
+
+def test_recomputed_activations_have_the_same_masks(root: Path, tmp_path: Path) -> None:
+    fits = [
+        job(root, tmp_path / str(saved), residual_dropout=0.5, gradient_checkpointing=saved) for saved in (False, True)
+    ]
+    plain, recomputed = map(sft.fit, fits)
+    assert plain == recomputed and weights(fits[0]) == weights(fits[1])
+    without = sft.fit(job(root, tmp_path / "without"))
+    assert without["first_loss"] != pytest.approx(plain["first_loss"], rel=1e-3), "there is dropout"
+
+
+def test_residual_dropout_reaches_the_model_under_an_adapter(root: Path, tmp_path: Path) -> None:
+    lora = {"rank": 4}
+    plain = sft.fit(job(root, tmp_path / "plain", lora=lora))
+    made = sft.fit(job(root, tmp_path / "dropped", lora=lora, residual_dropout=0.5))
+    assert made["first_loss"] != pytest.approx(plain["first_loss"], rel=1e-3)
+
+
+def test_residual_dropout_refuses_layers_of_another_build() -> None:
+    from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
+
+    small = {"vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "head_dim": 4}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    gemma = Gemma2ForCausalLM(Gemma2Config(**small, **heads))
+    gpt = GPT2LMHeadModel(GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=2))
+    for model, holds in ((gemma, "post_feedforward_layernorm"), (gpt, "attn")):
+        with pytest.raises(ImprintError, match=f"arm 'tuned': residual_dropout: the model's layers hold .*{holds}"):
+            residual_dropout.install(model, 0.3, "tuned")
 
 
 def test_a_lost_loss_stops_the_fit(root: Path, tmp_path: Path) -> None:

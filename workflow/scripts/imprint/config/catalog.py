@@ -63,6 +63,11 @@ class Entry(Strict):
     reader: str = Field(description="module in imprint/datasets that reads it")
     licence: str = Field(description="the licence as far as it is known")
     non_commercial: bool = Field(False, description="must then be accepted by name in `accept_licences`")
+    evaluation_only: bool = Field(
+        False,
+        description="its authors ask that no model be trained on it, as the canary of BIG-bench does; a config that "
+        "trains on it is refused",
+    )
     gated: str | None = Field(
         None,
         pattern=r"^https://huggingface\.co/datasets/",

@@ -55,14 +55,15 @@ def message(error: Any) -> str:
 
 def problems(config: Config) -> Iterator[str]:
     """Problems that show only when the parts are seen together, or with the files that they name. The abilities of
-    engines are checked only where there is no other problem, since that check looks every name up."""
+    engines and the sets kept for evaluation are checked only where there is no other problem, since these checks look
+    every name up."""
     messages = [*_models(config), *_datasets(config), *_evals(config)]
     for name in config.arms:
         messages += _arm(config, name)
         messages += _imported(config, name)
     messages += _questions(config)
     messages += [*_missing(config), *_circle(config)]
-    yield from messages or _engines(config)
+    yield from messages or [*_held_back(config), *_engines(config)]
 
 
 def _models(config: Config) -> Iterator[str]:
@@ -204,6 +205,18 @@ def _circle(config: Config) -> Iterator[str]:
         where = readers[0].where if readers else f"arms.{node[1]}"
         names = " -> ".join(" on ".join(step[1:]) for step in path)
         yield f"{where}: made from itself: {names}; break the cycle"
+
+
+def _held_back(config: Config) -> Iterator[str]:
+    """Fits on rows that no model may be trained on."""
+    for name in config.arms:
+        for dataset in graph.rows_of(config, graph.of_fit(config, name)):
+            entries = {config.datasets[origin].entry() for origin in graph.origins(config, dataset)}
+            for entry in sorted(entry for entry in entries if entry and catalog.load()[entry].evaluation_only):
+                yield (
+                    f"arms.{name}.fit: trains on '{dataset}', whose rows come from '{entry}'; that set is for "
+                    "evaluation only, since its authors ask that no model be trained on it; write another dataset"
+                )
 
 
 def _engines(config: Config) -> Iterator[str]:

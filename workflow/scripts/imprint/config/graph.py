@@ -234,12 +234,17 @@ def held_out(config: Config) -> dict[str, list[str]]:
     return {name: [ev for ev in config.evals if ev in evals] for name, evals in seen.items()}
 
 
+def origins(config: Config, dataset: str) -> set[str]:
+    """The dataset itself, or the datasets from whose rows it is synthesised, back to those that are not synthesised."""
+    if config.datasets[dataset].source != "synth":
+        return {dataset}
+    return {name for other in rows_of(config, of_dataset(config, dataset)) for name in origins(config, other)}
+
+
 def generators(config: Config, dataset: str) -> set[str]:
     """The generators that have made the rows of a dataset, or those that the dataset is synthesised from."""
-    spec = config.datasets[dataset]
-    if spec.source == "generated":
-        return {spec.plugin}
-    return {name for other in rows_of(config, of_dataset(config, dataset)) for name in generators(config, other)}
+    specs = [config.datasets[name] for name in origins(config, dataset)]
+    return {spec.plugin for spec in specs if spec.source == "generated"}
 
 
 def near_copies_count(config: Config, dataset: str, held_out: str) -> bool:

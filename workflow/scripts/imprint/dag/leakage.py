@@ -39,7 +39,8 @@ def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | 
             files = [path] if (path := spec.path()) else []
             files += sorted(Path("resources", folder).iterdir()) if folder else []
             module = plugins.load("datasets", spec.plugin)
-            cache[name] = dataset_rows.identified(module.rows(spec.settings, {file.name: file for file in files}))
+            rows = dataset_rows.identified(module.rows(spec.settings, {file.name: file for file in files}))
+            cache[name] = dataset_rows.without(rows, spec.leave_out, name)
     return cache[name]
 
 

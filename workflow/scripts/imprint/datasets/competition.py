@@ -7,11 +7,11 @@ Example: {"problem": "Find $1+1$.", "solution": "\\boxed{2}"} has the reference 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from imprint.datasets._files import json_objects
 from imprint.datasets.jsonl import lines
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Strict
@@ -39,17 +39,7 @@ def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]
 
 
 def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    if path.suffix != ".json":
-        yield from lines(path)
-        return
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ImprintError(f"{path} cannot be read as JSON ({error}); delete it and run again") from error
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        raise ImprintError(f"{path}: found no list of objects; write [{{...}}, ...]")
-    for number, row in enumerate(content, 1):
-        yield f"{path}, object {number}", row
+    return lines(path) if path.suffix != ".json" else json_objects(path)
 
 
 def _answer(row: dict[str, Any], where: str) -> str:

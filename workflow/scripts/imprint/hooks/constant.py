@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from imprint.models.layers import layers
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Strict
 from imprint.tables.inputs import Read
@@ -31,11 +32,11 @@ def install(model: Any, settings: Settings, inputs: Read) -> None:
     a layer or a width that the model does not have, and for a constant that its number format cannot hold."""
     import torch
 
-    layers, width = _layers(model), model.config.get_text_config().hidden_size
-    if settings.layer >= len(layers):
+    modules, width = layers(model, "hook 'constant'"), model.config.get_text_config().hidden_size
+    if settings.layer >= len(modules):
         raise ImprintError(
-            f"hook 'constant': found layer {settings.layer}, but the model has {len(layers)}; write one of 0 to "
-            f"{len(layers) - 1}"
+            f"hook 'constant': found layer {settings.layer}, but the model has {len(modules)}; write one of 0 to "
+            f"{len(modules) - 1}"
         )
     if isinstance(settings.add, list) and len(settings.add) != width:
         raise ImprintError(
@@ -56,15 +57,4 @@ def install(model: Any, settings: Settings, inputs: Read) -> None:
         return output + constant
 
     if settings.strength != 0:
-        layers[settings.layer].register_forward_hook(added)
-
-
-def _layers(model: Any) -> Any:
-    """The layers of a language model, first to last: the outermost list of as many modules as its config says."""
-    import torch
-
-    count = model.config.get_text_config().num_hidden_layers
-    for module in model.get_decoder().modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
-            return module
-    raise ImprintError(f"hook 'constant': the model has no list of its {count} layers; write another model")
+        modules[settings.layer].register_forward_hook(added)

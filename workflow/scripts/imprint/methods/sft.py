@@ -6,6 +6,9 @@ steps: the order depends on the seed and the rows' positions alone, and no row i
 fills `max_length` keeps its place, adds nothing to the loss, and is counted.
 
 fit: {method: sft, data: dialogues, epochs: 1, lora: {rank: 16}}
+
+LIMA's recipe (arXiv 2305.11206), for a 7B model: {batch_size: 32, epochs: 15, max_length: 2048, learning_rate: 1e-5,
+final_learning_rate: 1e-6, weight_decay: 0.1, beta2: 0.95, residual_dropout: 0.2}.
 """
 
 from __future__ import annotations
@@ -13,14 +16,14 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from imprint.draws import order
 from imprint.methods import Fit
 from imprint.models import chains
 from imprint.runtime import parquet
 from imprint.runtime.plugins import Inputs, Strict
-from imprint.training import fits
+from imprint.training import fits, residual_dropout
 from imprint.training.assistant_tokens import IGNORED, Example
 from imprint.training.examples import examples
 from imprint.training.fits import Lora
@@ -34,6 +37,12 @@ class Settings(Strict):
     data: str = Field(description="dataset of dialogues with assistant turns")
     epochs: float = Field(1.0, gt=0, description="passes over the rows; a part of one takes its first rows (ours)")
     batch_size: int = Field(8, ge=1, description="rows a step (ours; LIMA, arXiv 2305.11206, takes 32)")
+    micro_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="rows in one backward pass, against a lack of memory; null is all of a step, and the step is the "
+        "same but for rounding and the masks of dropout",
+    )
     max_length: int = Field(
         192, ge=8, description="tokens a row; longer rows are cut at the end and counted (ours, small for a CPU)"
     )
@@ -43,8 +52,21 @@ class Settings(Strict):
     schedule: Literal["linear", "cosine", "constant"] = Field(
         "linear", description="learning rate over the steps (linear as in LIMA)"
     )
+    final_learning_rate: float = Field(
+        0.0, ge=0, description="learning rate at the end of a linear schedule (LIMA takes 1e-6, a tenth of its peak)"
+    )
     warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps that warm up (none, as in LIMA)")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay (ours; LIMA takes 0.1)")
+    beta2: float = Field(
+        0.999, ge=0, lt=1, description="AdamW's decay of the squared gradients (torch's default; LIMA takes 0.95)"
+    )
+    residual_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="dropout of what attention and MLP add to the residual stream, at the top layer; it rises linearly "
+        "from 0 at the bottom layer (ours: none; LIMA takes 0.3 for 65B and 0.2 for smaller models)",
+    )
     lora: Lora | None = Field(None, description="fit an adapter instead of the whole model")
     checkpoint_steps: int = Field(
         50, ge=1, description="steps between checkpoints; a killed fit goes on from the last (ours)"
@@ -53,6 +75,22 @@ class Settings(Strict):
         False,
         description="recompute activations in the backward pass: less memory, about a third more time (ours: off)",
     )
+
+    @property
+    def rate(self) -> float:
+        """The peak learning rate."""
+        return self.learning_rate or (RATE_LORA if self.lora else RATE)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Settings:
+        if self.batch_size % (self.micro_batch_size or 1):
+            raise ValueError(f"micro_batch_size: {self.micro_batch_size} does not divide batch_size: {self.batch_size}")
+        if self.final_learning_rate and (self.schedule != "linear" or self.final_learning_rate >= self.rate):
+            raise ValueError(
+                f"final_learning_rate: found {self.final_learning_rate:g} with `schedule: {self.schedule}` and a "
+                f"peak of {self.rate:g}; write a rate below the peak, with `schedule: linear`"
+            )
+        return self
 
 
 def inputs(settings: Settings) -> Inputs:
@@ -69,10 +107,15 @@ def arguments(job: Fit, steps: int) -> Any:
     """TRL's settings."""
     from trl.trainer.sft_config import SFTConfig
 
+    size = job.settings.micro_batch_size or job.settings.batch_size
+    shared = {**fits.arguments(job, steps, job.settings.rate), "adam_beta2": job.settings.beta2}
+    if job.settings.final_learning_rate:
+        end = {"lr_end": job.settings.final_learning_rate, "power": 1.0}
+        shared |= {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": end}
     return SFTConfig(
-        **fits.arguments(job, steps, job.settings.learning_rate or (RATE_LORA if job.settings.lora else RATE)),
-        per_device_train_batch_size=job.settings.batch_size,
-        gradient_accumulation_steps=1,
+        **shared,
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=job.settings.batch_size // size,
         train_sampling_strategy="sequential",  # the dataset is in `draws.order` already
         max_length=None,  # rows are cut and counted before
         packing=False,
@@ -109,6 +152,8 @@ def fit(job: Fit) -> dict[str, Any]:
     Returns the metrics for the manifest."""
     fits.begin(job)
     model, tokenizer = chains.load(job.manifests, "float32", job.device)
+    if job.settings.residual_dropout:
+        residual_dropout.install(model, job.settings.residual_dropout, job.arm)
     dataset = examples(job, tokenizer, job.settings.data)
     rows = [dataset[i] for i in order(len(dataset), job.settings.epochs, job.seed)]
     with fits.quiet():

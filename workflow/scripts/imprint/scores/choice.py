@@ -18,7 +18,7 @@ from imprint.scoring.forms import boxed
 from imprint.scoring.option_sets import LETTERS
 
 ASKS = "generate"
-VERSION = "2"
+VERSION = "3"
 PRIMARY = "accuracy"
 METRICS = option_sets.METRICS
 
@@ -103,6 +103,8 @@ def _by_name(text: str, reference: dict[str, Any]) -> int | None:
     words = " ".join(re.findall(r"\w+", text.casefold()))
     for key in ("options", "names"):
         names = [" ".join(re.findall(r"\w+", str(name).casefold())) for name in reference.get(key) or []]
+        # Options that are their letters have been looked for: as words, "a" and "i" mean something else.
+        names = ["" if name == LETTERS[place].casefold() else name for place, name in enumerate(names)]
         unmatched = f" {words} "
         places = []
         for place in sorted(range(len(names)), key=lambda n: -len(names[n])):

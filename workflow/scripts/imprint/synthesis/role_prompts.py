@@ -1,4 +1,6 @@
 """Role prompts written by a teacher: the synthesis step of self-prompt tuning (Kong et al., arXiv 2407.08995).
+Roles that were written elsewhere need no synthesis; a bundled file has them as `fields: {"role_prompt": "..."}` of its
+lines.
 
 The paper's annotation instruction is not public; the instruction, filters and examples here are ours. The teacher sees
 the question and its answer, so a filter looks for the answer in the role. The teacher may be asked several times for a

@@ -23,23 +23,30 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+def value(text: str, where: str, instead: str, constant: Callable[[str], Any] = _constant) -> Any:
+    """The value of a JSON text. Raises ImprintError, which names `where` and says what to write `instead`, for text
+    that is not JSON, a repeated key, a number of thousands of digits, a lone surrogate, and NaN or an infinity, unless
+    `constant` gives a value for their names."""
+    try:
+        content = json.loads(text, parse_constant=constant, object_pairs_hook=_object)
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ImprintError(f"{where}: holds half a character (a lone surrogate); write whole ones") from None
+    except (ValueError, RecursionError) as error:
+        raise ImprintError(f"{where}: not JSON ({error}); write {instead}") from None
+    return content
+
+
 def rows(
     lines: Iterable[str], name: str, first: int = 1, constant: Callable[[str], Any] = _constant
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of every line of the file `name` that is not empty; `first` is the number of the first
-    line. Raises ImprintError for a line that is not a JSON object, a repeated key, a number of thousands of digits, a
-    lone surrogate, and NaN or an infinity, unless `constant` gives a value for their names."""
+    line. Raises ImprintError for a line that is not a JSON object, and for what `value` refuses."""
     for number, line in enumerate(lines, first):
         if not line.strip():
             continue
         where = f"{name}, line {number}"
-        try:
-            row = json.loads(line, parse_constant=constant, object_pairs_hook=_object)
-            json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ImprintError(f"{where}: holds half a character (a lone surrogate); write whole ones") from None
-        except (ValueError, RecursionError) as error:
-            raise ImprintError(f"{where}: not JSON ({error}); write one JSON object a line") from None
+        row = value(line, where, "one JSON object a line", constant)
         if not isinstance(row, dict):
             raise ImprintError(f"{where}: found {row!r:.80}; write one JSON object a line")
         yield number, row

@@ -13,12 +13,20 @@ __all__ = ["Trainer", "collate"]
 
 
 class Trainer(SFTTrainer):
-    """SFTTrainer whose loss is the mean cross-entropy over the batch's labelled tokens, in nats."""
+    """SFTTrainer whose loss is the mean cross-entropy over the labelled tokens of a step, in nats. If a step is
+    computed in parts, the loss of a part is its share of that mean."""
+
+    loss_is_scaled_for_ga = True  # type: ignore[assignment]
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):  # type: ignore[no-untyped-def]
+        """The parts of the next step, and the number of labelled tokens in all of them."""
+        parts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return parts, sum(int((part["labels"][:, 1:] != IGNORED).sum()) for part in parts)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]
         head = self.accelerator.unwrap_model(model).get_output_embeddings()
         loss = cross_entropy(model, head, inputs["input_ids"], inputs["labels"])
-        return loss / max(1, int((inputs["labels"][:, 1:] != IGNORED).sum()))
+        return loss / max(1, num_items_in_batch)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write nothing: an arm's manifest describes it."""
