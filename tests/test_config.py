@@ -145,21 +145,6 @@ BAD = [
         ["datasets.lima", "accept_licences"],
     ),
     (
-        "a row to leave out that is not there",
-        {"datasets": {"dialogues": {"leave_out": ["0123456789abcdef-0"]}}},
-        ["datasets.dialogues.leave_out", "no row has the id '0123456789abcdef-0'"],
-    ),
-    (
-        "rows left out of a synthesised set",
-        {"datasets": {"shuffled": {"leave_out": ["0123456789abcdef-0"]}}},
-        ["datasets.shuffled", "leave_out", "from which the rows are synthesised"],
-    ),
-    (
-        "rows left out by no list",
-        {"datasets": {"dialogues": {"leave_out": 3}}},
-        ["datasets.dialogues.leave_out", "list"],
-    ),
-    (
         "training on a set that is for evaluation only",
         {"datasets": {"held": {"catalog": "strategyqa"}}, "arms": {"tuned": {"fit": {"data": "held"}}}},
         ["arms.tuned.fit", "trains on 'held'", "'strategyqa'", "for evaluation only"],

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import same_tables
-from imprint.datasets import _job as preparing
 from imprint.runtime import parquet
-from imprint.runtime.errors import ImprintError
 from imprint.tables import dataset_rows
 
 
@@ -44,15 +39,3 @@ def test_a_new_column_is_named() -> None:
         "d.parquet": "cluster (new)",
         "manifest.json": "its text or columns",
     }
-
-
-def test_rows_are_left_out_by_id_and_the_others_keep_theirs(tmp_path: Path) -> None:
-    (tmp_path / "d.jsonl").write_text("".join(f"{json.dumps(row(text))}\n" for text in ("a", "a", "b")))
-    spec = preparing.Spec(dataset="d", source="bundled", name="d.jsonl", plugin="jsonl", settings={}, leave_out=[])
-    preparing.run(spec, [tmp_path / "d.jsonl"], tmp_path / "all.parquet")
-    ids = [one["example_id"] for one in dataset_rows.read(tmp_path / "all.parquet")]
-    preparing.run(spec.model_copy(update={"leave_out": [ids[0]]}), [tmp_path / "d.jsonl"], tmp_path / "some.parquet")
-    assert [one["example_id"] for one in dataset_rows.read(tmp_path / "some.parquet")] == ids[1:]
-    with pytest.raises(ImprintError, match=r"datasets\.d\.leave_out: no row has the id 'x-0'"):
-        preparing.run(spec.model_copy(update={"leave_out": ["x-0"]}), [tmp_path / "d.jsonl"], tmp_path / "x.parquet")
-    assert not (tmp_path / "x.parquet").exists()

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from imprint.config import catalog, graph, loading, strict_yaml
+from imprint.config import graph, loading, strict_yaml
 from imprint.config.schema import Config
-from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
-from imprint.tables import contamination, dataset_rows
 
 PATH = Path(__file__).parent.parent / "config/paper/spt.yaml"
 LIMA = {
@@ -68,23 +64,3 @@ def test_the_try_on_the_embedded_model_is_a_config() -> None:
     overrides = {"arms": {"base": smollm2, "annotator": smollm2}, "datasets": {"lima_role": {"min_yield": 0.25}}}
     config = loading.load([PATH], {**overrides, "limit": 8})
     assert {graph.root_model(config, arm) for arm in config.arms} == {"smollm2"}
-
-
-@pytest.mark.skipif("IMPRINT_DATA_MIRROR" not in os.environ, reason="IMPRINT_DATA_MIRROR is not set")
-def test_the_dialogues_share_no_row_with_the_questions(config: Config, tmp_path: Path) -> None:
-    """Of the sets whose comparison takes seconds; `check_leakage` compares all."""
-
-    def rows(name: str) -> list[dict[str, Any]]:
-        dataset = config.datasets[name]
-        paths = {}
-        for file_name, file in catalog.load()[dataset.name].files.items():
-            paths[file_name] = tmp_path / file_name
-            catalog.fetch(file, paths[file_name], Path(os.environ["IMPRINT_DATA_MIRROR"]))
-        module = plugins.load("datasets", dataset.plugin)
-        made = dataset_rows.identified(module.rows(dataset.settings, paths))
-        return dataset_rows.without(made, dataset.leave_out, name)
-
-    dialogues = rows("lima")
-    assert len(dialogues) == 1027
-    for name in ("truthfulqa", "strategyqa", "commonsenseqa"):
-        assert not contamination.shared(dialogues, rows(name)), name

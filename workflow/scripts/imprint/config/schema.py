@@ -106,9 +106,6 @@ class Dataset(Strict):
     name: str = Field(description="file, catalog entry or module")
     plugin: str = Field(description="module in imprint/datasets or imprint/synthesis")
     settings: SerializeAsAny[Strict] = Field(description="its settings")
-    leave_out: list[str] = Field(
-        [], description="ids of rows that are left out, such as those that a training set shares with an eval"
-    )
 
     @model_validator(mode="before")
     @classmethod

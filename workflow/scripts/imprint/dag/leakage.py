@@ -39,8 +39,7 @@ def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | 
             files = [path] if (path := spec.path()) else []
             files += sorted(Path("resources", folder).iterdir()) if folder else []
             module = plugins.load("datasets", spec.plugin)
-            rows = dataset_rows.identified(module.rows(spec.settings, {file.name: file for file in files}))
-            cache[name] = dataset_rows.without(rows, spec.leave_out, name)
+            cache[name] = dataset_rows.identified(module.rows(spec.settings, {file.name: file for file in files}))
     return cache[name]
 
 

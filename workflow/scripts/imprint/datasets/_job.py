@@ -22,17 +22,13 @@ class Spec(Strict):
     name: str
     plugin: str
     settings: dict[str, Any]
-    leave_out: list[str]
 
 
 def run(spec: Spec, files: list[Path], out: Path) -> None:
     """Read or generate the rows of one dataset, and write them. `files` are the files that the plug-in reads. Raises
-    ImprintError for a dataset without rows, for a message without a role or text, and for a row to leave out that is
-    not there."""
+    ImprintError for a dataset without rows, and for a message without a role or text."""
     settings = plugins.settings("datasets", spec.plugin, spec.settings)
-    module = plugins.load("datasets", spec.plugin)
-    rows = dataset_rows.identified(module.rows(settings, {file.name: file for file in files}))
-    rows = dataset_rows.without(rows, spec.leave_out, spec.dataset)
+    rows = list(plugins.load("datasets", spec.plugin).rows(settings, {file.name: file for file in files}))
     if not rows:
         raise ImprintError(f"dataset '{spec.dataset}' has no rows; check its settings in the config")
     for number, row in enumerate(rows, 1):

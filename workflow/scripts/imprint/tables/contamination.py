@@ -60,8 +60,7 @@ def message(arm: str, dataset: str, ev: str, held_out: Iterable[dict[str, Any]],
     return (
         f"arms.{arm}: trains on '{dataset}', which shares {len(matches)} row(s) with the eval '{ev}', {n_equal} word "
         f"for word and {len(matches) - n_equal} as a near copy: {', '.join([*told, *more])}; take other rows for one "
-        "of them (another seed, part or dataset), name rows in `leave_out` of a dataset, or write `transductive: true` "
-        "on the arm if it may see them"
+        "of them (another seed, part or dataset), or write `transductive: true` on the arm if it may see them"
     )
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from imprint.runtime import parquet
-from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import canonical
 
 
@@ -44,17 +43,6 @@ def identified(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = list(rows)
     new_ids = ids({"messages": row["messages"], "reference": row.get("reference")} for row in rows)
     return [{**row, "example_id": row.get("example_id") or new_id} for row, new_id in zip(rows, new_ids, strict=True)]
-
-
-def without(rows: list[dict[str, Any]], ids: Iterable[str], dataset: str) -> list[dict[str, Any]]:
-    """The rows, `identified`, but for those with the given ids. Raises ImprintError for an id that no row has."""
-    missing = set(ids) - {row["example_id"] for row in rows}
-    if missing:
-        raise ImprintError(
-            f"datasets.{dataset}.leave_out: no row has the id '{min(missing)}'; write the ids that the "
-            "error about shared rows, or the table `contamination_rows`, names"
-        )
-    return [row for row in rows if row["example_id"] not in set(ids)]
 
 
 def write(path: Path, dataset: str, rows: Iterable[dict[str, Any]], source_sha256: str) -> None:

@@ -90,7 +90,6 @@ class Prepare(Jobs):
             name=dataset.name,
             plugin=dataset.plugin,
             settings=dataset.settings.model_dump(mode="json"),
-            leave_out=dataset.leave_out,
         )
 
     def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
