@@ -176,7 +176,11 @@ class Eval(Strict):
         None, description="arm that answers the questions of judged scores; with null, their metrics are null too"
     )
     max_new_tokens: int = Field(
-        160, ge=1, le=131072, description="most tokens of a response; the report counts the responses that are cut"
+        160,
+        ge=1,
+        le=131072,
+        description="most tokens of an answer; what a context has the model write before it does not count. The report "
+        "counts the responses that are cut",
     )
     samples: int = Field(1, ge=1, le=1024, description="responses per example; more than 1 needs a temperature")
     temperature: float = Field(0.0, ge=0, le=10, description="0 is greedy")

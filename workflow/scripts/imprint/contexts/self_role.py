@@ -4,9 +4,10 @@ The paper's layout is not public; this one is ours, a single assistant turn:
 [Role] You are a pharmacist who ...
 [Answer] Take it with food, because ...
 
-A generated response is such a turn, written in one pass; the answer begins behind the first `[Answer]`. If options are
-scored by log-likelihood, the model first writes its role, and the options are scored behind it. Otherwise the role
-would have no effect.
+A generated response is such a turn, written in one pass; the answer begins behind the first `[Answer]`. The role has
+tokens of its own (`role_tokens`), so that the answer has as many as under any other context. If options are scored by
+log-likelihood, the model first writes its role, and the options are scored behind it. Otherwise the role would have no
+effect.
 """
 
 from __future__ import annotations
@@ -28,20 +29,24 @@ ANSWER = "[Answer]"
 
 class Settings(Strict):
     role_tokens: int = Field(
-        96, ge=1, description="longest role prompt, in tokens, that is written before options are scored"
+        192,
+        ge=1,
+        description="most tokens of the role, with its delimiters; they are not the answer's. The default has room for "
+        "the 120 words that `synth: role_prompts` lets a role have. A response whose role is longer has the eval's "
+        "`max_new_tokens` in all",
     )
 
 
 def turns(request: Request, row: dict[str, Any], settings: Settings, inputs: Read) -> Turns:
     """One request, or two if options are scored: the model first writes the role greedily, and the options are then
-    scored behind it. A role that does not end within `role_tokens` is cut there. Plain text (no messages) has no
+    scored behind it. This role is cut where it does not end within `role_tokens`. Plain text (no messages) has no
     assistant turn to hold a role, and is not changed."""
     if request.messages and request.options:
         role_request = Request(request.messages, ROLE, settings.role_tokens, (ANSWER,), temperature=0.0, top_p=1.0)
         (role,) = yield [role_request]
         yield [replace(request, prefill=f"{ROLE}{(role.text or '').rstrip()}\n{ANSWER} {request.prefill}")]
     else:
-        yield [request]
+        yield [request.opened_by(ANSWER, settings.role_tokens) if request.messages else request]
     return None
 
 
