@@ -5,15 +5,20 @@ Two arms that train on one dataset under different contexts take the same rows i
 steps: the order depends on the seed and the rows' positions alone, and no row is left out. A row whose prompt alone
 fills `max_length` keeps its place, adds nothing to the loss, and is counted.
 
+Equal steps are not equal tokens, since a context may add some. For an arm that reads as many tokens as another one,
+write `tokens` with the number in the other's manifest or report: it takes the same rows, and then more of them.
+
 fit: {method: sft, data: dialogues, epochs: 1, lora: {rank: 16}}
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from itertools import accumulate
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from imprint.draws import order
 from imprint.methods import Fit
@@ -32,7 +37,19 @@ RATE, RATE_LORA = 1e-4, 1e-3
 
 class Settings(Strict):
     data: str = Field(description="dataset of dialogues with assistant turns")
-    epochs: float = Field(1.0, gt=0, description="passes over the rows; a part of one takes its first rows (ours)")
+    epochs: float | None = Field(
+        None,
+        gt=0,
+        description="passes over the rows; a part of one takes its first rows; null is 1 (ours), or as many as "
+        "`tokens` needs",
+    )
+    tokens: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        description="instead of `epochs`: the tokens that are read in training, up to the end of the row that reaches "
+        "them. The manifest and the report say how many an arm has read",
+    )
     batch_size: int = Field(8, ge=1, description="rows a step (ours; LIMA, arXiv 2305.11206, takes 32)")
     max_length: int = Field(
         192, ge=8, description="tokens a row; longer rows are cut at the end and counted (ours, small for a CPU)"
@@ -54,6 +71,12 @@ class Settings(Strict):
         description="recompute activations in the backward pass: less memory, about a third more time (ours: off)",
     )
 
+    @model_validator(mode="after")
+    def _one_length(self) -> Settings:
+        if self.epochs is not None and self.tokens is not None:
+            raise ValueError("epochs and tokens both say how long the fit is; write one of them")
+        return self
+
 
 def inputs(settings: Settings) -> Inputs:
     """The dataset."""
@@ -63,6 +86,16 @@ def inputs(settings: Settings) -> Inputs:
 def makes(settings: Settings) -> str:
     """An adapter, or all weights."""
     return "lora" if settings.lora else "full"
+
+
+def in_order(rows: list[Example], settings: Settings, seed: int) -> list[Example]:
+    """The rows in training order, as many as the settings say."""
+    if settings.tokens is None:
+        return [rows[i] for i in order(len(rows), settings.epochs or 1.0, seed)]
+    epochs = math.ceil(settings.tokens / sum(len(row.input_ids) for row in rows))
+    ordered = [rows[i] for i in order(len(rows), epochs, seed)]
+    read = list(accumulate(len(row.input_ids) for row in ordered))
+    return ordered[: bisect_left(read, settings.tokens) + 1]
 
 
 def arguments(job: Fit, steps: int) -> Any:
@@ -110,7 +143,7 @@ def fit(job: Fit) -> dict[str, Any]:
     fits.begin(job)
     model, tokenizer = chains.load(job.manifests, "float32", job.device)
     dataset = examples(job, tokenizer, job.settings.data)
-    rows = [dataset[i] for i in order(len(dataset), job.settings.epochs, job.seed)]
+    rows = in_order(dataset, job.settings, job.seed)
     with fits.quiet():
         run, watch = trainer(job, model, tokenizer, rows)
         fits.train(job, run, watch)
