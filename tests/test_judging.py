@@ -129,6 +129,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
             manifests=[manifest],
             dataset=tmp_path / "d.parquet",
             generations=tmp_path / "g.parquet",
+            others=[],
             spec=spec,
             out=tmp_path / "j.parquet",
             code="{}",
