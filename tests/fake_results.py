@@ -171,7 +171,8 @@ def generations(table: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         digest = hashlib.sha256(text.encode()).hexdigest()
         prompts[digest] = {"prompt_sha256": digest, "prompt": text, "template_sha256": "0" * 64}
         key = {"arm": arm, "seed": seed, "eval": eval_name, "example_id": example_id, "turn": 0, "final": True}
-        common = {**key, "prompt_sha256": digest, "prompt_tokens": 20, "response_tokens": 12, "seconds": 0.1}
+        common = {**key, "prompt_sha256": digest, "prompt_tokens": 20, "seconds": 0.1}
+        common |= {"response_tokens": 12, "answer_tokens": 12}
         if eval_name in ("household", "plain_text"):
             options = ["a wooden spoon", "a brick", "a paper cup"] if eval_name == "household" else ["Some plain text."]
             for sample, option in enumerate(options):

@@ -25,7 +25,8 @@ def generation(example: str, response: str | None, **more: Any) -> dict[str, Any
     row = {
         "arm": "a1", "seed": 0, "eval": "e1", "example_id": example, "sample": 0, "turn": 0, "final": True,
         "prompt_sha256": "0", "response": response, "state": None, "finish_reason": "stop", "prompt_tokens": 3,
-        "response_tokens": 5, "logprob_sum": -1.0, "seconds": 0.1, "engine": "test", "error": None,
+        "response_tokens": 5, "answer_tokens": 4, "logprob_sum": -1.0, "seconds": 0.1, "engine": "test",
+        "error": None,
     }  # fmt: skip
     return {**row, **more}
 

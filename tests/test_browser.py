@@ -522,6 +522,16 @@ def test_hostile_names_and_lone_surrogates_break_nothing(tmp_path: Path) -> None
 
 
 @needs_chromium
+def test_the_tokens_of_the_answer_stand_beside_all_tokens(tmp_path: Path) -> None:
+    tables = sums(4)
+    of_answer = pl.when(pl.col("arm") == "instruct").then(7).otherwise("answer_tokens")
+    tables["generations"] = tables["generations"].with_columns(answer_tokens=of_answer.cast(pl.Int64))
+    shown = words(opened(tmp_path, render(tables), f"#browse?{PAIR}"))
+    assert "instruct: response (12 tokens, 7 of them in the answer, ended by: stop)" in shown
+    assert "base: response (12 tokens, ended by: stop)" in shown
+
+
+@needs_chromium
 def test_turns_and_state_of_a_dialogue_are_shown_as_text(tmp_path: Path) -> None:
     dom = opened(tmp_path, render(dialogues()), f"#browse?{PAIR}")
     shown = words(dom)

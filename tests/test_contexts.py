@@ -50,8 +50,8 @@ def test_plain_text_has_no_context(module, options):
 
 
 def test_self_role_generates_in_one_pass():
-    (request,) = drive(turns(self_role, QUESTION))
-    assert request == Request(QUESTION) and request.prefill == ""
+    (request,) = drive(turns(self_role, QUESTION, self_role.Settings(role_tokens=7)))
+    assert request == Request(QUESTION, opening="[Answer]", before=7) and request.prefill == ""
 
 
 def test_self_role_writes_the_role_before_options_are_scored():

@@ -102,7 +102,8 @@ def generated(example: int, response: str | None, **more: Any) -> dict[str, Any]
     return {
         "arm": "a1", "seed": 0, "eval": "e1", "example_id": f"{example}-0", "sample": 0, "turn": 0, "final": True,
         "prompt_sha256": "0", "response": response, "state": None, "finish_reason": "stop", "prompt_tokens": 3,
-        "response_tokens": 5, "logprob_sum": -1.0, "seconds": 0.1, "engine": "test", "error": None, **more,
+        "response_tokens": 5, "answer_tokens": 4, "logprob_sum": -1.0, "seconds": 0.1, "engine": "test",
+        "error": None, **more,
     }  # fmt: skip
 
 
@@ -128,6 +129,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
             manifests=[manifest],
             dataset=tmp_path / "d.parquet",
             generations=tmp_path / "g.parquet",
+            others=[],
             spec=spec,
             out=tmp_path / "j.parquet",
             code="{}",

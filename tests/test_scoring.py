@@ -70,7 +70,8 @@ def test_a_failed_first_turn_is_an_error_of_the_example(tmp_path: Path) -> None:
 
 
 def test_a_text_made_of_several_responses_has_no_length_and_is_scored(tmp_path: Path) -> None:
-    composed = {"turn": 1, "prompt_sha256": None, "prompt_tokens": None, "response_tokens": None, "logprob_sum": None}
+    composed = dict.fromkeys(("prompt_sha256", "prompt_tokens", "response_tokens", "answer_tokens", "logprob_sum"))
+    composed["turn"] = 1
     found = by_metric(
         tmp_path,
         [
@@ -87,6 +88,7 @@ def test_a_text_made_of_several_responses_has_no_length_and_is_scored(tmp_path: 
         ("1-0", "accuracy"): 1.0,
         ("1-0", "delimiter_missing"): 0.0,
         ("1-0", "response_tokens"): 5.0,
+        ("1-0", "answer_tokens"): 4.0,
     }
     metrics = {"e1": {"accuracy": (True, 1), **dict.fromkeys(score_run.OF_RESPONSES, (False, 0))}}
     table = parquet.read(tmp_path / "s.parquet", "scores")

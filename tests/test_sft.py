@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import fitting
@@ -24,7 +26,7 @@ from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import file_sha256, write_json
 from imprint.runtime.plugins import Plug
 from imprint.training import checkpoints, examples, residual_dropout
-from imprint.training.assistant_tokens import IGNORED, encode, spans
+from imprint.training.assistant_tokens import IGNORED, Example, encode, spans
 
 END = "<|im_end|>"
 
@@ -431,3 +433,24 @@ def test_settings_reject_what_they_do_not_know() -> None:
     assert sft.inputs(settings).datasets == ("d",)
     assert plugins.settings("methods", "sft", settings.model_dump(mode="json")) == settings
     assert all(field.description for field in (*sft.Settings.model_fields.values(), *sft.Lora.model_fields.values()))
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(1, 400), st.integers(0, 3))
+def test_a_number_of_tokens_ends_with_the_row_that_reaches_it(lengths: list[int], tokens: int, seed: int) -> None:
+    data = [Example([0] * length, [0] * length, length) for length in lengths]
+    rows = sft.in_order(data, sft.Settings(data="d", tokens=tokens), seed)
+    read = [len(row.input_ids) for row in rows]
+    assert sum(read) - read[-1] < tokens <= sum(read)
+    longer = sft.in_order(data, sft.Settings(data="d", epochs=500), seed)
+    assert rows == longer[: len(rows)], "the same rows in the same order as with epochs"
+
+
+def test_an_arm_reads_as_many_tokens_as_another(root: Path, tmp_path: Path) -> None:
+    with_roles = sft.fit(job(root, tmp_path / "role", "self_role"))
+    fit = job(root, tmp_path / "plain", tokens=with_roles["tokens"])
+    without = sft.fit(fit)
+    data = examples.examples(fit, model_files.load_tokenizer(root.parent), "d")
+    more = without["tokens"] - with_roles["tokens"]
+    assert 0 <= more < max(len(row.input_ids) for row in data) and without["steps"] > with_roles["steps"]
+    with pytest.raises(ValidationError, match="write one of them"):
+        sft.Settings(data="d", epochs=1.0, tokens=9)

@@ -39,7 +39,10 @@ function ending(response) {
   if (response.error) return ` (error: ${response.error})`;
   if (response.composed) return " (made of the responses above)";
   const parts = [];
-  if (response.tokens !== undefined) parts.push(`${response.tokens} tokens`);
+  if (response.tokens !== undefined) {
+    const fewer = response.answer_tokens !== undefined && response.answer_tokens !== response.tokens;
+    parts.push(`${response.tokens} tokens${fewer ? `, ${response.answer_tokens} of them in the answer` : ""}`);
+  }
   if (response.finish_reason) parts.push(`ended by: ${response.finish_reason}`);
   return parts.length ? ` (${parts.join(", ")})` : "";
 }

@@ -10,6 +10,7 @@ with frame.job(snakemake):
         manifests=[Path(path) for path in snakemake.input.manifests],
         dataset=Path(snakemake.input.dataset),
         generations=Path(snakemake.input.generations),
+        others=[Path(path) for path in snakemake.input.others],
         code=snakemake.params.code,
         out=Path(snakemake.output.judgements),
         device=frame.device(snakemake.resources.device, snakemake.resources.get("gpu", 0)),

@@ -93,6 +93,19 @@ def _evals(config: Config) -> Iterator[str]:
             yield unknown(f"evals.{name}.dataset", ev.dataset, config.datasets, "dataset")
         if ev.judge is not None and ev.judge not in config.arms:
             yield unknown(f"evals.{name}.judge", ev.judge, config.arms, "arm")
+        for _, other in graph.of_scores(config, name).runs:
+            yield from _opposed(config, name, other)
+
+
+def _opposed(config: Config, name: str, other: str) -> Iterator[str]:
+    """Why the responses to the eval `other` cannot be shown beside those to an eval."""
+    where, opponent = f"evals.{name}.score", config.evals.get(other)
+    if opponent is None:
+        return
+    if opponent.dataset != config.evals[name].dataset:
+        yield f"{where}: '{other}' has other examples; write an eval of the dataset '{config.evals[name].dataset}'"
+    if plugins.load("scores", opponent.score.name).ASKS != "generate":
+        yield f"{where}: '{other}' compares options, so it has no responses to show; write an eval of written responses"
 
 
 def _arm(config: Config, name: str) -> Iterator[str]:

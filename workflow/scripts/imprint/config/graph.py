@@ -132,6 +132,11 @@ def of_run(config: Config, arm: str, ev: str) -> Inputs:
     return of_apply(config, arm) + (_declared(environment) if environment else Inputs())
 
 
+def of_scores(config: Config, ev: str) -> Inputs:
+    """What a judge is shown beside the responses to an eval: the inputs of the eval's scores."""
+    return sum(map(_declared, (config.evals[ev].score, *config.evals[ev].describe)), Inputs())
+
+
 def of_analysis(config: Config, name: str) -> Inputs:
     """What an analysis reads."""
     return _declared(config.analyses[name])
@@ -149,6 +154,7 @@ def readers(config: Config) -> Iterator[Reader]:
         runs = tuple(("run", name, ev) for ev in evals_of(config, name))
         yield Reader(f"arms.{name}.apply", of_apply(config, name), runs)
     for name, ev in config.evals.items():
+        yield Reader(f"evals.{name}.score", of_scores(config, name), ())  # judgements are no nodes: nothing reads them
         if ev.environment is not None:
             runs = tuple(("run", arm, name) for arm in config.arms if name in evals_of(config, arm))
             yield Reader(f"evals.{name}.environment", _declared(ev.environment), runs)

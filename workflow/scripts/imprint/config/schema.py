@@ -186,7 +186,11 @@ class Eval(Strict):
         None, description="arm that answers the questions of judged scores; with null, their metrics are null too"
     )
     max_new_tokens: int = Field(
-        160, ge=1, le=131072, description="most tokens of a response; the report counts the responses that are cut"
+        160,
+        ge=1,
+        le=131072,
+        description="most tokens of an answer; what a context has the model write before it does not count. The report "
+        "counts the responses that are cut",
     )
     samples: int = Field(1, ge=1, le=1024, description="responses per example; more than 1 needs a temperature")
     temperature: float = Field(0.0, ge=0, le=10, description="0 is greedy")
@@ -208,17 +212,25 @@ class Eval(Strict):
                 raise ValueError(f"describe: '{ref.name}' has a metric that another score here has: {min(shared)}")
             scores.add(ref.name)
             metrics |= set(module.METRICS)
+        if self.judge is None and plugins.load("scores", self.score.name).QUESTIONS:
+            raise ValueError(f"judge: the score '{self.score.name}' asks one; write `judge: ARM`")
         if self.judge is not None and not self.questions():
-            judged = [name for name in plugins.names("scores") if plugins.load("scores", name).QUESTIONS]
+            modules = {name: plugins.load("scores", name) for name in plugins.names("scores")}
+            judged = [name for name, it in modules.items() if it.QUESTIONS and not any(it.METRICS.values())]
             raise ValueError(f"judge: no score of this eval asks one; add one to `describe`: {', '.join(judged)}")
         return self
 
     def questions(self) -> dict[str, dict[str, Any]]:
-        """What the judged scores of this eval ask: score -> its questions, and the most tokens of an answer."""
-        modules = {ref.name: plugins.load("scores", ref.name) for ref in (self.score, *self.describe)}
+        """What the judged scores of this eval ask: score -> its questions, the most tokens of an answer, and the (arm,
+        eval) whose responses stand beside those that are judged, or None."""
+        modules = [(ref, plugins.load("scores", ref.name)) for ref in (self.score, *self.describe)]
         return {
-            name: {"questions": module.QUESTIONS, "max_new_tokens": module.ANSWER_TOKENS}
-            for name, module in modules.items()
+            ref.name: {
+                "questions": module.QUESTIONS,
+                "max_new_tokens": module.ANSWER_TOKENS,
+                "against": next(iter(module.inputs(ref.settings).runs), None),
+            }
+            for ref, module in modules
             if module.QUESTIONS
         }
 

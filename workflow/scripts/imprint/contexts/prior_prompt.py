@@ -50,7 +50,10 @@ class Settings(Strict):
         "for base models that know no chat template",
     )
     first_part_tokens: int = Field(
-        160, ge=1, description="longest first part, in tokens, that is written before options are scored"
+        256,
+        ge=1,
+        description="most tokens of the first part, with its tags; they are not the answer's. A response whose first "
+        "part is longer has the eval's `max_new_tokens` in all",
     )
 
 
@@ -94,6 +97,8 @@ def turns(request: Request, row: dict[str, Any], settings: Settings, inputs: Rea
         (first,) = yield [_prompted(part, settings)]
         opening = f"<{tag}>{(first.text or '').rstrip()}</{tag}>\n{OPEN}{request.prefill}"
         yield [_prompted(replace(request, prefill=opening), settings)]
+    elif settings.style != "none":
+        yield [_prompted(request.opened_by(OPEN, settings.first_part_tokens), settings)]
     else:
         yield [_prompted(request, settings)]
     return None

@@ -73,7 +73,12 @@ def version(config: Config) -> str:
     made from. Amounts do not count: seeds, the limit, and the number of rows of an eval."""
     asked = questions(config)
     evals = {question.eval: config.evals[question.eval] for question in asked}
-    runs = {("run", side, question.eval) for question in asked for side in (question.arm, question.control)}
+    runs: set[graph.Node] = {
+        ("run", side, question.eval) for question in asked for side in (question.arm, question.control)
+    }
+    for name, ev in evals.items():
+        runs |= {("run", *opponent) for opponent in graph.of_scores(config, name).runs}
+        runs |= {("arm", ev.judge)} if ev.judge else set()
     behind = graph.behind(graph.edges(config), set(runs))
     parts: list[Any] = [[question.model_dump(exclude={"asks"}) for question in asked]]
     parts += [(name, ev.model_dump(mode="json")) for name, ev in sorted(evals.items())]

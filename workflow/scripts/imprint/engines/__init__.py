@@ -21,8 +21,12 @@ ABILITIES = ("generate", "loglikelihood", "hooks", "weights")
 class Prompt:
     """A text to continue, rendered by the chat template, and the way to continue it. `temperature` 0 is greedy. `seed`
     drives the sampling of this prompt alone, so that a response does not depend on the rest of the batch. A response
-    ends at the model's end token, before one of `stop`, or after `max_new_tokens`. No special token lies across one of
-    `breaks` (`imprint.models.chat_text`)."""
+    ends at the model's end token, before one of `stop`, or at its limit of tokens. No special token lies across one of
+    `breaks` (`imprint.models.chat_text`).
+
+    With an `opening`, the answer in a response is the text behind the first place of this text. The answer may have
+    `max_new_tokens`. The opening text must be complete within the first `before` tokens. A response in which it is not
+    is an answer from its first token on, so all of it may have `max_new_tokens`; what exceeds them is cut off."""
 
     text: str
     max_new_tokens: int
@@ -31,6 +35,24 @@ class Prompt:
     top_p: float = 1.0
     seed: int = 0
     breaks: tuple[int, ...] = ()
+    opening: str = ""
+    before: int = 0
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that can be generated."""
+        return self.before + self.max_new_tokens
+
+    def limit(self, opened: int | None) -> int:
+        """The number of generated tokens at which a response has to end. `opened` is the number of tokens up to the end
+        of the opening text, or None while it has not come."""
+        if opened is None:
+            return max(self.before, self.max_new_tokens)
+        return self.max_new_tokens + (opened if opened <= self.before else 0)
+
+    def kept(self, opened: int | None) -> int:
+        """The most tokens that the text of a response is made of."""
+        return self.max_new_tokens if opened is None else self.longest
 
 
 @dataclass(frozen=True)
@@ -48,7 +70,9 @@ class Response:
     """What a model said. `finish_reason` is "stop" or "length". `response_tokens` and `logprob_sum` (nats, temperature
     1) count all generated tokens: also the end token and a stop text, before which `text` ends. For a continuation to
     score they count its own tokens, and `finish_reason` is None. `seconds` is an equal share of the batch's wall time.
-    `error` says why there is no response."""
+    `error` says why there is no response. `answer_tokens` are those of `response_tokens` that the answer has: the
+    tokens behind the prompt's opening text, or all that were kept where this text has not come. They are None where
+    `response_tokens` are None."""
 
     text: str | None
     finish_reason: str | None
@@ -57,6 +81,7 @@ class Response:
     logprob_sum: float | None
     seconds: float
     error: str | None = None
+    answer_tokens: int | None = None
 
 
 def failed(error: str, prompt_tokens: int | None = None) -> Response:

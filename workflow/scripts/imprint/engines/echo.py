@@ -60,7 +60,18 @@ def _echo(prompt: Prompt) -> Response:
     stops = [stop for stop in prompt.stop if stop in said]
     # It ends with an end token, or as soon as a stop text is whole; both count, and neither is part of the text.
     ends = min([len(said) + 1, *(max(1, said.find(stop) + len(stop)) for stop in stops)])
-    written = said[: min(ends, prompt.max_new_tokens)]
+    opened = _opened(said, prompt, ends)
+    kept, tokens = prompt.kept(opened), min(ends, prompt.limit(opened))
+    written = said[: min(tokens, kept)]
     text = written[: min((place for stop in stops if (place := written.find(stop)) >= 0), default=len(written))]
-    reason = "stop" if ends <= prompt.max_new_tokens else "length"
-    return Response(text, reason, len(prompt.text), min(ends, prompt.max_new_tokens), 0.0, 0.0)
+    reason = "stop" if ends == tokens <= kept else "length"
+    answer = min(tokens, kept) - (opened or 0)
+    return Response(text, reason, len(prompt.text), tokens, 0.0, 0.0, answer_tokens=answer)
+
+
+def _opened(said: str, prompt: Prompt, ends: int) -> int | None:
+    """The number of tokens up to the end of the opening text, or None if the response ends before it is complete."""
+    if not prompt.opening or prompt.opening not in said:
+        return None
+    opened = said.find(prompt.opening) + len(prompt.opening)
+    return opened if opened <= min(ends, prompt.limit(None)) else None

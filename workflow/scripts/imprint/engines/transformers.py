@@ -71,11 +71,11 @@ class Engine:
 
     def generate(self, prompts: list[Prompt]) -> list[Response]:
         """Continue every prompt, in batches of prompts of similar length. A prompt that does not fit into the model's
-        positions together with its `max_new_tokens` gets an error. No prompt is ever cut."""
+        positions together with its longest response gets an error. No prompt is ever cut."""
         import torch
 
         tokens = [self.tokens(prompt.text, prompt.breaks) for prompt in prompts]
-        answers = [self._refusal(len(t), p.max_new_tokens) for t, p in zip(tokens, prompts, strict=True)]
+        answers = [self._refusal(len(t), p.longest) for t, p in zip(tokens, prompts, strict=True)]
         with torch.inference_mode():
             for batch in self._batches(tokens, [i for i, answer in enumerate(answers) if answer is None]):
                 responses = self._decode([prompts[i] for i in batch], [tokens[i] for i in batch])
@@ -114,7 +114,7 @@ class Engine:
                 share = (time.perf_counter() - started) / sum(map(len, scored))
                 for i, sums in zip(batch, scored, strict=True):
                     answers[i] = [
-                        Response(text, None, len(heads[i]), len(tail), total, share)
+                        Response(text, None, len(heads[i]), len(tail), total, share, answer_tokens=len(tail))
                         for text, tail, total in zip(asked[i].continuations, tails[i], sums, strict=True)
                     ]
         return answers
@@ -175,7 +175,15 @@ class Engine:
         rows = self.decode(prompts, tokens)
         share = (time.perf_counter() - started) / len(rows)
         return [
-            Response(row.text(), row.reason, len(prompt), len(row.tokens), row.logprob, share)
+            Response(
+                row.text(),
+                row.reason,
+                len(prompt),
+                len(row.tokens),
+                row.logprob,
+                share,
+                answer_tokens=row.answer_tokens,
+            )
             for row, prompt in zip(rows, tokens, strict=True)
         ]
 
@@ -263,28 +271,33 @@ class Row:
         self.tokens: list[int] = []
         self.logprob = 0.0
         self.reason: str | None = None
-        # A stop text spans no more tokens than it has bytes. A few more cover characters that are split over tokens.
-        self.window = max((len(text.encode()) for text in prompt.stop), default=0) + 4
+        self.opened: int | None = None
+        """The number of tokens up to the end of the prompt's opening text; None while it has not come."""
+        # A text spans no more tokens than it has bytes. A few more cover characters that are split over tokens.
+        self.window = max(len(text.encode()) for text in (*prompt.stop, prompt.opening)) + 4
         if prompt.max_new_tokens < 1:
             raise ImprintError(f"max_new_tokens is {prompt.max_new_tokens}; write at least 1")
         if prompt.temperature > 0:
             generator = torch.Generator().manual_seed(prompt.seed)
-            self.draws = torch.rand(prompt.max_new_tokens, generator=generator, dtype=torch.float64).tolist()
+            self.draws = torch.rand(prompt.longest, generator=generator, dtype=torch.float64).tolist()
 
     def append(self, token: int, logprob: float) -> None:
         """Take the next token, and set `reason` if it ends the response."""
         self.tokens.append(token)
         self.logprob += logprob
-        if token in self.engine.ends:
-            self.reason = "stop"
-            return
-        if self.prompt.stop:
-            tail = self._decode(self.tokens[-self.window :])
-            if any(text in tail for text in self.prompt.stop):
-                self.reason = "stop"
-                return
-        if len(self.tokens) == self.prompt.max_new_tokens:
+        awaited = self.prompt.opening if self.opened is None else ""
+        tail = self._decode(self.tokens[-self.window :]) if self.prompt.stop or awaited else ""
+        if awaited and awaited in tail:
+            self.opened = len(self.tokens)
+        if token in self.engine.ends or any(text in tail for text in self.prompt.stop):
+            self.reason = "stop" if len(self.tokens) <= self.prompt.kept(self.opened) else "length"
+        elif len(self.tokens) == self.prompt.limit(self.opened):
             self.reason = "length"
+
+    @property
+    def answer_tokens(self) -> int:
+        """The tokens of the answer, with the end token or stop text."""
+        return min(len(self.tokens), self.prompt.kept(self.opened)) - (self.opened or 0)
 
     def _decode(self, tokens: list[int]) -> str:
         decode = self.engine.tokenizer.decode
@@ -292,7 +305,8 @@ class Row:
 
     def text(self) -> str:
         """The response, cut before the first stop text in it."""
-        text = self._decode([token for token in self.tokens if token not in self.engine.ends])
+        kept = self.tokens[: self.prompt.kept(self.opened)]
+        text = self._decode([token for token in kept if token not in self.engine.ends])
         ends = [place for stop in self.prompt.stop if (place := text.find(stop)) >= 0]
         return text[: min(ends)] if ends else text
 

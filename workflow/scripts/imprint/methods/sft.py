@@ -5,6 +5,9 @@ Two arms that train on one dataset under different contexts take the same rows i
 steps: the order depends on the seed and the rows' positions alone, and no row is left out. A row whose prompt alone
 fills `max_length` keeps its place, adds nothing to the loss, and is counted.
 
+Equal steps are not equal tokens, since a context may add some. For an arm that reads as many tokens as another one,
+write `tokens` with the number in the other's manifest or report: it takes the same rows, and then more of them.
+
 fit: {method: sft, data: dialogues, epochs: 1, lora: {rank: 16}}
 
 LIMA's recipe (arXiv 2305.11206), for a 7B model: {batch_size: 32, epochs: 15, max_length: 2048, learning_rate: 1e-5,
@@ -14,6 +17,8 @@ final_learning_rate: 1e-6, weight_decay: 0.1, beta2: 0.95, residual_dropout: 0.2
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from itertools import accumulate
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -35,7 +40,19 @@ RATE, RATE_LORA = 1e-4, 1e-3
 
 class Settings(Strict):
     data: str = Field(description="dataset of dialogues with assistant turns")
-    epochs: float = Field(1.0, gt=0, description="passes over the rows; a part of one takes its first rows (ours)")
+    epochs: float | None = Field(
+        None,
+        gt=0,
+        description="passes over the rows; a part of one takes its first rows; null is 1 (ours), or as many as "
+        "`tokens` needs",
+    )
+    tokens: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        description="instead of `epochs`: the tokens that are read in training, up to the end of the row that reaches "
+        "them. The manifest and the report say how many an arm has read",
+    )
     batch_size: int = Field(8, ge=1, description="rows a step (ours; LIMA, arXiv 2305.11206, takes 32)")
     micro_batch_size: int | None = Field(
         None,
@@ -90,6 +107,8 @@ class Settings(Strict):
                 f"final_learning_rate: found {self.final_learning_rate:g} with `schedule: {self.schedule}` and a "
                 f"peak of {self.rate:g}; write a rate below the peak, with `schedule: linear`"
             )
+        if self.epochs is not None and self.tokens is not None:
+            raise ValueError("epochs and tokens both say how long the fit is; write one of them")
         return self
 
 
@@ -101,6 +120,16 @@ def inputs(settings: Settings) -> Inputs:
 def makes(settings: Settings) -> str:
     """An adapter, or all weights."""
     return "lora" if settings.lora else "full"
+
+
+def in_order(rows: list[Example], settings: Settings, seed: int) -> list[Example]:
+    """The rows in training order, as many as the settings say."""
+    if settings.tokens is None:
+        return [rows[i] for i in order(len(rows), settings.epochs or 1.0, seed)]
+    epochs = math.ceil(settings.tokens / sum(len(row.input_ids) for row in rows))
+    ordered = [rows[i] for i in order(len(rows), epochs, seed)]
+    read = list(accumulate(len(row.input_ids) for row in ordered))
+    return ordered[: bisect_left(read, settings.tokens) + 1]
 
 
 def arguments(job: Fit, steps: int) -> Any:
@@ -155,7 +184,7 @@ def fit(job: Fit) -> dict[str, Any]:
     if job.settings.residual_dropout:
         residual_dropout.install(model, job.settings.residual_dropout, job.arm)
     dataset = examples(job, tokenizer, job.settings.data)
-    rows = [dataset[i] for i in order(len(dataset), job.settings.epochs, job.seed)]
+    rows = in_order(dataset, job.settings, job.seed)
     with fits.quiet():
         run, watch = trainer(job, model, tokenizer, rows)
         fits.train(job, run, watch)

@@ -12,7 +12,7 @@ the outer layer receives the inner layer's outcome as the response.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from imprint.engines import Response
@@ -28,8 +28,11 @@ class Request:
     """One call to a model: the messages so far, and how the assistant's next turn begins and ends.
 
     `prefill` opens the assistant's turn; it is part of the prompt, not of the response. The turn ends at one of `stop`,
-    or after `max_new_tokens`. The eval sets `max_new_tokens`, `temperature` and `top_p` where they are None. A request
-    with `options` writes nothing: it asks for the log-likelihood of each option as the rest of the turn."""
+    or at its limit of tokens. The eval sets `max_new_tokens`, `temperature` and `top_p` where they are None. A request
+    with `options` writes nothing: it asks for the log-likelihood of each option as the rest of the turn.
+
+    `opening` is the text behind which the answer begins in the turn, if a context has asked for something before the
+    answer. This may have `before` tokens, and the answer `max_new_tokens` (`imprint.engines.Prompt`)."""
 
     messages: list[Message]
     prefill: str = ""
@@ -38,6 +41,14 @@ class Request:
     temperature: float | None = None
     top_p: float | None = None
     options: tuple[str, ...] = ()
+    opening: str = ""
+    before: int = 0
+
+    def opened_by(self, opening: str, before: int) -> Request:
+        """The same request by a context that asks for up to `before` tokens in front of the answer, which then begins
+        behind `opening`. What other contexts want between the two has its own tokens, and their text opens the
+        answer."""
+        return replace(self, opening=self.opening or opening, before=self.before + before)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Spec(Strict):
 
 @dataclass(frozen=True)
 class Draw:
-    """The limit of tokens, the temperature and the nucleus for requests that do not set them."""
+    """The limit of an answer's tokens, the temperature and the nucleus for requests that do not set them."""
 
     max_new_tokens: int
     temperature: float = 0.0
@@ -71,7 +71,9 @@ class Policy:
             raise ValueError("a request that is written out must say max_new_tokens when options are scored")
         temperature = draw.temperature if request.temperature is None else request.temperature
         top_p = draw.top_p if request.top_p is None else request.top_p
-        return Prompt(text, longest, tuple(request.stop), temperature, top_p, seed, breaks)
+        return Prompt(
+            text, longest, tuple(request.stop), temperature, top_p, seed, breaks, request.opening, request.before
+        )
 
 
 def _drawing(decoder: Layer) -> Layer:

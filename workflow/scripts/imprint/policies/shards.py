@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         ("logprob_sum", pa.float64()),
         ("seconds", pa.float64()),
         ("error", pa.string()),
+        ("answer_tokens", pa.int64()),
     ]
 )
 
@@ -65,10 +66,7 @@ def answer(
 
 
 def _sha256(prompt: Any) -> str:
-    fields = dataclasses.asdict(prompt)
-    if not fields["breaks"]:
-        del fields["breaks"]  # keeps the hash that prompts had before the field was added
-    return hashlib.sha256(canonical(fields).encode()).hexdigest()
+    return hashlib.sha256(canonical(dataclasses.asdict(prompt)).encode()).hexdigest()
 
 
 def _write(path: Path, places: list[int], batch: Sequence[Any], responses: list[list[Response]]) -> None:

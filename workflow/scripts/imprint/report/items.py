@@ -104,8 +104,9 @@ def _add(side: dict[str, Any], row: Mapping[str, Any], contexts: list[plugins.Pl
         side["prompt"] = texts.place(row["prompt"])
     elif row["error"] is None:
         response["composed"] = True
-    if row["response_tokens"] is not None:
-        response["tokens"] = row["response_tokens"]
+    for key, column in (("tokens", "response_tokens"), ("answer_tokens", "answer_tokens")):
+        if row[column] is not None:
+            response[key] = row[column]
     if row["logprob_sum"] is not None:
         response["logprob"] = round(row["logprob_sum"], 4)
     if row["state"] is not None:

@@ -106,17 +106,17 @@ def _share(row: Row, key: str) -> float:
 
 def spent(costs: pl.DataFrame, generations: pl.DataFrame, facts: Spec) -> list[dict[str, Any]]:
     """A row for each arm, in the order of the config: the tokens read in training (`trained`) and written in evals
-    (`asked`), over all seeds, and the mean number of tokens written for one example (`per_example`). None where a
-    number is not known. An arm without any of these is left out."""
+    (`asked`), over all seeds, the mean number of tokens written for one example (`per_example`), and the mean number of
+    those in the answer (`per_answer`). None where a number is not known. An arm without any of these is left out."""
     generated = [item.name for item in facts.evals if item.asks == "generate"]
-    per_example = (
+    lengths = (
         generations.filter(pl.col("eval").is_in(generated))
         .group_by("arm", "seed", "eval", "example_id", "sample")
-        .agg(pl.col("response_tokens").sum())
+        .agg(pl.col("response_tokens").sum(), pl.col("answer_tokens").filter("final").first())
         .group_by("arm")
-        .agg(pl.col("response_tokens").mean())
+        .agg(pl.col("response_tokens", "answer_tokens").mean())
     )
-    means = dict(per_example.rows())
+    means = {arm: (written, answer) for arm, written, answer in lengths.rows()}
     tokens = {
         (arm, stage): total for arm, stage, total in costs.group_by("arm", "stage").agg(pl.col("tokens").sum()).rows()
     }
@@ -125,7 +125,8 @@ def spent(costs: pl.DataFrame, generations: pl.DataFrame, facts: Spec) -> list[d
             "arm": arm.name,
             "trained": tokens.get((arm.name, "train")) or None,
             "asked": tokens.get((arm.name, "generate")) or None,
-            "per_example": means.get(arm.name),
+            "per_example": means.get(arm.name, (None, None))[0],
+            "per_answer": means.get(arm.name, (None, None))[1],
         }
         for arm in facts.arms
     ]

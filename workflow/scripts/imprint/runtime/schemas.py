@@ -53,7 +53,9 @@ SCHEMAS: dict[str, pa.Schema] = {
     # One row per distinct rendered prompt.
     "prompts": pa.schema([("prompt_sha256", _text), ("prompt", _text), ("template_sha256", _text)]),
     # One row per response: per example x sample x turn, and several in a turn that asks for several.
-    # `logprob_sum` (nats) is the log-likelihood of the generated tokens. When
+    # `response_tokens` counts all generated tokens, and `logprob_sum` (nats) is their log-likelihood. `answer_tokens`
+    # counts those behind the text that opens the answer under the arm's contexts; without this text in the response,
+    # and where no context asks for one, the whole response is the answer. An imported response has no counts. When
     # options are scored, `sample` is the option's index, `response` its text and `logprob_sum` its log-likelihood. The
     # row with `final` holds a dialogue's outcome, and `state` the dialogue's final state as JSON text. A final row
     # without a prompt holds a text that was made of several responses.
@@ -70,6 +72,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("finish_reason", _text),
             ("prompt_tokens", _int),
             ("response_tokens", _int),
+            ("answer_tokens", _int),
             ("logprob_sum", _float),
             ("seconds", _float),
             ("engine", _text),

@@ -46,9 +46,12 @@ class Score(plugins.Contract):
     ENVIRONMENT = ""
     """The environment whose state it reads in `row["state"]`; its evals must have that environment."""
     READS = "answer"
-    """What it judges: "answer", the answer that the arm's contexts find in the response, or "response", all of it."""
+    """What it judges, and what a judge is shown for it: "answer", the answer that the arm's contexts find in the
+    response, or "response", all of it."""
     QUESTIONS: dict[str, str] = {}  # noqa: RUF012
-    """Questions to a judge: name -> text with {task} and {response}. The answers are in `row["answers"]`."""
+    """Questions to a judge: name -> text with {task}, {response}, and, if `inputs` names a run, {other}, the response
+    of this run to the same example. A placeholder behind "> " at the beginning of a line is filled in as a quotation:
+    every line of the text begins with "> ". The answers are in `row["answers"]`."""
     ANSWER_TOKENS = 0
     """The most tokens of a judge's answer."""
     JAILED = False
@@ -63,7 +66,7 @@ class Score(plugins.Contract):
     def score(row: dict[str, Any], response: Any, settings: Any) -> list[Verdict]:
         """Verdicts on a response to a dataset row (`messages`, `reference`, `fields`, plain JSON). `row` also has
         `state`, the end of a dialogue in an environment, and for a score with QUESTIONS `answers`, question -> text of
-        the judge's answer, None if the judge's engine failed."""
+        the judge's answer, None if the judge's engine failed or there was nothing to ask about."""
 
     @staticmethod
     def form(settings: Any) -> str | None:

@@ -19,6 +19,7 @@ from imprint.scores import Verdict, behaviours
 
 ASKS = "generate"
 VERSION = "1"
+READS = "response"
 
 DEFINITIONS = {
     "verification": "it compares a result that it has reached with what the task asks for, for instance by putting a "

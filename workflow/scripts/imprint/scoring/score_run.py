@@ -17,9 +17,10 @@ from imprint.scores import Option, Verdict
 from imprint.scoring import bounded, verification
 from imprint.tables import dataset_rows
 
-OF_RESPONSES = {"response_tokens": 0, "delimiter_missing": 0}
-"""Descriptive metrics of every generated response: its length in tokens, and whether it lacks the delimiter that the
-arm's contexts look for (`[Answer]`, say). Without the delimiter, the complete text is scored."""
+OF_RESPONSES = {"response_tokens": 0, "answer_tokens": 0, "delimiter_missing": 0}
+"""Descriptive metrics of every generated response: its length in tokens, the length of the answer in it, and whether it
+lacks the delimiter that the arm's contexts look for (`[Answer]`, say). Without the delimiter, the complete text is
+scored."""
 
 
 class Spec(Strict):
@@ -152,7 +153,7 @@ class _Scored:
 
     def _text(self, example: dict[str, Any], response: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Columns of the verdicts on a text, or on the answer in it."""
-        full_text, tokens = response["response"], response["response_tokens"]
+        full_text = response["response"]
         answer, complete = answers.answer(self.contexts, full_text)
         row = {**example, "state": None if response["state"] is None else json.loads(response["state"])}
         for check in self.checks:
@@ -165,8 +166,9 @@ class _Scored:
                 judge_answers = self.judged.get((example["example_id"], response["sample"], check.name), {})
                 yield from check.columns({**row, "answers": judge_answers}, text)
         version = self.checks[0].version
-        if tokens is not None:  # a text that was composed of several responses has no length in tokens
-            yield _columns(Verdict("response_tokens", float(tokens)), version)
+        for length in ("response_tokens", "answer_tokens"):
+            if response[length] is not None:  # a text that was composed of several responses has no length in tokens
+                yield _columns(Verdict(length, float(response[length])), version)
         yield _columns(Verdict("delimiter_missing", float(not complete)), version)
 
 

@@ -137,10 +137,12 @@ class Judge(OfRuns):
 
     def inputs(self, wildcards: Any) -> dict[str, Any]:
         judge = str(self.config.evals[wildcards.eval].judge)
+        others = graph.of_scores(self.config, wildcards.eval)
         return {
             "manifests": self.experiment.chain(judge, self.config.seeds[0]),
             "generations": self.made("generate", "generations", wildcards),
             "dataset": self.dataset(wildcards),
+            "others": self.experiment.files(others, int(wildcards.seed))["runs"],
         }
 
     def spec(self, wildcards: Any) -> judging.Spec:
@@ -150,13 +152,28 @@ class Judge(OfRuns):
             seed=int(wildcards.seed),
             eval=wildcards.eval,
             judge=str(ev.judge),
-            questions={score: judging.ScoreQuestions(**questions) for score, questions in ev.questions().items()},
+            questions={
+                score: judging.ScoreQuestions(
+                    **questions,
+                    contexts=self._read_by(score, wildcards.arm),
+                    against_contexts=self._read_by(score, questions["against"][0]) if questions["against"] else [],
+                )
+                for score, questions in ev.questions().items()
+            },
+            others=list(graph.of_scores(self.config, wildcards.eval).runs),
             policy=policy_of(self.config, str(ev.judge), applied=False),
             limit=self.config.limit,
         )
 
+    def _read_by(self, score: str, arm: str) -> list[Plug]:
+        """The contexts that find the answer in an arm's response; none if the judge is shown all of the response."""
+        whole = plugins.load("scores", score).READS == "response"
+        return [] if whole else [plug(ref) for ref in self.config.arms[arm].apply.context]
+
     def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
-        return graph.asked_with(self.config, self.arm(wildcards))
+        questions = self.spec(wildcards).questions.values()
+        contexts = [context.name for asked in questions for context in (*asked.contexts, *asked.against_contexts)]
+        return [*graph.asked_with(self.config, self.arm(wildcards)), *(("contexts", name) for name in contexts)]
 
     def arm(self, wildcards: Any) -> str:
         return str(self.config.evals[wildcards.eval].judge)
