@@ -37,7 +37,7 @@ def turns(messages, settings, **how):
 
 def rewarded(text: str, style: str) -> str:
     """What a reward reads under this one context."""
-    return answers.rewarded([Plug(name="prior_prompt", settings={"style": style})], text)
+    return answers.rewarded("answer", [Plug(name="prior_prompt", settings={"style": style})], text)
 
 
 def test_the_styles_differ_in_clause_and_tag_only():

@@ -39,13 +39,13 @@ def block(facts: Spec, ev: Eval, rows: pl.DataFrame, responses: pl.DataFrame, sc
     texts = Texts()
     items = {row["rank"]: _item(ev, row, texts) for row in rows.iter_rows(named=True)}
     arms = {arm.name: (position, arm) for position, arm in enumerate(facts.arms)}
-    reads_all = ev.scorer is not None and plugins.load("scores", ev.scorer.name).READS == "response"
+    reads_answer = ev.scorer is None or plugins.load("scores", ev.scorer.name).READS == "answer"
     for row in responses.sort("rank", "arm", "turn", "sample", maintain_order=True).iter_rows(named=True):
         position, arm = arms[row["arm"]]
         side = items[row["rank"]]["sides"].setdefault(
             position, {"prompt": texts.place(row["prompt"]), "responses": [], "values": []}
         )
-        contexts = [] if reads_all or ev.asks == "loglikelihood" else arm.contexts
+        contexts = arm.contexts if reads_answer and ev.asks != "loglikelihood" else []
         _add(side, row, contexts, texts)
     for row in scores.sort("rank", "arm", "metric", "item").iter_rows(named=True):
         side = items[row["rank"]]["sides"].get(arms[row["arm"]][0])

@@ -46,7 +46,8 @@ class Score(plugins.Contract):
     ENVIRONMENT = ""
     """The environment whose state it reads in `row["state"]`; its evals must have that environment."""
     READS = "answer"
-    """What it judges: "answer", the answer that the arm's contexts find in the response, or "response", all of it."""
+    """What it judges: "answer", the answer that the arm's contexts find in the response; "program", the part in which a
+    program may stand; or "response", all of it."""
     QUESTIONS: dict[str, str] = {}  # noqa: RUF012
     """Questions to a judge: name -> text with {task} and {response}. The answers are in `row["answers"]`."""
     ANSWER_TOKENS = 0
