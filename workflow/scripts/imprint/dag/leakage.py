@@ -12,20 +12,21 @@ from imprint.config.schema import Config
 from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
 from imprint.tables import dataset_rows
-from imprint.tables.contamination import message, shared
+from imprint.tables.contamination import message, shared, without
 from imprint.tables.overlap import Match
 
 Cache = dict[str, "list[dict[str, Any]] | None"]
 
 
 def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | None:
-    """A dataset's rows; for a synthesised dataset, the rows of its sources as far as these can be read. None for a
-    dataset of the catalog, which may need the network."""
+    """A dataset's rows; for a synthesised dataset, the rows of its sources as far as these can be read, without those
+    that it leaves out. None for a dataset of the catalog, which may need the network."""
     if name not in cache:
         spec = config.datasets[name]
         if spec.source == "synth":
-            parts = [readable(config, other, cache) for other in graph.rows_of(config, graph.of_dataset(config, name))]
-            cache[name] = [row for part in parts for row in part or []]
+            parts = [readable(config, other, cache) for other in graph.comes_from(config, name)]
+            held_out = {other: readable(config, other, cache) or [] for other in graph.left_out(config, name)}
+            cache[name], _ = without([row for part in parts for row in part or []], held_out)
         elif spec.entry() is not None:
             cache[name] = None
         else:
