@@ -104,13 +104,25 @@ def test_a_fit_learns_and_keeps_what_it_drew(root: Path, tmp_path: Path) -> None
         {"lora": {"rank": 4, "alpha": 8}},
         {"beta": 0.1, "lora": {"rank": 4, "alpha": 8}},
         {"gradient_checkpointing": True},
+        {"gradient_checkpointing": True, "beta": 0.1, "temperature": 0.7},
         {"updates_per_rollout": 2},
         {"updates_per_rollout": 2, "micro_batch_size": 2, "beta": 0.1, "lora": {"rank": 4, "alpha": 8}},
         {"updates_per_rollout": 4, "loss": "grpo"},
         {"updates_per_rollout": 2, "loss": "bnpo", "micro_batch_size": 2},
         {"loss": "dr_grpo", "micro_batch_size": 4},
     ],
-    ids=["full", "lora", "lora_kl", "checkpointing", "two_updates", "two_lora_kl", "grpo", "bnpo", "dr_grpo"],
+    ids=[
+        "full",
+        "lora",
+        "lora_kl",
+        "checkpointing",
+        "checkpointing_kl",
+        "two_updates",
+        "two_lora_kl",
+        "grpo",
+        "bnpo",
+        "dr_grpo",
+    ],
 )
 def test_it_is_trls_trainer(root: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     """The same draws, rewards, losses and weights as TRL's own trainer, step by step."""

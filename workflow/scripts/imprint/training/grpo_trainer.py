@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.utils import add_fused_lm_head
 
 from imprint.draws import seed_of
 from imprint.engines import Prompt
@@ -87,6 +88,7 @@ class Trainer(GRPOTrainer):
         self.rewards: list[Reward] = options["reward_funcs"]
         self.beta = beta
         if reference is not None:
+            add_fused_lm_head(reference, temperature=self.temperature)  # TRL's own pass calls it
             self.ref_model = reference.requires_grad_(False)
         self.rollout_func = self._rollout
         self._breaks: list[tuple[int, ...]] = []
