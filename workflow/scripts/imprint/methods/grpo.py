@@ -5,10 +5,9 @@ each other, and scores serve as rewards. Every prompt of the training is put to 
 fit: {method: grpo, data: constraints, reward: [ifeval, {format: plan}], context: {prior_prompt: plan}}
 
 Every step is one rollout: it draws `group_size` completions for each of `prompts_per_step` prompts, and makes
-`updates_per_rollout` updates with them. Each completion takes part in one update. In all of them, a token's probability
-ratio is taken against the weights that drew the completions, and is clipped (PPO, arXiv 1707.06347). Steps are the unit
-of the curves, the checkpoints and the file `rollouts.parquet` beside the weights, which keeps the completions, one a
-row.
+`updates_per_rollout` updates with them. Each completion takes part in one update. In every update, a token's probability
+ratio is taken against the weights that drew the completions, and is clipped (PPO, arXiv 1707.06347). Curves and
+checkpoints count steps, and so does `rollouts.parquet` beside the weights, which keeps the completions, one a row.
 """
 
 from __future__ import annotations
