@@ -5,8 +5,8 @@ each other, and scores serve as rewards. Every prompt of the training is put to 
 fit: {method: grpo, data: constraints, reward: [ifeval, {format: plan}], context: {prior_prompt: plan}}
 
 Every step is one rollout: it draws `group_size` completions for each of `prompts_per_step` prompts, and makes
-`updates_per_rollout` updates with them. Each completion takes part in one update. In every update, a token's probability
-ratio is taken against the weights that drew the completions, and is clipped (PPO, arXiv 1707.06347). Curves and
+`updates_per_rollout` updates with them. Each completion takes part in one update. The probability ratio of a token is
+always taken against the weights that drew the completions, and is clipped (PPO, arXiv 1707.06347). Curves and
 checkpoints count steps, and so does `rollouts.parquet` beside the weights, which keeps the completions, one a row.
 """
 
