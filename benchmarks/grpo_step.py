@@ -63,7 +63,7 @@ def trainer(side: str, fit: Any) -> Any:
     import datasets
 
     import grpo_peer
-    from imprint.methods import grpo
+    from imprint.methods import _prompts, grpo
     from imprint.training import fits
     from imprint.training.grpo_trainer import Sampler, Trainer
     from imprint.training.rewards import Reward
@@ -72,7 +72,7 @@ def trainer(side: str, fit: Any) -> Any:
     model, tokenizer = chains.load(fit.manifests, "float32", "cpu")
     sampler = Sampler(fit, model, tokenizer)
     rewards = [Reward(term, fit.contexts) for term in fit.settings.reward]
-    rows, stop, _ = grpo.prompts(fit, sampler.policy, rewards)
+    rows, stop, _ = _prompts.prompts(fit, sampler.policy, rewards)
     if side == "trl":
         del sampler, model
         made = grpo_peer.peer(fit, rows)

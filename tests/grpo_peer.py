@@ -49,6 +49,24 @@ def peer(job: Fit, rows: list[dict[str, Any]], **changed: Any) -> Peer:
     )
 
 
+def published_loss(kind: str, now: list[Any], then: list[Any], advantages: list[float], s: Any, parts: Any) -> Any:
+    """The clipped loss of one update from the papers' formulas, one completion at a time: arXiv 2402.03300 (grpo),
+    2503.14476 (dapo), 2503.20783 (dr_grpo), and TRL's bnpo. `now` and `then` hold the log-probabilities of each
+    completion's tokens under the weights of the update and under those that drew the tokens. `parts` are the places of
+    the completions in each backward pass. `s` are the settings, and `s.mean_tokens` the tokens of a mean update."""
+    losses = []
+    for new, old, advantage in zip(now, then, advantages, strict=True):
+        ratio = (new - old).exp()
+        losses.append(-torch.minimum(ratio * advantage, ratio.clamp(1 - s.epsilon, 1 + s.epsilon) * advantage))
+    if kind == "grpo":
+        return sum(loss.mean() for loss in losses) / len(losses)
+    if kind == "dapo":
+        return sum(loss.sum() for loss in losses) / s.mean_tokens
+    if kind == "dr_grpo":
+        return sum(loss.sum() for loss in losses) / (len(losses) * s.completion_tokens)
+    return sum(torch.cat([losses[i] for i in part]).mean() for part in parts) / len(parts)
+
+
 @contextmanager
 def coupled(job: Fit, trainer: Any) -> Iterator[None]:
     """Draw what our sampler draws: by the inverse of the distribution function, with its uniform numbers."""
@@ -56,7 +74,7 @@ def coupled(job: Fit, trainer: Any) -> Iterator[None]:
     seen: dict[int, int] = {}
 
     def multinomial(weights: torch.Tensor, num_samples: int, **_: Any) -> torch.Tensor:
-        step = trainer.state.global_step
+        step = trainer.state.global_step // job.settings.updates_per_rollout
         token = seen.get(step, 0)
         seen[step] = token + 1
         chosen = []

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 import scored
 from imprint.datasets import humaneval
+from imprint.policies import answers
 from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Plug
 from imprint.scores import code
 from imprint.scoring import isolation, verification
 
@@ -45,6 +47,79 @@ def verdicts(response: str) -> dict[str, float | None]:
 )
 def test_what_passes(response, base, passed):
     assert verdicts(response) == {"passed_base": base, "passed": passed}
+
+
+WHOLE = "def double(xs):\n    return [2 * x for x in xs]"
+WRONG = "def double(xs):\n    return xs"
+FENCED = f"```python\n{WHOLE}\n```"
+
+
+@pytest.mark.parametrize(
+    ("response", "passed"),
+    [
+        (f"\\boxed{{{WHOLE}}}", 1),
+        (f"The function is \\boxed{{\n{WHOLE}\n}}.", 1),
+        (f"\\boxed{{{FENCED}}}", 1),
+        (f"\\boxed{{\n{FENCED}\n}}", 1),
+        ("\\boxed{def double(xs):\n    return [{1: 2 * x}[1] for x in xs]}", 1),
+        (f"\\boxed{{{WHOLE}", 1),  # cut before the brace
+        (f"```json\n{{}}\n```\n{FENCED}", 1),
+        (f"{FENCED}\n```text\n[2, 4]\n```", 1),
+        (f"\\boxed{{{WRONG}}}", 0),
+        ("\\boxed{double}", 0),
+        ("\\boxed{[2, 4]}", 0),
+        ("\\boxed{}", 0),
+    ],
+)
+def test_programs_in_boxes_and_among_other_blocks(response, passed):
+    assert verdicts(response)["passed"] == passed
+
+
+STYLES = ("think", "plan", "code", "knowledge", "examples")
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize(
+    ("first", "answer", "passed"),
+    [
+        ("Add each to itself.", WHOLE, 1),
+        ("Add each to itself.", FENCED, 1),
+        ("Add each to itself.", f"\\boxed{{{WHOLE}}}", 1),
+        ("Add each to itself.", f"\\boxed{{\n{FENCED}\n}}", 1),
+        # What the prompt asks for, to the letter, where the first part is code: only the result is in the answer.
+        (f"\n{WHOLE}\n", "\\boxed{double}", 1),
+        (FENCED, "double([1, 2]) is [2, 4]", 1),
+        (FENCED, "```text\n[2, 4]\n```", 1),
+        (f"```python\n{WHOLE}\n", "\\boxed{double}", 1),  # a block without an end
+        # The answer is the later word, right or wrong.
+        (f"```python\n{WRONG}\n```", FENCED, 1),
+        (FENCED, f"```python\n{WRONG}\n```", 0),
+        (WHOLE, f"\\boxed{{{WRONG}}}", 0),
+        ("I double each.", "\\boxed{double}", 0),
+        ("def triple(xs):\n    return xs", "\\boxed{triple}", 0),
+    ],
+)
+def test_a_program_is_found_where_the_prompt_puts_it(style, first, answer, passed):
+    contexts = [Plug(name="prior_prompt", settings={"style": style, "boxed": True})]
+    whole = f"<{style}>{first}</{style}>\n<answer>{answer}</answer>"
+    for response in (whole, whole.removesuffix("</answer>"), f"Well:\n{whole}\nDone."):
+        assert answers.judged(code.READS, contexts, response) == answers.rewarded(code.READS, contexts, response)
+        assert verdicts(answers.judged(code.READS, contexts, response))["passed"] == passed
+
+
+@pytest.mark.parametrize("style", [*STYLES, "none"])
+def test_a_program_without_tags_is_found_too(style):
+    contexts = [Plug(name="prior_prompt", settings={"style": style})]
+    for response in (FENCED, WHOLE, f"Here:\n{FENCED}\nDone.", f"<{style}>{FENCED}"):
+        assert verdicts(answers.judged(code.READS, contexts, response))["passed"] == 1
+    assert verdicts(answers.judged(code.READS, contexts, "<answer>[2, 4]</answer>"))["passed"] == 0
+
+
+def test_a_program_behind_a_role_and_a_prior_prompt():
+    chain = [Plug(name="prior_prompt", settings={"style": "code"}), Plug(name="self_role")]
+    response = f"[Role] You code.\n[Answer] <code>{WHOLE}</code>\n<answer>double</answer>"
+    assert verdicts(answers.judged(code.READS, chain, response))["passed"] == 1
+    assert verdicts(answers.judged(code.READS, chain[1:], f"[Role] You code.\n[Answer] {WHOLE}"))["passed"] == 1
 
 
 def test_results_of_megabytes_are_told_apart_by_their_digest():

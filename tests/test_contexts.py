@@ -131,7 +131,7 @@ SELF, PLAN, PLAIN = Plug(name="self_role"), Plug(name="prior_prompt", settings={
 )
 def test_the_answer_under_a_chain_of_contexts(contexts, response, expected, rewarded):
     assert answers.answer(contexts, response) == expected
-    assert answers.rewarded(contexts, response) == rewarded
+    assert answers.rewarded("answer", contexts, response) == rewarded
 
 
 def test_the_form_that_a_chain_of_contexts_asks_for():

@@ -14,7 +14,7 @@ import pico_arms
 from fitting import curve, table, weights
 from imprint.contexts import plain, prior_prompt, role_play
 from imprint.draws import order
-from imprint.methods import Fit, grpo
+from imprint.methods import Fit, _prompts, grpo
 from imprint.models import chains
 from imprint.policies import policy
 from imprint.runtime import plugins
@@ -104,8 +104,25 @@ def test_a_fit_learns_and_keeps_what_it_drew(root: Path, tmp_path: Path) -> None
         {"lora": {"rank": 4, "alpha": 8}},
         {"beta": 0.1, "lora": {"rank": 4, "alpha": 8}},
         {"gradient_checkpointing": True},
+        {"gradient_checkpointing": True, "beta": 0.1, "temperature": 0.7},
+        {"updates_per_rollout": 2},
+        {"updates_per_rollout": 2, "micro_batch_size": 2, "beta": 0.1, "lora": {"rank": 4, "alpha": 8}},
+        {"updates_per_rollout": 4, "loss": "grpo"},
+        {"updates_per_rollout": 2, "loss": "bnpo", "micro_batch_size": 2},
+        {"loss": "dr_grpo", "micro_batch_size": 4},
     ],
-    ids=["full", "lora", "lora_kl", "checkpointing"],
+    ids=[
+        "full",
+        "lora",
+        "lora_kl",
+        "checkpointing",
+        "checkpointing_kl",
+        "two_updates",
+        "two_lora_kl",
+        "grpo",
+        "bnpo",
+        "dr_grpo",
+    ],
 )
 def test_it_is_trls_trainer(root: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     """The same draws, rewards, losses and weights as TRL's own trainer, step by step."""
@@ -116,7 +133,7 @@ def test_it_is_trls_trainer(root: Path, tmp_path: Path, settings: dict[str, Any]
     drawn = table(fit, "rollouts")
     model, tokenizer = chains.load([root], "float32", "cpu")
     asking = policy.over(model, tokenizer, 4, fit.contexts)
-    made, _, _ = grpo.prompts(fit, asking, [Reward(fit.settings.reward[0], fit.contexts)])
+    made, _, _ = _prompts.prompts(fit, asking, [Reward(fit.settings.reward[0], fit.contexts)])
     ordered = [made[i] for i in order(len(made), 6 / len(made), fit.seed)]
     peer = grpo_peer.peer(fit, ordered, beta=fit.settings.beta)
     texts: list[str] = []
@@ -132,7 +149,8 @@ def test_it_is_trls_trainer(root: Path, tmp_path: Path, settings: dict[str, Any]
         assert curve(fit, quantity) == pytest.approx([entry[name] for entry in logged], rel=1e-3, abs=1e-5)
     if fit.settings.beta:
         assert curve(fit, "kl") == pytest.approx([entry["kl"] for entry in logged], rel=1e-3, abs=1e-6)
-        assert curve(fit, "kl")[0] == pytest.approx(0, abs=1e-6) and max(curve(fit, "kl")) > 1e-6
+        at_start = curve(fit, "kl")[0]
+        assert (at_start < 1e-6) == (fit.settings.updates_per_rollout == 1) and max(curve(fit, "kl")) > 1e-6
     kind = plugins.load("artifacts", grpo.makes(fit.settings))
     kind.save(peer.accelerator.unwrap_model(peer.model), tmp_path / "peer")
     from safetensors.torch import load_file
@@ -143,6 +161,107 @@ def test_it_is_trls_trainer(root: Path, tmp_path: Path, settings: dict[str, Any]
     # Adam divides by tiny second moments, so a rounding of the gradient may turn a step of 1e-3; most must agree.
     near = [float(((one[name] - two[name]).abs() < 2e-5).float().mean()) for name in one]
     assert min(near) > 0.97, near
+
+
+LOSSES = ("dapo", "grpo", "bnpo", "dr_grpo")
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_every_update_has_the_clipped_loss_of_the_papers(
+    root: Path, tmp_path: Path, monkeypatch: Any, loss: str, checkpointing: bool
+) -> None:
+    """Its value and its gradient, against plain passes over one completion at a time. The second update is against the
+    weights that drew the completions, and some of its ratios are clipped."""
+    from types import SimpleNamespace
+
+    import torch
+
+    import grpo_peer
+    from imprint.training import grpo_trainer
+
+    seen: list[dict[str, Any]] = []
+    compute = grpo_trainer.Trainer._compute_loss
+
+    def watched(self: Any, model: Any, inputs: dict[str, Any]) -> Any:
+        value = compute(self, model, inputs)
+        parameters = dict(model.named_parameters())
+        gradient = torch.autograd.grad(value, list(parameters.values()), retain_graph=True)
+        seen.append(
+            {
+                "weights": {name: weight.detach().clone() for name, weight in parameters.items()},
+                "gradient": dict(zip(parameters, gradient, strict=True)),
+                "loss": float(value.detach()),
+                **{name: tensor.clone() for name, tensor in inputs.items()},
+            }
+        )
+        return value
+
+    monkeypatch.setattr(grpo_trainer.Trainer, "_compute_loss", watched)
+    settings = {"updates_per_rollout": 2, "micro_batch_size": 2, "epsilon": 0.05, "learning_rate": 0.02}
+    fit = job(root, tmp_path, steps=1, loss=loss, gradient_checkpointing=checkpointing, **settings)
+    grpo.fit(fit)
+    assert len(seen) == 4 and sum(int(part["completion_mask"].sum()) for part in seen) == sum(
+        row["response_tokens"] for row in table(fit, "rollouts")
+    )
+    assert all(part["advantages"].any() for part in seen), "a pass of this fit has no advantages: change its rows"
+    drawn_by, trained = (chains.load([root], "float32", "cpu")[0] for _ in range(2))
+    mean_tokens = sum(int(part["completion_mask"].sum()) for part in seen) / 2
+    known = SimpleNamespace(epsilon=0.05, completion_tokens=24, mean_tokens=mean_tokens)
+
+    def logps(model: Any, part: dict[str, Any], row: int) -> Any:
+        prompt = part["prompt_ids"][row][part["prompt_mask"][row].bool()]
+        completion = part["completion_ids"][row][part["completion_mask"][row].bool()]
+        logits = model(torch.cat([prompt, completion])[None]).logits[0, len(prompt) - 1 : -1]
+        return logits.log_softmax(1).gather(1, completion[:, None])[:, 0]
+
+    for number, update in enumerate((seen[:2], seen[2:])):
+        trained.load_state_dict(update[0]["weights"], strict=False)
+        trained.zero_grad()
+        places = [(part, row) for part in update for row in range(2)]
+        now = [logps(trained, *place) for place in places]
+        with torch.no_grad():
+            then = [logps(drawn_by, *place) for place in places]
+        advantages = [float(part["advantages"][row]) for part, row in places]
+        expected = grpo_peer.published_loss(loss, now, then, advantages, known, [(0, 1), (2, 3)])
+        expected.backward()
+        assert sum(part["loss"] for part in update) == pytest.approx(float(expected), abs=1e-5)
+        for name, weight in trained.named_parameters():
+            total = sum(part["gradient"][name] for part in update)
+            assert torch.allclose(total, weight.grad, atol=1e-5, rtol=1e-3), (number, name)
+        ratios = torch.cat([(new - old).exp().detach() for new, old in zip(now, then, strict=True)])
+        outside = float(((ratios - 1).abs() > known.epsilon).float().mean())
+        assert (outside == 0) if number == 0 else (0 < outside < 1)
+    assert curve(fit, "clipped_share")[0] > 0
+
+
+def test_a_step_is_a_rollout_of_several_updates(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    import torch
+
+    from imprint.training import grpo_trainer
+
+    read, passes = grpo_trainer.shared_prompt_logps, []
+
+    def watched(model: Any, ids: Any, *rest: Any) -> Any:
+        passes.append((torch.is_grad_enabled(), len(ids)))
+        return read(model, ids, *rest)
+
+    monkeypatch.setattr(grpo_trainer, "shared_prompt_logps", watched)
+    fit = job(root, tmp_path, steps=3, updates_per_rollout=4, micro_batch_size=2, learning_rate=2e-2)
+    made = grpo.fit(fit)
+    assert (made["steps"], made["updates"], made["completions"]) == (3, 12, 24)
+    drawn = table(fit, "rollouts")
+    assert [row["step"] for row in drawn] == [1 + i // 8 for i in range(24)]
+    assert curve(fit, "reward") == pytest.approx([sum(r["reward"] for r in drawn[i : i + 8]) / 8 for i in (0, 8, 16)])
+    rows = table(fit, "curves")
+    quantities = {row["quantity"] for row in rows}
+    assert {"loss", "grad_norm", "clipped_share"} < quantities
+    assert all([row["step"] for row in rows if row["quantity"] == name] == [1, 2, 3] for name in quantities)
+    assert max(size for _, size in passes) == 2, "the log-probabilities of a whole rollout are computed in small passes"
+    once = job(root, tmp_path / "once", steps=3)
+    grpo.fit(once)
+    first, alone = ([row["response"] for row in table(one, "rollouts")[:8]] for one in (fit, once))
+    assert first == alone and set(curve(once, "clipped_share")) == {0.0}
 
 
 def test_a_kl_term_against_the_starting_weights_needs_no_hub(root: Path, tmp_path: Path) -> None:
@@ -208,7 +327,9 @@ def test_completions_that_move_nothing_are_read_without_a_gradient(
     assert sum(rows for _, rows in seen) == len(drawn)
 
 
-@pytest.mark.parametrize("settings", [{}, {"lora": {"rank": 4, "dropout": 0.2}, "micro_batch_size": 4}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"lora": {"rank": 4, "dropout": 0.2}, "micro_batch_size": 4}, {"updates_per_rollout": 2}]
+)
 def test_a_broken_off_fit_ends_with_the_same_weights(
     root: Path, tmp_path: Path, monkeypatch: Any, settings: Any
 ) -> None:
@@ -229,7 +350,7 @@ def test_a_broken_off_fit_ends_with_the_same_weights(
     monkeypatch.setattr(grpo_trainer.Trainer, "_rollout", failing)
     with pytest.raises(RuntimeError, match="power cut"):
         grpo.fit(broken)
-    assert checkpoints.last(broken.folder) == broken.folder / "checkpoint-4"
+    assert checkpoints.last(broken.folder) == broken.folder / f"checkpoint-{4 * whole.settings.updates_per_rollout}"
     calls[:] = [1] * 10
     assert grpo.fit(broken) == made and len(calls) == 10 + 3  # steps 5 to 7 only
     assert weights(broken) == weights(whole)
@@ -311,8 +432,8 @@ def test_contexts_chain_and_what_the_model_answered_in_the_data_is_not_shown(roo
     fit = replace(job(root, tmp_path), contexts=contexts)
     row = rows(1)[0]
     answered = {**row, "messages": [*row["messages"], {"role": "assistant", "content": "The sea."}]}
-    request = grpo.ask(fit, answered)
-    assert request == grpo.ask(fit, row)
+    request = _prompts.ask(fit, answered)
+    assert request == _prompts.ask(fit, row)
     first, accepted, question = request.messages
     assert first["content"] == role_play.ROLE and accepted["content"] == role_play.FEEDBACK
     prompt = prior_prompt.prompt(prior_prompt.Settings(style="plan"))
@@ -348,7 +469,10 @@ def test_settings_are_read_and_checked() -> None:
         ({"reward": ["judged_behaviours"]}, "asks a judge, which no reward can wait for"),
         ({"reward": ["math", "math"]}, "may stand once"),
         ({"reward": ["format"]}, "tag"),
-        ({"reward": "math", "micro_batch_size": 5}, "does not divide"),
+        ({"reward": "math", "micro_batch_size": 5}, "does not divide the 32 completions an update"),
+        ({"reward": "math", "updates_per_rollout": 5}, "5 does not divide the 32 completions a step"),
+        ({"reward": "math", "updates_per_rollout": 4, "micro_batch_size": 16}, "the 8 completions an update"),
+        ({"reward": "math", "loss": "ppo"}, "'dapo', 'grpo', 'bnpo' or 'dr_grpo'"),
         ({"reward": "math", "group_size": 1}, "greater than or equal to 2"),
     ):
         with pytest.raises((ValidationError, ValueError), match=said):

@@ -9,7 +9,7 @@ from random import Random
 from unittest import mock
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import one_fit
@@ -280,6 +280,49 @@ def test_the_job_stops_or_writes_the_tables(tmp_path: Path) -> None:
         {**equal, "example_id": second, "train_example_id": sources[1], "equal": False},
         equal,
     ]
+
+
+def test_what_an_eval_holds_can_be_left_out() -> None:
+    question = words(20)
+    held_out = {"e1": [row(question)], "e2": [row(words(12, 200)), row(QUESTION)]}
+    held_out = {name: dataset_rows.identified(rows) for name, rows in held_out.items()}
+    copies = [row(f"Please read {question} aloud"), row(f"Now read {question} aloud"), row(question, "One answer.")]
+    others = [row(words(20, 400)), row("Ask me something.", f"Well: {words(12, 200)}?")]
+    train = dataset_rows.identified([*copies, *others, row(question, "One answer.")])
+    kept, dropped = contamination.without(train, held_out)
+    assert kept == [train[3]] and list(dropped.values()).count("e1") == 4 and dropped[train[4]["example_id"]] == "e2"
+    assert contamination.without(kept, held_out) == (kept, {}) and contamination.without(train, {}) == (train, {})
+
+
+@given(ROWS, ROWS, ROWS)
+@settings(deadline=None)
+def test_nothing_is_found_in_what_is_left(train: list[dict], one: list[dict], two: list[dict]) -> None:
+    train = dataset_rows.identified(train)
+    held_out = {"one": dataset_rows.identified(one), "two": dataset_rows.identified(two)}
+    kept, dropped = contamination.without(train, held_out)
+    assert not any(contamination.shared(kept, rows) for rows in held_out.values())
+    assert [r for r in train if r["example_id"] not in dropped] == kept and set(dropped.values()) <= set(held_out)
+
+
+def test_a_set_without_an_evals_rows_passes_the_check() -> None:
+    raw = one_fit()
+    raw["arms"]["tuned"]["fit"]["data"] = "general"
+    with pytest.raises(ImprintError, match=r"trains on 'general', .* \(`synth: without`\)"):
+        leakage.check(loading.parse(raw))
+    raw["datasets"] |= {
+        "made": {"generated": "ifeval_format", "n": 40, "instructions": "all", "part": "test"},
+        "mixed": {"synth": "without", "from": "dialogues", "rows_of": ["general", "made"]},
+    }
+    raw["arms"]["tuned"]["fit"]["data"] = "mixed"
+    raw["evals"]["made"] = {"dataset": "made", "score": "ifeval"}
+    config = loading.parse(raw)
+    rows = leakage.check(config)
+    assert rows["mixed"] == rows["dialogues"], "these share nothing"
+    assert graph.comes_from(config, "mixed") == ["dialogues"] and graph.left_out(config, "mixed") == ("general", "made")
+    assert graph.generators(config, "mixed") == set() and graph.near_copies_count(config, "mixed", "made")
+    raw["datasets"]["half"] = {"synth": "without", "from": "general", "rows_of": ["general"]}
+    raw["arms"]["tuned"]["fit"]["data"] = "half"
+    assert leakage.check(loading.parse(raw))["half"] == []
 
 
 def test_a_message_names_the_first_few() -> None:

@@ -37,7 +37,7 @@ def turns(messages, settings, **how):
 
 def rewarded(text: str, style: str) -> str:
     """What a reward reads under this one context."""
-    return answers.rewarded([Plug(name="prior_prompt", settings={"style": style})], text)
+    return answers.rewarded("answer", [Plug(name="prior_prompt", settings={"style": style})], text)
 
 
 def test_the_styles_differ_in_clause_and_tag_only():
@@ -187,5 +187,20 @@ def test_the_papers_arms_share_their_templates():
     assert reward("ppe_think_accuracy") == [("math", math)] and alone.context == both.context
     same = {key: value for key, value in alone.settings.model_dump().items() if key != "reward"}
     assert same == {key: value for key, value in both.settings.model_dump().items() if key != "reward"}
+    recipe = both.settings
+    assert recipe.completions // recipe.updates_per_rollout == 512 and recipe.loss == "grpo"
     assert {"aime24", "amc23", "math500", "humaneval", "gpqa"} <= set(found.evals)
     assert found.evals["math500"].judge in arms and not graph.evals_of(found, found.evals["math500"].judge)
+
+
+def test_the_papers_config_for_one_card(tmp_path: Path):
+    """Its commented lines, taken as they stand in place of those above them."""
+    lines = (Path(__file__).parent.parent / "config/paper/ppe.yaml").read_text(encoding="utf-8").splitlines()
+    mark = next(i for i, line in enumerate(lines) if line.startswith("      # One 80 GB card"))
+    own = [line.replace("# ", "", 1) for line in lines[mark + 1 : mark + 4]]
+    (tmp_path / "one_card.yaml").write_text("\n".join([*lines[: mark - 2], *own, *lines[mark + 4 :]]), encoding="utf-8")
+    full, one = (
+        loading.load([path]).arms["ppe_code"].fit.settings.model_dump()
+        for path in (Path(__file__).parent.parent / "config/paper/ppe.yaml", tmp_path / "one_card.yaml")
+    )
+    assert {key for key in full if full[key] != one[key]} == {"completion_tokens", "learning_rate", "lora"}

@@ -21,7 +21,7 @@ from imprint.engines import Prompt, Response
 from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError
 from imprint.scoring.forms import well_formed
-from imprint.synthesis import _job, _rearrange, outlines, role_prompts, shuffled_roles
+from imprint.synthesis import _job, _rearrange, outlines, role_prompts, shuffled_roles, without
 from imprint.tables import dataset_rows
 from imprint.tables.inputs import Named, Read
 
@@ -262,3 +262,35 @@ def test_the_source_of_a_set_is_what_it_was_made_from(tmp_path: Path) -> None:
         _rearrange.run(spec=spec, datasets=[source], runs=[], out=out, attempts=attempts)
         sums.append(parquet.read(out, "datasets")["source_sha256"][0].as_py())
     assert sums[0] == sums[1] != sums[2]
+
+
+def test_rows_that_an_eval_holds_are_left_out_and_counted(tmp_path: Path) -> None:
+    """The eval's rows are read whole where a limit cuts the source, so what is left shares nothing with any of them."""
+
+    def asked(number: int, before: str = "") -> dict[str, Any]:
+        words = " ".join(f"w{number}x{i}" for i in range(12))
+        return {"messages": [{"role": "user", "content": f"{before}{words}?"}]}
+
+    dataset_rows.write(tmp_path / "train.parquet", "train", [asked(i, "Well: ") for i in range(6)], "0")
+    dataset_rows.write(tmp_path / "test.parquet", "test", [asked(i) for i in (0, 1, 2, 3, 9)], "0")
+    paths = [tmp_path / "train.parquet", tmp_path / "test.parquet"]
+    held = {row["example_id"] for row in dataset_rows.read(paths[0])[:4]}
+    for limit in (None, 4):
+        out, attempts = tmp_path / f"{limit}.parquet", tmp_path / f"{limit}.attempts.parquet"
+        spec = _rearrange.Spec(
+            dataset="made",
+            plugin="without",
+            settings={"from": "train", "rows_of": ["test"]},
+            inputs=Named(datasets=["train", "test"]),
+            limit=limit,
+        )
+        _rearrange.run(spec=spec, datasets=paths, runs=[], out=out, attempts=attempts)
+        source = [row["example_id"] for row in dataset_rows.read(paths[0], limit)]
+        assert [row["example_id"] for row in dataset_rows.read(out)] == [name for name in source if name not in held]
+        told = parquet.read(attempts, "synthesis").to_pylist()
+        assert [row["example_id"] for row in told] == source
+        assert all(row["kept"] == (row["example_id"] not in held) == (row["reason"] is None) for row in told)
+        assert {row["reason"] for row in told if not row["kept"]} == {"a row of test, or a near copy of one"}
+    every = {"train": dataset_rows.read(paths[0])[:2], "test": dataset_rows.read(paths[1])}
+    with pytest.raises(ImprintError, match="dataset 'train': test hold all of its 2 rows"):
+        without.rows(without.Settings.model_validate({"from": "train", "rows_of": ["test"]}), Read(every), None)

@@ -112,6 +112,21 @@ def of_dataset(config: Config, name: str) -> Inputs:
     return inputs
 
 
+def left_out(config: Config, name: str) -> tuple[str, ...]:
+    """The datasets that a synthesised dataset reads to leave their rows out."""
+    spec = config.datasets[name]
+    names: tuple[str, ...] = (
+        plugins.load("synthesis", spec.plugin).left_out(spec.settings) if spec.source == "synth" else ()
+    )
+    return names
+
+
+def comes_from(config: Config, name: str) -> list[str]:
+    """The datasets that the rows of a synthesised dataset come from."""
+    reads, omitted = rows_of(config, of_dataset(config, name)), left_out(config, name)
+    return [other for other in reads if other not in omitted]
+
+
 def of_fit(config: Config, arm: str) -> Inputs:
     """What an arm's fit reads beside the weights of its parent: the inputs of its method and of its contexts."""
     fit = config.arms[arm].fit
@@ -244,7 +259,7 @@ def origins(config: Config, dataset: str) -> set[str]:
     """The dataset itself, or the datasets from whose rows it is synthesised, back to those that are not synthesised."""
     if config.datasets[dataset].source != "synth":
         return {dataset}
-    return {name for other in rows_of(config, of_dataset(config, dataset)) for name in origins(config, other)}
+    return {name for other in comes_from(config, dataset) for name in origins(config, other)}
 
 
 def generators(config: Config, dataset: str) -> set[str]:

@@ -42,6 +42,12 @@ class Context(plugins.Contract):
         return None
 
     @staticmethod
+    def program(response: str, settings: Any) -> str | None:
+        """The text in which a score of programs looks for the program, or None for the text that is scored. In it, each
+        part of the response that may be a program is a block of code."""
+        return None
+
+    @staticmethod
     def form(settings: Any) -> str | None:
         """The name of the form that the context asks for, which scores of form know, or None."""
         return None

@@ -12,6 +12,7 @@ Style `none` adds nothing: an arm without a prior prompt is tested like the othe
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from imprint.models.chat_text import Message
 from imprint.policies.dialogue import Request, Turns
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Strict
-from imprint.scoring.forms import CLOSE, OPEN, answer_block, well_formed
+from imprint.scoring.forms import CLOSE, OPEN, answer_block, fenced, well_formed
 from imprint.tables.inputs import Read
 
 CLAUSES = {
@@ -117,6 +118,15 @@ def answer(response: str, settings: Settings) -> tuple[str, bool]:
 def rewarded(response: str, settings: Settings) -> str | None:
     """The text that a reward for the answer reads while training: a closed answer block, or an empty text."""
     return None if settings.style == "none" else answer_block(response)
+
+
+def program(response: str, settings: Settings) -> str | None:
+    """Both parts as blocks of code, the answer last. Under every style a program may stand in either part: the prompt
+    asks for "only the final result" in the answer, so an answer may name a function that the first part writes."""
+    if settings.style == "none":
+        return None
+    parts = re.split(f"</?(?:{settings.style}|answer)>", response)
+    return "\n".join(fenced(part) for part in parts if part.strip())
 
 
 def form(settings: Settings) -> str | None:

@@ -12,7 +12,7 @@ from imprint.config.schema import Config
 from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
 from imprint.tables import dataset_rows
-from imprint.tables.contamination import message, shared
+from imprint.tables.contamination import message, shared, without
 from imprint.tables.inputs import Read
 from imprint.tables.overlap import Match
 
@@ -20,15 +20,18 @@ Cache = dict[str, "list[dict[str, Any]] | None"]
 
 
 def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | None:
-    """A dataset's rows; for a dataset that is synthesised with a teacher or from runs, the rows of its sources as far
-    as these can be read. None for a dataset of the catalog, which may need the network."""
+    """A dataset's rows; for a dataset that is synthesised with a teacher or from runs, the rows that its own come from,
+    as far as these can be read, without those that it leaves out. None for a dataset of the catalog, which may need the
+    network."""
     if name not in cache:
         spec = config.datasets[name]
         if spec.source == "synth":
             inputs = graph.of_dataset(config, name)
             parts = {other: readable(config, other, cache) for other in graph.rows_of(config, inputs)}
             if spec.teacher() or inputs.runs or inputs.arms or None in parts.values():
-                cache[name] = [row for part in parts.values() for row in part or []]
+                rows = [row for other in graph.comes_from(config, name) for row in parts[other] or []]
+                held_out = {other: parts[other] or [] for other in graph.left_out(config, name)}
+                cache[name], _ = without(rows, held_out)
             else:
                 read = Read(datasets={other: part or [] for other, part in parts.items()})
                 cache[name] = plugins.load("synthesis", spec.plugin).rows(spec.settings, read, None).rows

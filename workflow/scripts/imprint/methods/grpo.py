@@ -4,8 +4,10 @@ each other, and scores serve as rewards. Every prompt of the training is put to 
 
 fit: {method: grpo, data: constraints, reward: [ifeval, {format: plan}], context: {prior_prompt: plan}}
 
-Every step draws `group_size` completions for each of `prompts_per_step` prompts and makes one update with them. The
-file `rollouts.parquet` beside the weights keeps the completions, one a row.
+Every step is one rollout: it draws `group_size` completions for each of `prompts_per_step` prompts, and makes
+`updates_per_rollout` updates with them. Each completion takes part in one update. The probability ratio of a token is
+always taken against the weights that drew the completions, and is clipped (PPO, arXiv 1707.06347). Curves and
+checkpoints count steps, and so does `rollouts.parquet` beside the weights, which keeps the completions, one a row.
 """
 
 from __future__ import annotations
@@ -15,14 +17,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from imprint.draws import order
-from imprint.methods import Fit
+from imprint.methods import Fit, _prompts
 from imprint.models import chains
-from imprint.policies import answers
-from imprint.policies.dialogue import Request, single
-from imprint.policies.policy import Draw, Policy
-from imprint.runtime import parquet, plugins
-from imprint.runtime.errors import ImprintError
-from imprint.runtime.identity import canonical
+from imprint.runtime import parquet
 from imprint.runtime.plugins import Inputs, Strict
 from imprint.training import fits
 from imprint.training.fits import Lora
@@ -38,10 +35,25 @@ class Settings(Strict):
         description="scores whose mean is the reward: NAME, NAME.METRIC (not the primary metric), or either with "
         "settings, as in [math, {format: plan}]",
     )
-    steps: int = Field(100, ge=1, description="updates (ours; the paper reports about 150)")
+    steps: int = Field(100, ge=1, description="rollouts (ours; the paper of prior prompts reports about 150)")
     prompts_per_step: int = Field(4, ge=1, description="prompts a step (ours, small for a CPU)")
     group_size: int = Field(8, ge=2, description="completions of a prompt that compete with each other (TRL's default)")
     completion_tokens: int = Field(96, ge=1, description="tokens a completion may have (ours, small for a CPU)")
+    updates_per_rollout: int = Field(
+        1,
+        ge=1,
+        description="updates that share the completions of a step, each with its own part of them, dealt at random; "
+        "from the second on, the weights are no longer those that drew the completions (arXiv 2402.03300: 1)",
+    )
+    loss: Literal["dapo", "grpo", "bnpo", "dr_grpo"] = Field(
+        "dapo",
+        description="how the tokens' losses l are averaged over an update with N completions of lengths T_i. dapo "
+        "(arXiv 2503.14476): sum l / sum T_i; where a rollout has several updates, sum T_i is their mean. grpo (arXiv "
+        "2402.03300): mean over i of (sum l_i / T_i), so a token of a long completion weighs less. bnpo (TRL's name): "
+        "dapo within each backward pass, then the mean over passes, so micro_batch_size counts. dr_grpo (arXiv "
+        "2503.20783): sum l / (N x completion_tokens); that paper also leaves the standard deviation out of the "
+        "advantages, which stays here",
+    )
     temperature: float = Field(1.0, gt=0, le=10, description="of the completions, and of the policy that is trained")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus of the completions")
     beta: float = Field(0.0, ge=0, description="weight of the KL term against the weights the fit starts from (TRL: 0)")
@@ -49,11 +61,11 @@ class Settings(Strict):
     learning_rate: float | None = Field(
         None, gt=0, description=f"learning rate; null is {RATE:g} for a full fit, {RATE_LORA:g} with lora (ours)"
     )
-    schedule: Literal["linear", "cosine", "constant"] = Field("constant", description="learning rate over the steps")
-    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps that warm up")
+    schedule: Literal["linear", "cosine", "constant"] = Field("constant", description="learning rate over the updates")
+    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the updates that warm up")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
     micro_batch_size: int | None = Field(
-        None, ge=1, description="completions in one backward pass, against a lack of memory; null is all of a step"
+        None, ge=1, description="completions in one backward pass, against a lack of memory; null is all of an update"
     )
     lora: Lora | None = Field(None, description="fit an adapter instead of the whole model")
     checkpoint_steps: int = Field(
@@ -76,12 +88,22 @@ class Settings(Strict):
         names = [term.name for term in self.reward]
         if len(set(names)) != len(names):
             raise ValueError(f"reward: found {names}; each term may stand once")
-        drawn = self.prompts_per_step * self.group_size
-        if self.micro_batch_size is not None and drawn % self.micro_batch_size:
+        if self.completions % self.updates_per_rollout:
             raise ValueError(
-                f"micro_batch_size: {self.micro_batch_size} does not divide the {drawn} completions a step"
+                f"updates_per_rollout: {self.updates_per_rollout} does not divide the {self.completions} completions a "
+                "step"
+            )
+        update = self.completions // self.updates_per_rollout
+        if self.micro_batch_size is not None and update % self.micro_batch_size:
+            raise ValueError(
+                f"micro_batch_size: {self.micro_batch_size} does not divide the {update} completions an update"
             )
         return self
+
+    @property
+    def completions(self) -> int:
+        """Completions of a step."""
+        return self.prompts_per_step * self.group_size
 
 
 def inputs(settings: Settings) -> Inputs:
@@ -94,87 +116,22 @@ def makes(settings: Settings) -> str:
     return "lora" if settings.lora else "full"
 
 
-def ask(job: Fit, row: dict[str, Any]) -> Request:
-    """The one request that the contexts make of a row, without the assistant turns at the row's end. Raises
-    ImprintError if they make none or several."""
-    messages = row["messages"]
-    while messages and messages[-1]["role"] == "assistant":
-        messages = messages[:-1]
-    try:
-        return single(job.contexts, row, Request(messages), job.inputs)
-    except ImprintError as error:
-        raise ImprintError(f"arm '{job.arm}': {error}") from error
-
-
-def _check_form(job: Fit) -> None:
-    """Raise ImprintError for a reward for a form that the contexts do not ask for: no completion would have it."""
-    form = answers.form(job.contexts)
-    for term in job.settings.reward:
-        wanted = plugins.load("scores", term.score).form(term.settings)
-        if wanted is not None and wanted != form:
-            raise ImprintError(
-                f"arm '{job.arm}': the reward {term.score} asks for <{wanted}>, but the context asks for "
-                f"{f'<{form}>' if form else 'no tags'}; write {{{term.score}: TAG}} with the style of the context"
-            )
-
-
-def prompts(job: Fit, policy: Policy, rewards: list[Reward]) -> tuple[list[dict[str, Any]], tuple[str, ...], int]:
-    """The rows as the trainer takes them, the texts that end a completion, and the number of rows left out because a
-    reward cannot judge their reference. Raises ImprintError for a prompt that does not fit into the model's positions,
-    and if no row is left."""
-    s, engine = job.settings, policy.engine
-    rows, left_out, stop = [], 0, set()
-    for row in job.inputs.datasets[s.data]:
-        if any(reward.value(row, "") is None for reward in rewards):
-            left_out += 1
-            continue
-        request = ask(job, row)
-        stop.add(tuple(request.stop))
-        try:
-            prompt = policy.prompt_for(request, Draw(s.completion_tokens, s.temperature, s.top_p))
-        except ImprintError as error:
-            raise ImprintError(f"arm '{job.arm}': example {row['example_id']}: {error}") from error
-        size = len(engine.tokens(prompt.text, prompt.breaks))
-        if engine.limit is not None and size + s.completion_tokens > engine.limit:
-            raise ImprintError(
-                f"arm '{job.arm}': the prompt of example {row['example_id']} has {size} tokens, and with "
-                f"completion_tokens: {s.completion_tokens} is beyond the model's {engine.limit} positions"
-            )
-        rows.append(
-            {
-                "prompt": prompt.text,
-                "breaks": prompt.breaks,
-                "example_id": row["example_id"],
-                "messages": row["messages"],
-                "reference": canonical(row.get("reference")),
-                "fields": canonical(row.get("fields") or {}),
-            }
-        )
-    for reward in rewards:
-        reward.failed = 0
-    if not rows:
-        raise ImprintError(
-            f"arm '{job.arm}': dataset '{job.settings.data}' has no row that the rewards can judge ({left_out} left "
-            "out); check its references"
-        )
-    return rows, next(iter(stop)), left_out
-
-
 def arguments(job: Fit, rewards: int) -> Any:
     """TRL's settings, all of them named, since their defaults change between releases."""
     from trl.trainer.grpo_config import GRPOConfig
 
     s = job.settings
-    drawn = s.prompts_per_step * s.group_size
-    size = s.micro_batch_size or drawn
-    shared = fits.arguments(job, s.steps, s.learning_rate or (RATE_LORA if s.lora else RATE))
+    update = s.completions // s.updates_per_rollout
+    size = s.micro_batch_size or update
+    rate = s.learning_rate or (RATE_LORA if s.lora else RATE)
+    shared = fits.arguments(job, s.steps * s.updates_per_rollout, rate)
     return GRPOConfig(
-        **shared,
+        **shared | {"logging_steps": s.updates_per_rollout},
         # TRL 1.16 reads this older name of activation_checkpointing.
         gradient_checkpointing=s.gradient_checkpointing,
         per_device_train_batch_size=size,
-        gradient_accumulation_steps=drawn // size,
-        steps_per_generation=drawn // size,
+        gradient_accumulation_steps=update // size,
+        steps_per_generation=s.completions // size,
         num_generations=s.group_size,
         num_iterations=1,
         max_completion_length=s.completion_tokens,
@@ -187,7 +144,7 @@ def arguments(job: Fit, rewards: int) -> Any:
         epsilon=s.epsilon,
         epsilon_high=None,
         delta=None,
-        loss_type="dapo",  # the mean over all tokens of the step (arXiv 2503.14476)
+        loss_type=s.loss,
         scale_rewards="group",
         importance_sampling_level="token",
         multi_objective_aggregation="sum_then_normalize",
@@ -213,17 +170,17 @@ def fit(job: Fit) -> dict[str, Any]:
     from imprint.training.grpo_trainer import Sampler, Trainer, shard
 
     fits.begin(job)
-    _check_form(job)
+    _prompts.check_form(job)
     s = job.settings
     model, tokenizer = chains.load(job.manifests, "float32", job.device)
     model.name_or_path = ""  # otherwise an adapter names the folder that its model was read from
     sampler = Sampler(job, model, tokenizer)
     rewards = [Reward(term, job.contexts) for term in s.reward]
-    rows, stop, left_out = prompts(job, sampler.policy, rewards)
+    rows, stop, left_out = _prompts.prompts(job, sampler.policy, rewards)
     needed = s.steps * s.prompts_per_step
     places = order(len(rows), needed / len(rows), job.seed)
     with fits.quiet(), fits.adapter_errors(job):
-        watch = Watch(job)
+        watch = Watch(job, s.updates_per_rollout)
         run = Trainer(
             job,
             sampler,
@@ -249,17 +206,19 @@ def fit(job: Fit) -> dict[str, Any]:
         "completions/clipped_ratio": "truncated_share",
         "frac_reward_zero_std": "zero_variance_share",
         "unjudged": "unjudged_share",
+        "clip_ratio/region_mean": "clipped_share",
     }
-    curves = fits.curves(job, run.state.log_history, names)
+    curves = fits.curves(job, run.state.log_history, names, s.updates_per_rollout)
     parquet.write(job.out / "curves.parquet", "curves", curves)
     values: dict[str, list[float]] = {name: [] for name in names.values()}
     for row in curves:
         values[row["quantity"]].append(row["value"])
     metrics = {
         "steps": s.steps,
+        "updates": s.steps * s.updates_per_rollout,
         "rows": len(rows),
         "unscorable_rows": left_out,
-        "completions": s.steps * s.prompts_per_step * s.group_size,
+        "completions": s.steps * s.completions,
         "first_reward": values["reward"][0],
         "final_reward": values["reward"][-1],
         "zero_variance_share": sum(values["zero_variance_share"]) / s.steps,

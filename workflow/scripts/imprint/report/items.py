@@ -16,7 +16,7 @@ from imprint.runtime import plugins
 
 LONGEST = 6_000  # characters of a text; a longer text is cut, and says so
 READ_OF_RESPONSES = ["rank", "arm", "final", "prompt", "response", "finish_reason", "error"]
-READ_OF_RESPONSES += ["response_tokens", "logprob_sum", "state"]
+READ_OF_RESPONSES += ["response_tokens", "answer_tokens", "logprob_sum", "state"]
 READ_OF_SCORES = ("rank", "arm", "metric", "item", "item_label", "value", "status")
 OTHERS = 8  # at most so many responses of a dialogue are shown beside the scored one
 
@@ -42,14 +42,14 @@ def block(facts: Spec, ev: Eval, rows: pl.DataFrame, responses: pl.DataFrame, sc
     texts = Texts()
     items = {row["rank"]: _item(ev, row, texts) for row in rows.iter_rows(named=True)}
     arms = {arm.name: (position, arm) for position, arm in enumerate(facts.arms)}
-    reads_all = ev.scorer is not None and plugins.load("scores", ev.scorer.name).READS == "response"
+    reads_answer = ev.scorer is None or plugins.load("scores", ev.scorer.name).READS == "answer"
     responses = responses.sort("rank", "arm", "turn", "sample", maintain_order=True)
     for row in responses.select(READ_OF_RESPONSES).iter_rows(named=True):
         position, arm = arms[row["arm"]]
         side = items[row["rank"]]["sides"].setdefault(
             position, {"prompt": texts.place(row["prompt"]), "responses": [], "values": []}
         )
-        contexts = [] if reads_all or ev.asks == "loglikelihood" else arm.contexts
+        contexts = arm.contexts if reads_answer and ev.asks != "loglikelihood" else []
         _add(side, row, contexts, texts)
     for row in scores.sort("rank", "arm", "metric", "item").select(READ_OF_SCORES).iter_rows(named=True):
         side = items[row["rank"]]["sides"].get(arms[row["arm"]][0])

@@ -47,7 +47,7 @@ class Score(plugins.Contract):
     """The environment whose state it reads in `row["state"]`; its evals must have that environment."""
     READS = "answer"
     """What it judges, and what a judge is shown for it: "answer", the answer that the arm's contexts find in the
-    response, or "response", all of it."""
+    response; "program", the part in which a program may stand; or "response", all of it."""
     QUESTIONS: dict[str, str] = {}  # noqa: RUF012
     """Questions to a judge: name -> text with {task}, {response}, and, if `inputs` names a run, {other}, the response
     of this run to the same example. A placeholder behind "> " at the beginning of a line is filled in as a quotation:

@@ -4,6 +4,7 @@ reference solution, on HumanEval's inputs (`passed_base`), and on all of HumanEv
 The code runs isolated (`scoring/isolation.py`): no network, no files, limited memory, time and processes. If it damages
 its own process, it has failed, and the next response is judged as usual. The code is the last block of Python that
 defines the function, else the last block, else the complete response. Code without the definition continues the prompt.
+A definition inside \\boxed{} needs no block. Under a prior prompt both parts are read (`contexts/prior_prompt.py`).
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Strict
 from imprint.scores import Verdict
 from imprint.scoring import isolation
+from imprint.scoring.forms import BOX
 
 ASKS = "generate"
-VERSION = "2"
+READS = "program"
+VERSION = "3"
 PRIMARY = "passed"
 METRICS = {"passed": 1, "passed_base": 1}
 
@@ -29,7 +32,8 @@ SECONDS = 20.0  # CPU time of the code; comparing its results may take as long a
 ISOLATES = True  # the code runs in a jail; this process only compares the results
 RETURNED = 1 << 24  # bytes of the results at most
 LONGEST = 50_000  # characters; a longer response is not run
-BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+BLOCK = re.compile(r"```([\w+-]*)[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+PYTHON = ("", "python", "py", "python3")  # languages of blocks that are read
 
 # The jail holds neither the reference nor its results, so the code finds nothing there to copy. Only plain data leaves
 # the jail, so an object that claims to equal everything equals nothing.
@@ -91,11 +95,19 @@ class Settings(Strict):
 def extract(response: str, prompt: str, name: str) -> str:
     """The program of a response: its code after the prompt, whose function `name` it completes or defines again."""
     define = re.compile(rf"^[ \t]*def[ \t]+{re.escape(name)}\b", re.MULTILINE)
-    blocks = [match[1] for match in BLOCK.finditer(response)]
+    fenced = [block for language, block in BLOCK.findall(response) if language.lower() in PYTHON]
+    blocks = [_unboxed(block, define) for block in fenced or [response]]
     named = [block for block in blocks if define.search(block)]
-    code = (named or blocks or [response])[-1]
+    code = (named or blocks)[-1]
     # In both cases the prompt's imports and helpers come first.
     return f"{prompt}\n    pass\n\n{code}" if define.search(code) else f"{prompt}{code}"
+
+
+def _unboxed(block: str, define: re.Pattern[str]) -> str:
+    """The code in a \\boxed{} that holds the definition, up to the last brace, which code may have more of than the box
+    balances. A block without such a box is code itself."""
+    inside = block.partition(BOX)[2]
+    return (inside.rpartition("}")[0] or inside) if define.search(inside) else block
 
 
 def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:

@@ -1,9 +1,10 @@
-"""The forms in which prompts ask for answers: tagged blocks, and \\boxed{}."""
+"""The forms in which prompts ask for answers: tagged blocks, \\boxed{}, and fenced blocks of code."""
 
 from __future__ import annotations
 
 OPEN, CLOSE = "<answer>", "</answer>"
 BOX = "\\boxed{"
+FENCE = "```"
 LONGEST = 1_000  # characters of an answer in a box; a longer text is not an answer
 
 
@@ -40,3 +41,11 @@ def boxed(text: str) -> str | None:
         if depth == 0:
             return text[start + len(BOX) : place].strip()
     return None
+
+
+def fenced(part: str) -> str:
+    """A part of a response as one or more blocks of code. A part without a block becomes one, and a block that has no
+    end gets one, so that what follows is no part of it."""
+    if FENCE not in part:
+        return f"{FENCE}\n{part}\n{FENCE}"
+    return f"{part}\n{FENCE}" if part.count(FENCE) % 2 else part

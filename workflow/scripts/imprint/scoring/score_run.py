@@ -152,12 +152,12 @@ class _Scored:
         return self.checks[0].columns({**example, "state": None}, options)
 
     def _text(self, example: dict[str, Any], response: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Columns of the verdicts on a text, or on the answer in it."""
+        """Columns of the verdicts on a text, or on the part of it that a score judges."""
         full_text = response["response"]
-        answer, complete = answers.answer(self.contexts, full_text)
+        _, complete = answers.answer(self.contexts, full_text)
         row = {**example, "state": None if response["state"] is None else json.loads(response["state"])}
         for check in self.checks:
-            text = full_text if check.module.READS == "response" else answer
+            text = answers.judged(check.module.READS, self.contexts, full_text)
             if not check.module.QUESTIONS:
                 yield from check.columns(row, text)
             elif self.judged is None:

@@ -25,6 +25,12 @@ class Synthesiser(plugins.Contract):
         return None
 
     @staticmethod
+    def left_out(settings: Any) -> tuple[str, ...]:
+        """The datasets that it reads to leave their rows out. They are read without a `limit`, and no row of the new
+        dataset comes from them, so it leaks nothing of theirs."""
+        return ()
+
+    @staticmethod
     @abstractmethod
     def rows(settings: Any, inputs: Read, ask: Any) -> SynthesisedRows:
         """The rows of the dataset, and the attempts. `ask` puts requests to the teacher (`imprint.policies.teacher`);

@@ -33,8 +33,9 @@ def write(
     """Let the synthesiser make the rows, and write them and its attempts. `ask` puts requests to a teacher, whose
     weights `manifests` name."""
     settings = plugins.settings("synthesis", spec.plugin, spec.settings)
-    inputs = read(spec.inputs, datasets, runs, spec.limit)
-    synthesis = plugins.load("synthesis", spec.plugin).rows(settings, inputs, ask)
+    synthesiser = plugins.load("synthesis", spec.plugin)
+    inputs = read(spec.inputs, datasets, runs, spec.limit, whole=synthesiser.left_out(settings))
+    synthesis = synthesiser.rows(settings, inputs, ask)
     parquet.write(attempts, "synthesis", [{"dataset": spec.dataset, **attempt} for attempt in synthesis.attempts])
     # The dataset's `source_sha256` identifies what the rows were made from, not the code that made them.
     source = {

@@ -5,7 +5,7 @@ rows. `imprint/dag/leakage.py` compares, before the first job, the rows that can
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,22 @@ def shared(train: Iterable[dict[str, Any]], held_out: Iterable[dict[str, Any]], 
     )
 
 
+def without(
+    train: Sequence[dict[str, Any]], held_out: Mapping[str, Sequence[dict[str, Any]]]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The rows of `train` that share nothing with the datasets `held_out`, and for each other row its id -> the dataset
+    that it is left out for. `shared` names one row for each example, and with fewer rows the words of the others weigh
+    more. So the rows that are left are compared again, until nothing is found."""
+    left, dropped = list(train), dict[str, str]()
+    texts = {row["example_id"]: frozenset(content.trained_on(row)) for row in train}
+    while found := {match.train_example_id: name for name, rows in held_out.items() for match in shared(left, rows)}:
+        # Copies of a found row go with it: `shared` would name them one by one.
+        copied = {texts[example_id]: name for example_id, name in found.items()}
+        dropped |= {row_id: copied[texts[row_id]] for row_id in texts if texts[row_id] in copied}
+        left = [row for row in left if row["example_id"] not in dropped]
+    return left, dropped
+
+
 def message(arm: str, dataset: str, ev: str, held_out: Iterable[dict[str, Any]], matches: Sequence[Match]) -> str:
     """The error message about a training set that overlaps an eval. `held_out`: the eval's rows."""
     rows = {row["example_id"]: row for row in held_out}
@@ -60,7 +76,8 @@ def message(arm: str, dataset: str, ev: str, held_out: Iterable[dict[str, Any]],
     return (
         f"arms.{arm}: trains on '{dataset}', which shares {len(matches)} row(s) with the eval '{ev}', {n_equal} word "
         f"for word and {len(matches) - n_equal} as a near copy: {', '.join([*told, *more])}; take other rows for one "
-        "of them (another seed, part or dataset), or write `transductive: true` on the arm if it may see them"
+        "of them (another seed, part or dataset), leave these rows out (`synth: without`), or write "
+        "`transductive: true` on the arm if it may see them"
     )
 
 

@@ -6,7 +6,7 @@ the rule, and writes the names, and the arms' manifests, into the job's spec (`N
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,13 @@ class Read:
     runs: dict[tuple[str, str], Path] = field(default_factory=dict)
 
 
-def read(named: Named, datasets: Iterable[Path], runs: Iterable[Path], limit: int | None) -> Read:
-    """The inputs of a job; `limit` caps the rows of each dataset."""
+def read(
+    named: Named, datasets: Iterable[Path], runs: Iterable[Path], limit: int | None, whole: Collection[str] = ()
+) -> Read:
+    """The inputs of a job; `limit` caps the rows of each dataset but those in `whole`."""
+    paths = zip(named.datasets, datasets, strict=True)
     return Read(
-        {name: dataset_rows.read(path, limit) for name, path in zip(named.datasets, datasets, strict=True)},
+        {name: dataset_rows.read(path, None if name in whole else limit) for name, path in paths},
         {name: [Path(path) for path in chain] for name, chain in named.arms.items()},
         {(arm, ev): path for (arm, ev), path in zip(named.runs, runs, strict=True)},
     )

@@ -15,19 +15,22 @@ from imprint.training import checkpoints
 
 class Watch(TrainerCallback):
     """Moves the progress bar, orders and seals checkpoints, and raises ImprintError if the loss, the gradient's norm or
-    the reward is no finite number."""
+    the reward is no finite number. The trainer counts updates; a step of the fit has `updates` of them. Checkpoints are
+    made between steps, since a trainer does not keep what is left of a step."""
 
-    def __init__(self, job: Fit) -> None:
-        self.job = job
+    def __init__(self, job: Fit, updates: int = 1) -> None:
+        self.job, self.updates = job, updates
         self.bar: Any = None
 
     def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
         title = f"{self.job.arm} seed {self.job.seed}"
-        self.bar = progress.bar(state.max_steps, title, initial=state.global_step, unit="step")
+        done, steps = state.global_step // self.updates, state.max_steps // self.updates
+        self.bar = progress.bar(steps, title, initial=done, unit="step")
 
     def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        self.bar.update(1)
-        control.should_save = state.global_step % self.job.settings.checkpoint_steps == 0
+        if state.global_step % self.updates == 0:
+            self.bar.update(1)
+        control.should_save = state.global_step % (self.job.settings.checkpoint_steps * self.updates) == 0
         control.should_save &= state.global_step < state.max_steps  # after the last step, the fit writes the weights
 
     def on_log(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
@@ -35,8 +38,8 @@ class Watch(TrainerCallback):
         for name in ("loss", "grad_norm", "reward"):
             if not math.isfinite(logs.get(name, 0.0)):
                 raise ImprintError(
-                    f"arm '{self.job.arm}': the {name} is {logs[name]} at step {state.global_step} of "
-                    f"{state.max_steps}; write a smaller learning_rate than {args.learning_rate:g}"
+                    f"arm '{self.job.arm}': the {name} is {logs[name]} at step {state.global_step // self.updates} of "
+                    f"{state.max_steps // self.updates}; write a smaller learning_rate than {args.learning_rate:g}"
                 )
         if "loss" in logs:
             shown = {name: f"{logs[name]:.3f}" for name in ("loss", "reward") if name in logs}

@@ -139,11 +139,12 @@ def curve(job: Fit, quantity: str, values: Iterable[float]) -> list[dict[str, An
     return [{**fixed, "step": step, "value": float(value)} for step, value in enumerate(values, 1)]
 
 
-def curves(job: Fit, history: list[dict[str, Any]], names: dict[str, str]) -> list[dict[str, Any]]:
-    """Rows of the curves table from a trainer's log. `names` maps the log's names to those of the table; only these
-    entries are kept."""
+def curves(job: Fit, history: list[dict[str, Any]], names: dict[str, str], updates: int = 1) -> list[dict[str, Any]]:
+    """Rows of the curves table from a trainer's log, which counts updates. A step has `updates` of them. `names` maps
+    the log's names to those of the table; only these entries are kept."""
+    fixed = {"arm": job.arm, "seed": job.seed}
     return [
-        {"arm": job.arm, "seed": job.seed, "step": entry["step"], "quantity": name, "value": float(entry[logged])}
+        {**fixed, "step": entry["step"] // updates, "quantity": name, "value": float(entry[logged])}
         for entry in history
         if "loss" in entry
         for logged, name in names.items()

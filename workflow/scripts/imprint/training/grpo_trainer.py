@@ -1,6 +1,8 @@
 """TRL's GRPOTrainer with our own sampling and our own forward pass. Imports torch, so only fits import this module.
 
-TRL computes the advantages, the loss, clipping, KL and metrics. We replace two things:
+TRL computes the advantages, the loss, clipping, KL and metrics. Where a rollout has several updates, TRL deals the
+completions out to them at random, and computes the log-probabilities of the weights that drew them before the first.
+TRL's `global_step` counts updates. We replace two things:
 
 - Sampling: `imprint.engines.transformers` decodes from a copy of the weights in the generation dtype. Each completion
   has its own seed, made of the fit's seed, the step and the completion's index. So a resumed fit draws the same
@@ -20,6 +22,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.utils import add_fused_lm_head
 
 from imprint.draws import seed_of
 from imprint.engines import Prompt
@@ -85,6 +88,7 @@ class Trainer(GRPOTrainer):
         self.rewards: list[Reward] = options["reward_funcs"]
         self.beta = beta
         if reference is not None:
+            add_fused_lm_head(reference, temperature=self.temperature)  # TRL's own pass calls it
             self.ref_model = reference.requires_grad_(False)
         self.rollout_func = self._rollout
         self._breaks: list[tuple[int, ...]] = []
@@ -95,6 +99,11 @@ class Trainer(GRPOTrainer):
         """The reward terms of the step, [completions, terms]."""
         self._has_gradient: torch.Tensor | None = None
         """While a loss is computed: which completions get a gradient, [completions], or None for all."""
+
+    @property
+    def _step_number(self) -> int:
+        """The number of the step, from 0 on, whose completions are drawn."""
+        return int(self.state.global_step // self.job.settings.updates_per_rollout)
 
     def _rollout(self, prompts: list[str], _: Any) -> dict[str, Any]:
         """Draw a completion for every prompt."""
@@ -107,7 +116,7 @@ class Trainer(GRPOTrainer):
                 self.stop,
                 s.temperature,
                 s.top_p,
-                seed_of(self.job.seed, self.state.global_step, place),
+                seed_of(self.job.seed, self._step_number, place),
                 breaks,
             )
             for place, (text, breaks) in enumerate(zip(prompts, self._breaks, strict=True))
@@ -122,7 +131,7 @@ class Trainer(GRPOTrainer):
             place, term = (~torch.isfinite(terms)).nonzero()[0].tolist()
             raise ImprintError(
                 f"arm '{self.job.arm}': the reward {self.reward_func_names[term]} is {float(terms[place, term])} at "
-                f"step {self.state.global_step + 1} for example {inputs[place]['example_id']}; its reference cannot be "
+                f"step {self._step_number + 1} for example {inputs[place]['example_id']}; its reference cannot be "
                 "judged: take the row out of the dataset"
             )
         self._terms = terms
@@ -132,7 +141,7 @@ class Trainer(GRPOTrainer):
         self._breaks = [tuple(row["breaks"]) for row in inputs]  # TRL passes only the prompts' texts to `_rollout`
         batch = super()._generate_and_score_completions(inputs)
         assert self._terms is not None
-        step = self.state.global_step + 1
+        step = self._step_number + 1
         weights = self.reward_weights.tolist()
         self._metrics["train"]["unjudged"].append(sum(reward.failed for reward in self.rewards) / len(self._rows))
         for reward in self.rewards:
@@ -185,11 +194,11 @@ class Trainer(GRPOTrainer):
         # Gradient rows go first: autocast caches cast weights, and a cache filled under no_grad has no graph.
         with self.accelerator.autocast():
             for rows, gradient in ((order[:count], torch.is_grad_enabled()), (order[count:], False)):
-                if len(rows):
+                for part in torch.split(rows, batch_size or len(rows)) if len(rows) else ():
                     with torch.set_grad_enabled(gradient):
                         passes.append(
                             shared_prompt_logps(
-                                model, input_ids[rows], attention_mask[rows], head, self.temperature, compute_entropy
+                                model, input_ids[part], attention_mask[part], head, self.temperature, compute_entropy
                             )
                         )
         inverse = order.argsort()

@@ -78,9 +78,8 @@ class Reward:
         long."""
 
     def read(self, text: str) -> str:
-        """The part of a completion that the term judges: the full text, or the answer that the contexts find in it."""
-        judges_all = plugins.load("scores", self.term.score).READS == "response"
-        return text if judges_all else answers.rewarded(self.contexts, text)
+        """The part of a completion that the term judges."""
+        return answers.rewarded(plugins.load("scores", self.term.score).READS, self.contexts, text)
 
     def __call__(self, prompts: list[Any], completions: list[Any], **columns: Any) -> list[float | None]:
         """The value of each completion, in order."""
