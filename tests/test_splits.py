@@ -90,6 +90,16 @@ def test_parts_of_one_dataset_are_no_leak() -> None:
         leakage.check(loading.parse(config("dialogues")))
 
 
+def test_what_a_teacher_has_still_to_write_is_not_made_before() -> None:
+    """A shuffle of roles that a teacher will write cannot be made yet; its rows count as those of its source."""
+    raw = config("test")
+    raw["datasets"]["roles"] = {"synth": "role_prompts", "from": "fit", "teacher": "base"}
+    raw["datasets"]["shuffled"] = {"synth": "shuffled_roles", "from": "roles"}
+    raw["arms"]["tuned"]["fit"]["data"] = "shuffled"
+    cache = leakage.check(loading.parse(raw))
+    assert [row["example_id"] for row in cache["shuffled"] or []] == [row["example_id"] for row in cache["fit"] or []]
+
+
 def generations(path: Path, responses: list[dict[str, Any]]) -> Path:
     common = {"arm": "rft", "seed": 0, "eval": "practice", "turn": 0, "sample": 0, "final": True}
     common |= {"finish_reason": "stop", "seconds": 0.0, "engine": "echo"}

@@ -26,9 +26,9 @@ def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | 
     if name not in cache:
         spec = config.datasets[name]
         if spec.source == "synth":
-            inputs = graph.of_dataset(config, name)
-            parts = {other: readable(config, other, cache) for other in graph.rows_of(config, inputs)}
-            if spec.teacher() or inputs.runs or inputs.arms or None in parts.values():
+            sources = graph.rows_of(config, graph.of_dataset(config, name))
+            parts = {other: readable(config, other, cache) for other in sources}
+            if not _made_now(config, name):
                 rows = [row for other in graph.comes_from(config, name) for row in parts[other] or []]
                 held_out = {other: parts[other] or [] for other in graph.left_out(config, name)}
                 cache[name], _ = without(rows, held_out)
@@ -44,6 +44,18 @@ def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | 
             module = plugins.load("datasets", spec.plugin)
             cache[name] = dataset_rows.identified(module.rows(spec.settings, {file.name: file for file in files}))
     return cache[name]
+
+
+def _made_now(config: Config, name: str) -> bool:
+    """Whether a dataset's rows can be made before the first job: no file of the catalog, no run and no teacher is behind
+    them."""
+    spec = config.datasets[name]
+    if spec.source != "synth":
+        return spec.entry() is None
+    inputs = graph.of_dataset(config, name)
+    if spec.teacher() or inputs.runs or inputs.arms:
+        return False
+    return all(_made_now(config, other) for other in inputs.datasets)
 
 
 def check(config: Config) -> Cache:
