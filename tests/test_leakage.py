@@ -322,7 +322,8 @@ def test_a_set_without_an_evals_rows_passes_the_check() -> None:
     assert graph.generators(config, "mixed") == set() and graph.near_copies_count(config, "mixed", "made")
     raw["datasets"]["half"] = {"synth": "without", "from": "general", "rows_of": ["general"]}
     raw["arms"]["tuned"]["fit"]["data"] = "half"
-    assert leakage.check(loading.parse(raw))["half"] == []
+    with pytest.raises(ImprintError, match="dataset 'general': general hold all of its 200 rows"):
+        leakage.check(loading.parse(raw))
 
 
 def test_a_message_names_the_first_few() -> None:

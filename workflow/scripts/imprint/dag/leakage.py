@@ -47,7 +47,7 @@ def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | 
 
 
 def _made_now(config: Config, name: str) -> bool:
-    """Whether a dataset's rows can be made before the first job: no file of the catalog, no run and no teacher is behind
+    """Whether a dataset's rows can be made before the first job: no file of the catalog, run or teacher is behind
     them."""
     spec = config.datasets[name]
     if spec.source != "synth":
