@@ -220,6 +220,11 @@ def test_an_arm_is_told_where_it_is_first_named() -> None:
     assert re.findall(r"what (\w+) is", answers[0]) == ["instruct", "self_prompt", "base", "role_play"]
 
 
+def test_an_experiment_says_whose_words_it_uses() -> None:
+    said = "The words are Imprint's: prompts, roles, styles"
+    assert said in render() and said not in render(models=[]), "a comparison of logs has no words of ours"
+
+
 def test_from_an_arm_to_what_made_it(tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.json"
     manifest.write_text(json.dumps({"fingerprint": "f" * 8, "weights": {"m": "a" * 64}, "data": {"d": "b" * 64}}))
