@@ -34,7 +34,7 @@ class Settings(Strict):
     eval: str | None = Field(
         None,
         description="the eval on which it wrote them, without an environment and of the same examples. An arm that "
-        "reads a run has seen the rows of the run's eval, so it must say `transductive: true`",
+        "reads a run has seen the rows of the run's eval, so it must say `transductive: true` if it takes that eval",
     )
 
     @model_validator(mode="after")
