@@ -1,6 +1,7 @@
 """A memory: before the question stand the most similar requests of another arm's run, each with what that arm answered.
 Similar are questions that share words; no model takes part. An arm with a memory has seen the rows of the eval that the
-run is of, so it must say `transductive: true` if it takes that eval. The example that is asked is never remembered itself.
+run is of, so it must say `transductive: true` if it takes that eval. The example that is asked is never remembered
+itself.
 
 user: How do tides work?        assistant: (what the other arm answered)        user: How do winds work?
 """
