@@ -19,6 +19,7 @@ import asking
 import pico
 import security
 from imprint.composition import option_entropy
+from imprint.composition.settings import Rows
 from imprint.engines import Candidates, Prompt
 from imprint.engines.transformers import Engine
 from imprint.methods import Fit, grpo, sft
@@ -251,7 +252,9 @@ def test_prompts_of_grpo_and_options_without_labels(
     assert len({row["prompt"] for row in drawn}) == 2, "the table shows the text"
     row = {**rows[0], "reference": {"options": ["<|im_end|>", "no"]}}
     job = dataclasses.replace(fit, inputs=Read({"d": [row]}), settings=_Longest())
-    (question,) = option_entropy.questions(job, tokenizer, "d")
+    model, _ = chains.load(fit.manifests, "float32", "cpu")
+    asked = option_entropy.Questions(job, model, tokenizer, Rows.model_validate("d"))
+    (question,) = asked.ask(asked.rows)
     assert specials(question.prompt) == [1, 2, 1, 2, 1] and not any(map(specials, question.options))
     security.seen(
         "special tokens in the prompts of a GRPO fit, and in options that are learned from without labels",
@@ -261,6 +264,7 @@ def test_prompts_of_grpo_and_options_without_labels(
 
 class _Longest:
     max_length = 10_000
+    rows_at_once = 8
 
 
 def test_tokenizers_and_templates_that_cannot_keep_them_apart(tokenizer: Any, monkeypatch: Any) -> None:
