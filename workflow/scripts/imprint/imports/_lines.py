@@ -56,7 +56,8 @@ def frames(path: Path, schema_of: SchemaOf) -> Iterator[tuple[int, pl.DataFrame]
 
 
 def _frame(block: bytes, schema: Schema, name: str, number: int) -> pl.DataFrame:
-    if b"\\ud" not in block.lower():  # a lone surrogate, which polars would read as another character
+    # Polars would read a lone surrogate as another character.
+    if b"\\ud" not in block and b"\\uD" not in block:
         try:
             return pl.read_ndjson(io.BytesIO(block), schema=dict(schema))
         except pl.exceptions.PolarsError:

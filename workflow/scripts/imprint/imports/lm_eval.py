@@ -38,6 +38,8 @@ LOWER_IS_BETTER = frozenset(
 )
 MOST_OPTIONS = 32
 """How many options of an example are kept: the first ones."""
+FIRST = r'^\s*\[\s*"?([^\s",\]]+)'
+"""The first element of a JSON array of numbers or of words without spaces, such as ["-1.5", "False"]."""
 _VALUE = "value of "  # before a metric's name, which may be that of a column
 _KEY = ("question", "detail", "sample")
 
@@ -124,7 +126,7 @@ def _schema(line: dict[str, Any], settings: Settings, metrics: dict[str, Any], b
     schema |= {"target": pl.String, "filter": pl.String, "doc_hash": pl.String}
     schema |= {"resps": pl.List(pl.List(pl.String)), **metrics}
     if _compares(line):
-        argument = pl.Struct({"arg_0": pl.String, "arg_1": pl.String})
+        argument = pl.Struct({**({} if question else {"arg_0": pl.String}), "arg_1": pl.String})
         options = range(1, MOST_OPTIONS)
         count = next((i for i in options if f'"gen_args_{i}"'.encode() not in block), MOST_OPTIONS)
     else:
@@ -153,7 +155,7 @@ def _columns(
                     logprob=pl.col("resps")
                     .list.get(i, null_on_oob=True)
                     .list.get(0, null_on_oob=True)
-                    .str.json_path_match("$[0]")
+                    .str.extract(FIRST)
                     .cast(pl.Float64, strict=False),
                 )
                 for i in range(max(most, 1))
