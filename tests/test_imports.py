@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow
 import pytest
 
 import logs
@@ -157,7 +158,7 @@ def test_sizes_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_quick_and_the_slow_way_agree(tmp_path: Path) -> None:
-    """The slow way reads the lines again where polars stumbles; NaN in one line is enough."""
+    """The slow way reads the lines again where pyarrow and polars stumble; NaN in one line is enough."""
     draw = random.Random(7)
     texts = ["", "a", 'é"\\\n', "\N{GRINNING FACE}", "{}", "1e5", "null"]
     schema = {
@@ -173,9 +174,18 @@ def test_the_quick_and_the_slow_way_agree(tmp_path: Path) -> None:
             "s": draw.choice([{"a": draw.choice(texts), "b": draw.choice(texts)}, None, {"a": "x"}]),
             "other": draw.choice([1, {"t": 2}, []]),
         }
-        quick = _lines._frame(json.dumps(line, ensure_ascii=False).encode(), schema, "f", 1)
+        text = json.dumps(line, ensure_ascii=False).encode()
+        assert _lines._exactly_typed(text, schema).equals(_lines._loosely_typed(text, schema)), line
+        quick = _lines._frame(text, schema, "f", 1)
         slow = _lines._frame(json.dumps({**line, "z": float("nan")}, ensure_ascii=False).encode(), schema, "f", 1)
         assert quick.to_dicts() == slow.to_dicts(), line
+
+
+def test_a_number_in_the_place_of_a_text_is_read_as_text(tmp_path: Path) -> None:
+    text = b'{"t": "a"}\n{"t": 7}\n'
+    with pytest.raises(pyarrow.ArrowInvalid):
+        _lines._exactly_typed(text, {"t": pl.String})
+    assert _lines._frame(text, {"t": pl.String}, "f", 1)["t"].to_list() == ["a", "7"]
 
 
 def mutated(value: Any, draw: random.Random) -> Any:

@@ -1,8 +1,9 @@
 """JSON lines as columns, quickly where nothing is odd, and with the line and the reason where something is.
 
-Polars parses a block of lines. Where polars fails, Python parses the same lines again, more slowly: Python reads NaN as
-null, or says which line is wrong. Where an object has a key twice, polars takes one of the two values, and Python
-refuses the line.
+pyarrow parses a block of lines. It takes a quarter of polars' time, and fails where a value is not exactly of its type.
+There polars parses the same lines: it also makes text of a number. Where polars fails too, Python parses them, more
+slowly: Python reads NaN as null, or says which line is wrong. Where an object has a key twice, polars takes one of the
+two values, and Python refuses the line.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.json
 
 from imprint.runtime.errors import ImprintError
 from imprint.tables import json_lines
 
 BLOCK = 64 * 2**20
 """Bytes that are parsed at a time, more if a line is longer."""
+ARROW_BLOCK = 4 * 2**20
+"""Bytes that pyarrow parses at a time; polars parses a block with a longer line."""
 LONGEST = 64 * 2**20
 """The most bytes of a line."""
 MOST = 64 * 2**30
@@ -56,12 +61,13 @@ def frames(path: Path, schema_of: SchemaOf) -> Iterator[tuple[int, pl.DataFrame]
 
 
 def _frame(block: bytes, schema: Schema, name: str, number: int) -> pl.DataFrame:
-    # Polars would read a lone surrogate as another character.
-    if b"\\ud" not in block and b"\\uD" not in block:
-        try:
-            return pl.read_ndjson(io.BytesIO(block), schema=dict(schema))
-        except pl.exceptions.PolarsError:
-            pass  # Python parses the lines below, and reads NaN or names the wrong line
+    # A lone surrogate would be read as another character, and pyarrow takes any bytes for text.
+    if b"\\ud" not in block and b"\\uD" not in block and _is_text(block):
+        for read in (_exactly_typed, _loosely_typed):
+            try:
+                return read(block, schema)
+            except (pa.ArrowInvalid, pl.exceptions.PolarsError):
+                continue  # in the end Python parses the lines below, and reads NaN or names the wrong line
     rows = []
     for line, row in enumerate(_parsed(block, name, number)):
         try:
@@ -69,6 +75,37 @@ def _frame(block: bytes, schema: Schema, name: str, number: int) -> pl.DataFrame
         except TypeError as error:
             raise ImprintError(f"{name}, line {_number(block, number, line)}: {error}") from None
     return pl.DataFrame(rows, schema=dict(schema))
+
+
+def _is_text(block: bytes) -> bool:
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _exactly_typed(block: bytes, schema: Schema) -> pl.DataFrame:
+    fields = pa.schema([(name, _arrow(kind)) for name, kind in schema.items()])
+    parse = pyarrow.json.ParseOptions(explicit_schema=fields, unexpected_field_behavior="ignore")
+    read = pyarrow.json.ReadOptions(block_size=ARROW_BLOCK, use_threads=False)
+    table = pyarrow.json.read_json(io.BytesIO(block), read_options=read, parse_options=parse)
+    frame = pl.from_arrow(table.select(fields.names))
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _loosely_typed(block: bytes, schema: Schema) -> pl.DataFrame:
+    return pl.read_ndjson(io.BytesIO(block), schema=dict(schema))
+
+
+def _arrow(kind: Any) -> pa.DataType:
+    """The type of pyarrow for a type of polars."""
+    if isinstance(kind, pl.Struct):
+        return pa.struct([(field.name, _arrow(field.dtype)) for field in kind.fields])
+    if isinstance(kind, pl.List):
+        return pa.list_(_arrow(kind.inner))
+    return {pl.String: pa.string(), pl.Boolean: pa.bool_(), pl.Int64: pa.int64(), pl.Float64: pa.float64()}[kind]
 
 
 def _parsed(block: bytes, name: str, number: int) -> Iterator[dict[str, Any]]:

@@ -38,8 +38,6 @@ LOWER_IS_BETTER = frozenset(
 )
 MOST_OPTIONS = 32
 """How many options of an example are kept: the first ones."""
-FIRST = r'^\s*\[\s*"?([^\s",\]]+)'
-"""The first element of a JSON array of numbers or of words without spaces, such as ["-1.5", "False"]."""
 _VALUE = "value of "  # before a metric's name, which may be that of a column
 _KEY = ("question", "detail", "sample")
 
@@ -124,7 +122,9 @@ def _schema(line: dict[str, Any], settings: Settings, metrics: dict[str, Any], b
     doc = {name: pl.String for name in (question, settings.cluster) if name}
     schema: dict[str, Any] = {"doc": pl.Struct(doc)} if doc else {}
     schema |= {"target": pl.String, "filter": pl.String, "doc_hash": pl.String}
-    schema |= {"resps": pl.List(pl.List(pl.String)), **metrics}
+    # A response is a text, or where options are compared, [log-likelihood, whether it is the greedy text].
+    response = pl.List(pl.String) if _compares(line) else pl.String
+    schema |= {"resps": pl.List(pl.List(response)), **metrics}
     if _compares(line):
         argument = pl.Struct({**({} if question else {"arg_0": pl.String}), "arg_1": pl.String})
         options = range(1, MOST_OPTIONS)
@@ -155,7 +155,7 @@ def _columns(
                     logprob=pl.col("resps")
                     .list.get(i, null_on_oob=True)
                     .list.get(0, null_on_oob=True)
-                    .str.extract(FIRST)
+                    .list.get(0, null_on_oob=True)
                     .cast(pl.Float64, strict=False),
                 )
                 for i in range(max(most, 1))
