@@ -199,14 +199,14 @@ class _Learner:
 
         norm = torch.nn.utils.clip_grad_norm_([self.composition.values], self.job.settings.max_grad_norm or math.inf)
         values["grad_norm"] = float(norm)
-        require_finite(self.job, values, self.step, self._advice)
+        self._require_finite(values)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
 
-    @property
-    def _advice(self) -> str:
+    def _require_finite(self, values: dict[str, float]) -> None:
         s = self.job.settings
-        return f"{s.steps}; write a smaller learning_rate than {s.learning_rate:g}"
+        advice = f"write a smaller learning_rate than {s.learning_rate:g}"
+        require_finite(self.job, values, self.step, s.steps, advice)
 
     def goes_on(self) -> bool:
         return self.step < self.job.settings.steps and not self.ended
@@ -222,7 +222,7 @@ class _Learner:
         if measured is None:
             self.ended = True
             return
-        require_finite(self.job, measured, self.step, self._advice)
+        self._require_finite(measured)
         self.curves += at_step(self.job, self.step, measured)
         if self.best is None or _first(measured) < _first(self.best[1]):
             self.best = self.step, measured, self.composition.values.detach().clone()
@@ -291,8 +291,8 @@ def write(out: Path, composition: Composition, arm: str, seed: int) -> None:
     parquet.write(out / "coefficients.parquet", "coefficients", composition.rows(arm, seed))
 
 
-def require_finite(job: Fit, values: dict[str, float], step: int, advice: str) -> None:
-    """Raise ImprintError if a loss or the gradient's norm is no finite number. `advice` ends the message."""
+def require_finite(job: Fit, values: dict[str, float], step: int, steps: int, advice: str) -> None:
+    """Raise ImprintError if a loss or the gradient's norm is no finite number. `advice` says what to do about it."""
     for name, value in values.items():
         if not math.isfinite(value):
-            raise ImprintError(f"arm '{job.arm}': the {name} is {value} at step {step} of {advice}")
+            raise ImprintError(f"arm '{job.arm}': the {name} is {value} at step {step} of {steps}; {advice}")

@@ -66,28 +66,26 @@ def fit(job: Fit, rule: Callable[[Pool], Rule]) -> dict[str, Any]:
     merge, kept = rule(pool), dict[str, torch.Tensor]()
 
     def merged(block: str) -> torch.Tensor:
-        return kept[block] if block in kept else merge(block, [vector.delta(block) for vector in pool.vectors])
+        return merge(block, [vector.delta(block) for vector in pool.vectors])
 
-    def composed(block: str, scale: float) -> torch.Tensor:
+    def composed(block: str, change: torch.Tensor, scale: float) -> torch.Tensor:
         start = pool.start.read(block).to(torch.float32, copy=True).view(pool.blocks.shapes[block])
-        return start.add_(merged(block), alpha=scale)
+        return start.add_(change, alpha=scale)
 
     def put(scale: float, model: Any) -> None:
         for block, parameter in model.named_parameters():
             if block not in kept:
                 kept[block] = merged(block)
-            parameter.copy_(composed(block, scale))
+            parameter.copy_(composed(block, kept[block], scale))
 
     scale, chosen = choose(job, put)
     squared_norm = 0.0
 
     def compose(block: str) -> torch.Tensor:
         nonlocal squared_norm
-        kept[block] = merged(block)
-        squared_norm += float(kept[block].double().square().sum())
-        block_weights = composed(block, scale)
-        del kept[block]
-        return block_weights
+        change = kept.pop(block) if block in kept else merged(block)
+        squared_norm += float(change.double().square().sum())
+        return composed(block, change, scale)
 
     writing.write(job.out, pool, compose)
     return {"tokens": 0, "vectors": len(pool.vectors), "norm": round(squared_norm**0.5, 6), **chosen}
@@ -114,7 +112,7 @@ def choose(job: Fit, put: Callable[[float, Any], None]) -> tuple[float, dict[str
             put(scale, model)
         losses[scale] = loss()
         values = {"loss": losses[scale], "scale": scale}
-        learning.require_finite(job, values, step, f"{len(s.scale)} scales; write smaller ones")
+        learning.require_finite(job, values, step, len(s.scale), "write smaller scales")
         curves += learning.at_step(job, step, values)
     parquet.write(job.out / "curves.parquet", "curves", curves)
     best = min(losses, key=losses.__getitem__)

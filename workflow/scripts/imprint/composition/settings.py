@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from imprint.runtime import plugins
-from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Inputs, Plug, Strict
 
 
@@ -53,17 +52,9 @@ class Rows(Strict):
 
 
 def _context(written: Any) -> dict[str, Any]:
-    """A context as the config writes it, `NAME` or `{NAME: settings}`, with its settings checked."""
-    name, value = (written, {}) if isinstance(written, str) else next(iter(written.items()), (None, None))
-    if not isinstance(name, str) or (isinstance(written, dict) and len(written) != 1):
-        raise ValueError(f"found {written!r:.80}; write a context's name, or one name with its settings")
-    try:
-        settings = plugins.load("contexts", name).Settings
-    except ImprintError as error:
-        raise ValueError(str(error)) from None
-    if not isinstance(value, dict):
-        value = {next(iter(settings.model_fields), "value"): value}
-    return {"name": name, "settings": settings.model_validate(value).model_dump(mode="json")}
+    """A context as the config writes it, in the form of a job's params."""
+    name, settings = plugins.written("contexts", written)
+    return {"name": name, "settings": settings.model_dump(mode="json")}
 
 
 def _listed(value: Any) -> Any:
@@ -98,7 +89,7 @@ class Passes(Strict):
     """How rows pass through a model."""
 
     rows_at_once: int = Field(
-        8, ge=1, description="rows in one pass; gradients of the coefficients add up exactly (ours, small for a CPU)"
+        8, ge=1, description="rows in one pass, against a lack of memory; the sums over rows are the same (ours)"
     )
     max_length: int = Field(192, ge=8, description="tokens a row; longer rows are cut at the end and counted (ours)")
 

@@ -34,8 +34,7 @@ def read(kind: str, name: Any, mapping: dict[str, Any]) -> Strict:
 
 
 class Plugged(Strict):
-    """A plug-in with its settings, written `name` or `{name: settings}`. A value that is not a mapping is the value of
-    the plug-in's first setting."""
+    """A plug-in with its settings, written as `plugins.written` says."""
 
     kind: ClassVar[str]
     name: str = Field(description="module of the plug-in")
@@ -44,15 +43,8 @@ class Plugged(Strict):
     @model_validator(mode="before")
     @classmethod
     def _parse(cls, raw: Any) -> Any:
-        if isinstance(raw, str):
-            return {"name": raw, "settings": read(cls.kind, raw, {})}
-        if not isinstance(raw, dict) or len(raw) != 1:
-            raise ValueError(f"found {raw!r}; write a name, or one name with its settings: {{name: {{key: value}}}}")
-        ((name, value),) = raw.items()
-        if not isinstance(value, dict):
-            fields = load(cls.kind, name).Settings.model_fields if isinstance(name, str) else {}
-            value = {next(iter(fields), "value"): value}
-        return {"name": name, "settings": read(cls.kind, name, value)}
+        name, settings = plugins.written(cls.kind, raw)
+        return {"name": name, "settings": settings}
 
 
 class ContextRef(Plugged):

@@ -15,8 +15,19 @@ from imprint.report.facts import Eval, Spec
 from imprint.runtime import plugins
 
 LONGEST = 6_000  # characters of a text; a longer text is cut, and says so
-READ_OF_RESPONSES = ["rank", "arm", "final", "prompt", "response", "finish_reason", "error"]
-READ_OF_RESPONSES += ["response_tokens", "answer_tokens", "logprob_sum", "state"]
+READ_OF_RESPONSES = (
+    "rank",
+    "arm",
+    "final",
+    "prompt",
+    "response",
+    "finish_reason",
+    "error",
+    "response_tokens",
+    "answer_tokens",
+    "logprob_sum",
+    "state",
+)
 READ_OF_SCORES = ("rank", "arm", "metric", "item", "item_label", "value", "status")
 OTHERS = 8  # at most so many responses of a dialogue are shown beside the scored one
 

@@ -37,8 +37,8 @@ def run(
         return
     _write(out, page.render(template, frames, drawn, facts, provenance, data, beside.name))
     pair = page.first_pair(frames["answers"].to_dicts(), facts)
-    all_differences = browser.collect(frames, facts, browser.SIDE_BUDGET)
-    _write(beside, page.responses(template.with_name(RESPONSES), all_differences, facts, pair, out.name))
+    more = browser.collect(frames, facts, browser.SIDE_BUDGET)
+    _write(beside, page.responses(template.with_name(RESPONSES), more, facts, pair, out.name))
 
 
 def _write(path: Path, text: str) -> None:

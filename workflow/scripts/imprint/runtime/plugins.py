@@ -159,6 +159,26 @@ def _of_a_kind(value: Any, default: _Default | None) -> bool:
     return isinstance(value, int | float) and isinstance(default.value, int | float)
 
 
+def written(kind: str, raw: Any) -> tuple[str, Strict]:
+    """The name and the settings of a plug-in that the config names as NAME or {NAME: SETTINGS}. Settings that are no
+    mapping are the value of the plug-in's first setting. Raises ValueError for a bad name, and pydantic's
+    ValidationError for bad settings."""
+    named = {raw: {}} if isinstance(raw, str) else raw
+    if not isinstance(named, dict) or len(named) != 1:
+        raise ValueError(f"found {raw!r}; write a name, or one name with its settings: {{name: {{key: value}}}}")
+    ((name, value),) = named.items()
+    if not isinstance(name, str):
+        raise ValueError(f"found {name!r}; write the name of a {kind} plug-in: {', '.join(names(kind))}")
+    try:
+        agreed = load(kind, name).Settings
+    except ImprintError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(value, dict):
+        value = {next(iter(agreed.model_fields), "value"): value}
+    checked: Strict = agreed.model_validate(value)
+    return name, checked
+
+
 class Plug(Strict):
     """A plug-in with its settings, as a job's spec has it."""
 
