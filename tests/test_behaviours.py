@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from imprint.charts import Eval, _drawing
 from imprint.charts import behaviours as chart
-from imprint.config import schema
+from imprint.config import evals
 from imprint.runtime import plugins, schemas
 from imprint.scores import behaviours, judged_behaviours
 
@@ -115,7 +115,7 @@ def test_an_eval_takes_descriptions_that_judge_nothing(monkeypatch):
     found = plugins.load
     monkeypatch.setattr(plugins, "load", lambda kind, name: found(kind, "behaviours" if name == "copy" else name))
     raw = {"dataset": "d", "score": "ifeval"}
-    assert schema.Eval.model_validate({**raw, "describe": ["behaviours"]}).describe[0].name == "behaviours"
+    assert evals.Eval.model_validate({**raw, "describe": ["behaviours"]}).describe[0].name == "behaviours"
     for wrong, said in (
         ({"describe": ["numeric"]}, "says what is better"),
         ({"describe": ["behaviours", "behaviours"]}, "is written twice"),
@@ -123,7 +123,7 @@ def test_an_eval_takes_descriptions_that_judge_nothing(monkeypatch):
         ({"describe": ["behaviours"], "score": "options"}, "needs written responses"),
     ):
         with pytest.raises(ValidationError, match=said):
-            schema.Eval.model_validate({**raw, **wrong})
+            evals.Eval.model_validate({**raw, **wrong})
 
 
 def test_the_heat_map_tells_rules_and_judge_apart():

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 import pico
 import scored
 import workflow
-from imprint.config import schema
+from imprint.config import evals, references
 from imprint.engines import Prompt, Response
 from imprint.environments import clarification as game
 from imprint.models.chat_text import ChatText, Message
@@ -165,9 +165,9 @@ def test_what_a_dialogue_is_worth() -> None:
 
 def test_an_eval_and_its_score_name_the_same_environment() -> None:
     raw = {"dataset": "d", "score": "clarification"}
-    ev = schema.Eval.model_validate({**raw, "environment": {"clarification": {"chances": 1}}})
+    ev = evals.Eval.model_validate({**raw, "environment": {"clarification": {"chances": 1}}})
     assert ev.environment is not None and ev.environment.settings == game.Settings(chances=1)
-    assert schema.Eval.model_validate({**raw, "environment": "clarification", "score": "numeric"}).environment
+    assert evals.Eval.model_validate({**raw, "environment": "clarification", "score": "numeric"}).environment
     for wrong, why in (
         ({}, "write `environment: clarification`"),
         ({"environment": "clarification", "score": "options"}, "compares options"),
@@ -175,13 +175,13 @@ def test_an_eval_and_its_score_name_the_same_environment() -> None:
         ({"environment": {"clarification": {"chance": 1}}}, "chance"),
     ):
         with pytest.raises(ValidationError, match=why):
-            schema.Eval.model_validate({**raw, **wrong})
+            evals.Eval.model_validate({**raw, **wrong})
     with pytest.raises(ValidationError, match="a completion is none"):
         Term.model_validate("clarification")
 
 
 def test_the_command_scores_a_row_with_a_state() -> None:
-    ref = schema.ScoreRef.model_validate("clarification")
+    ref = references.ScoreRef.model_validate("clarification")
     state = {"asked_in": 0, "replies": 2, "withheld": ["milk"]}
     assert verdicts(ref, {"response": "Milk.", "state": state}) == {"asked": 1.0, "taken_up": 1.0, "replies": 2.0}
     with pytest.raises(ImprintError, match="state: found None"):

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from conftest import ROOT, one_fit
 from imprint.analyses import coat_rules
 from imprint.config import loading
-from imprint.config.schema import Dataset
+from imprint.config.sources import Dataset
 from imprint.dag.experiment import Experiment
 from imprint.dag.jobs.data import OfDataset, Prepare
 from imprint.datasets import _coat_asking, _coat_wording, coat_questions

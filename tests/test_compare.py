@@ -17,7 +17,8 @@ import yaml
 import logs
 from conftest import ROOT
 from imprint import compare
-from imprint.config import loading, schema
+from imprint.config import loading
+from imprint.config.arms import Arm
 from imprint.imports import lm_eval, table
 from imprint.logs import matching, sides, verdict
 from imprint.report import gating
@@ -246,10 +247,10 @@ def test_the_manuals_first_command_runs(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_the_manuals_yaml_is_what_the_code_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    policy, arms = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", MANUAL, re.S))
+    policy, example = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", MANUAL, re.S))
     assert gating.Policy.model_validate(policy).undecided == "fail"
     assert set(policy["better"] + policy["kept"]) <= loading.load([ROOT / "config/config.yaml"]).questions.keys()
-    assert schema.Arm.model_validate(arms["arms"]["theirs"]).runs
+    assert Arm.model_validate(example["arms"]["theirs"]).runs
 
 
 def test_the_manual_names_each_reader_and_every_column() -> None:

@@ -19,8 +19,8 @@ import workflow
 from asking import Scripted
 from conftest import make_project
 from imprint.config import loading
+from imprint.config.evals import Eval
 from imprint.config.references import ScoreRef
-from imprint.config.schema import Eval
 from imprint.engines import Prompt, Response, failed
 from imprint.models.chat_text import Message
 from imprint.policies import judging

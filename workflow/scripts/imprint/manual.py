@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from imprint.config import references, schema
+from imprint.config import arms, evals, questions, references, schema, sources
 from imprint.runtime import plugins
 
 INTRO = """# The config
@@ -35,19 +35,19 @@ questions in version control, and do not change them once you have looked at res
 SECTIONS: list[tuple[str, type[BaseModel], str]] = [
     ("Top level", schema.Config, ""),
     ("engine", schema.Engine, "`engine: {dtype: float32, batch_size: 16}`"),
-    ("models", schema.Model, "`models: {NAME: {hub: OWNER/REPO, revision: COMMIT}}`"),
+    ("models", sources.Model, "`models: {NAME: {hub: OWNER/REPO, revision: COMMIT}}`"),
     (
         "evals",
-        schema.Eval,
+        evals.Eval,
         "`evals: {NAME: {dataset: DATASET, score: ifeval, max_new_tokens: 160}}`; in an environment, "
         "`evals: {NAME: {dataset: DATASET, environment: clarification, score: clarification}}`",
     ),
-    ("arms", schema.Arm, "`arms: {NAME: {parent: ARM, fit: {...}, apply: {...}, control: [ARM]}}`"),
-    ("arms: fit", schema.FitSpec, "`fit: {method: sft, data: DATASET}`: `method`, `context`, and the method's keys."),
-    ("arms: apply", schema.Apply, "`apply: {context: role_play}`, `apply: {context: [NAME, {NAME: {...}}]}`"),
-    ("arms: runs", schema.Runs, "`runs: {import: lm_eval, evals: {EVAL: FILE}}`: these keys, and the reader's."),
-    ("questions", schema.Question, QUESTIONS),
-    ("questions: check", schema.Check, "`check: {eval: EVAL, metric: METRIC}`"),
+    ("arms", arms.Arm, "`arms: {NAME: {parent: ARM, fit: {...}, apply: {...}, control: [ARM]}}`"),
+    ("arms: fit", arms.FitSpec, "`fit: {method: sft, data: DATASET}`: `method`, `context`, and the method's keys."),
+    ("arms: apply", arms.Apply, "`apply: {context: role_play}`, `apply: {context: [NAME, {NAME: {...}}]}`"),
+    ("arms: runs", arms.Runs, "`runs: {import: lm_eval, evals: {EVAL: FILE}}`: these keys, and the reader's."),
+    ("questions", questions.Question, QUESTIONS),
+    ("questions: check", questions.Check, "`check: {eval: EVAL, metric: METRIC}`"),
 ]
 
 PLUGINS = [

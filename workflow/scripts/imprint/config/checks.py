@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from imprint.config import catalog, graph
-from imprint.config.schema import Check, Config, Question
+from imprint.config.questions import Check, Question
+from imprint.config.schema import Config
 from imprint.runtime import plugins
 
 

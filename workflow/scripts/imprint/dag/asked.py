@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from imprint.config import graph
-from imprint.config.schema import Config, Question
+from imprint.config.questions import Question
+from imprint.config.schema import Config
 from imprint.dag.experiment import Experiment
 from imprint.runtime import plugins
 from imprint.runtime.identity import fingerprint

@@ -8,8 +8,9 @@ from itertools import starmap
 
 from imprint.charts import Eval
 from imprint.config import catalog, graph
+from imprint.config.arms import Arm
 from imprint.config.references import ContextRef
-from imprint.config.schema import Arm, Config
+from imprint.config.schema import Config
 from imprint.dag.experiment import Experiment, Run, plug
 from imprint.report import facts
 from imprint.runtime import plugins, stages

@@ -44,7 +44,7 @@ class Plan(Strict):
 
 
 class AskedQuestion(Strict):
-    """A question of the config about one eval (`config.schema.Question`), with its names filled in."""
+    """A question of the config about one eval (`config.questions.Question`), with its names filled in."""
 
     name: str
     asks: str

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from imprint.config import graph, schema
+from imprint.config import arms, graph
 from imprint.dag.experiment import Run, plug
 from imprint.dag.jobs import Jobs
 from imprint.dag.policies import policy_of
@@ -88,7 +88,7 @@ class ImportRun(OfRuns):
     def inputs(self, wildcards: Any) -> dict[str, Any]:
         return {"log": self.runs(wildcards).evals[wildcards.eval], "dataset": self.dataset(wildcards)}
 
-    def runs(self, wildcards: Any) -> schema.Runs:
+    def runs(self, wildcards: Any) -> arms.Runs:
         """The part of the config that names the logs."""
         runs = self.config.arms[wildcards.arm].runs
         assert runs is not None

