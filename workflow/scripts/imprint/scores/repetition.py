@@ -1,7 +1,8 @@
-"""How much a response repeats itself, as text does that was steered too strongly. `distinct_2` is the share of
-different ones among its two-word sequences (Li et al., arXiv 1510.03055), `repeats` how often its commonest three-word
-sequence comes. `degenerate` is 1 where this is 6 times or more, or where `distinct_2` is below 0.2 (the rule of the code of
-arXiv 2605.06196). All are descriptive.
+"""How much a response repeats itself, as text does that was steered too strongly.
+
+`distinct_2` is the share of different ones among its two-word sequences (Li et al., arXiv 1510.03055), `repeats` how
+often its commonest three-word sequence comes. `degenerate` is 1 where this is 6 times or more, or where `distinct_2` is
+below 0.2 (the rule of the code of arXiv 2605.06196). All are descriptive.
 """
 
 from __future__ import annotations
