@@ -17,7 +17,7 @@ import pico_arms
 from conftest import one_fit
 from generated import QUESTIONS, plug
 from imprint.config import loading
-from imprint.engines import Candidates, Prompt, Response
+from imprint.engines import Candidates, Pass, Prompt, Response
 from imprint.engines.transformers import Engine
 from imprint.hooks.constant import Settings, install
 from imprint.models.model_files import load_tokenizer
@@ -58,7 +58,7 @@ IDS = torch.tensor([[1, 70, 80, 90, 100]])
 @pytest.mark.parametrize("layer", [0, 1])
 def test_it_adds_strength_times_the_constant_to_one_layer_at_every_position(model: Any, add: Any, layer: int) -> None:
     plain = list(outputs(model, IDS))
-    install(model, Settings(add=add, layer=layer, strength=-2.0), Read())
+    install(model, Settings(add=add, layer=layer, strength=-2.0), Read(), Pass())
     hooked = list(outputs(model, IDS))
     for before in range(layer):
         assert torch.equal(hooked[before], plain[before])
@@ -70,7 +70,7 @@ def test_it_adds_strength_times_the_constant_to_one_layer_at_every_position(mode
 def test_several_hooks_add_up(model: Any) -> None:
     (plain, *_) = outputs(model, IDS)
     for strength in (1.0, 2.0):
-        install(model, Settings(add=VECTOR, layer=0, strength=strength), Read())
+        install(model, Settings(add=VECTOR, layer=0, strength=strength), Read(), Pass())
     (hooked, *_) = outputs(model, IDS)
     assert torch.allclose(hooked - plain, 3 * torch.tensor(VECTOR), atol=1e-5)
 
@@ -78,13 +78,13 @@ def test_several_hooks_add_up(model: Any) -> None:
 def test_strength_zero_is_the_model_as_it_is(model: Any) -> None:
     plain = list(outputs(model, IDS))
     for add in (0.75, VECTOR, -0.0):
-        install(model, Settings(add=add, layer=1, strength=0.0), Read())
+        install(model, Settings(add=add, layer=1, strength=0.0), Read(), Pass())
     assert all(torch.equal(a, b) for a, b in zip(outputs(model, IDS), plain, strict=True))
 
 
 def test_it_keeps_the_number_format(model: Any) -> None:
     model.to(torch.bfloat16)
-    install(model, Settings(add=VECTOR, layer=0), Read())
+    install(model, Settings(add=VECTOR, layer=0), Read(), Pass())
     assert {output.dtype for output in outputs(model, IDS)} == {torch.bfloat16}
 
 
@@ -93,7 +93,7 @@ def test_a_layer_that_gives_more_than_activations_keeps_the_rest(model: Any) -> 
     forward = layer.forward
     layer.forward = lambda *args, **given: (forward(*args, **given), "more")
     seen: list[Any] = []
-    install(model, Settings(add=1.0, layer=0), Read())
+    install(model, Settings(add=1.0, layer=0), Read(), Pass())
     layer.register_forward_hook(lambda _, given, out: (seen.append(out), out[0])[1])
     with torch.inference_mode():
         model(IDS)
@@ -115,14 +115,14 @@ def test_a_layer_that_gives_more_than_activations_keeps_the_rest(model: Any) -> 
 def test_what_does_not_fit_the_model_is_refused(model: Any, settings: dict[str, Any], said: str) -> None:
     plain = list(outputs(model, IDS))
     with pytest.raises(ImprintError, match=said):
-        install(model, Settings(**settings), Read())
+        install(model, Settings(**settings), Read(), Pass())
     assert all(torch.equal(a, b) for a, b in zip(outputs(model, IDS), plain, strict=True)), "nothing is registered"
 
 
 def test_a_model_whose_layers_cannot_be_found_is_refused(model: Any) -> None:
     model.config.num_hidden_layers = 3
     with pytest.raises(ImprintError, match="no list of its 3 layers"):
-        install(model, Settings(add=1.0, layer=0), Read())
+        install(model, Settings(add=1.0, layer=0), Read(), Pass())
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_padding_and_neighbours_change_nothing(folder: Path, model: Any) -> None
     prompts = [Prompt(engine.render([{"role": "user", "content": text}]).text, 12) for text in QUESTIONS]
     options = [Candidates(prompt.text, ("yes", "perhaps the sea")) for prompt in prompts]
     plain = engine.generate(prompts)
-    install(model, Settings(add=VECTOR, layer=0, strength=1.5), Read())
+    install(model, Settings(add=VECTOR, layer=0, strength=1.5), Read(), Pass())
     hooked = engine.generate(prompts)
     assert all(a.text != b.text for a, b in zip(hooked, plain, strict=True))
     same(hooked, [engine.generate([one])[0] for one in prompts])

@@ -359,7 +359,7 @@ def test_an_arm_is_opened_with_its_hooks_in_order(monkeypatch: pytest.MonkeyPatc
         opened.append((chain, dtype, device, batch_size))
         return engine
 
-    def install(model: Any, settings: Any, inputs: Read) -> None:
+    def install(model: Any, settings: Any, inputs: Read, passing: Any) -> None:
         opened.append((settings.strength, model is engine.model, inputs))
 
     plugin(monkeypatch, "engines", "recorded", CAN=frozenset({"generate", "hooks"}), start=start)

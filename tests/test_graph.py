@@ -50,7 +50,7 @@ ENDS = {
     "contexts": "def turns(request, row, settings, inputs):\n    return (yield [request])\n",
     "decoders": "def turns(request, row, settings, inputs):\n    return (yield [request])\n",
     "environments": "def turns(row, settings, inputs):\n    raise AssertionError\n",
-    "hooks": "def install(model, settings, inputs):\n    raise AssertionError\n",
+    "hooks": "def install(model, settings, inputs, passing):\n    raise AssertionError\n",
     "methods": "def fit(job):\n    raise AssertionError\n",
     "analyses": "def rows(job):\n    raise AssertionError\n",
 }

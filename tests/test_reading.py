@@ -98,7 +98,7 @@ def row(arm, quantity, value, layer=None):
     }
 ''',
     "hooks/shifts": '''
-def install(model, settings, inputs):
+def install(model, settings, inputs, passing):
     (chain,) = inputs.arms.values()
     size = read_json(chain[-1])["metrics"]["size"]
     model.lm_head.register_forward_hook(lambda module, given, output: output.roll(size, -1))

@@ -3,7 +3,6 @@ its root model's, changed in turn by the artifacts of the arm's fitted ancestors
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,10 +38,11 @@ class Artifact(plugins.Contract):
     """Whether the artifact holds all weights, so that nothing before it in the chain matters."""
 
     @staticmethod
-    @abstractmethod
     def install(model: Any, folder: Path) -> Any:
         """The model with the artifact in it. The model's weights are fp32; they are cast after the last artifact. An
-        artifact that REPLACES is what the model was read from, and returns the model unchanged."""
+        artifact that REPLACES is what the model was read from, and returns the model unchanged. Only kinds that count
+        as weights define it."""
+        raise NotImplementedError
 
     @staticmethod
     def save(model: Any, folder: Path) -> None:

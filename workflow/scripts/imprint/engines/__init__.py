@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from imprint.models.chat_text import ChatText, Message
 from imprint.runtime import plugins
@@ -15,6 +15,9 @@ from imprint.runtime import plugins
 ABILITIES = ("generate", "loglikelihood", "hooks", "weights")
 """The abilities of engines, in this order: write responses; say how likely given texts are; let hooks into the model
 (`Running.model` is a torch module); run weights that are on disk, so that arms of the model can be fitted."""
+
+Positions = Literal["all", "prompt", "last_prompt", "written"]
+"""Tokens of a pass: all of them, those of the prompt, the prompt's last one, those that follow the prompt."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,37 @@ def failed(error: str, prompt_tokens: int | None = None) -> Response:
     return Response(None, None, prompt_tokens, None, None, 0.0, error)
 
 
+class Pass:
+    """The forward pass that an engine is about to make, as its hooks see it. An engine with the ability "hooks" calls
+    `begin` before every pass.
+
+    Columns hold tokens of prompts, or tokens that follow a prompt: drawn ones, and those of a continuation that is
+    scored. The first token behind a prompt follows from the prompt's last position. So what a hook changes at the
+    positions "written" acts from the second such token on, in drawing and in scoring alike."""
+
+    def __init__(self) -> None:
+        self.real: Any = None
+        """Rows x columns, False on padding."""
+        self.written = self.ends = False
+
+    def begin(self, real: Any, written: bool, ends: bool) -> None:
+        """`real`: rows x columns, False on padding. `written`: the columns follow prompts. `ends`: the last column is
+        the last one of the prompts, which are padded on the left."""
+        self.real, self.written, self.ends = real, written, ends
+
+    def at(self, positions: Positions) -> Any:
+        """Rows x columns, True where the pass has tokens of the positions; None if it has none of them."""
+        if positions != "all" and self.written != (positions == "written"):
+            return None
+        if positions != "last_prompt":
+            return self.real
+        if not self.ends:
+            return None
+        last = self.real.clone()
+        last[:, :-1] = False
+        return last
+
+
 class Running(Protocol):
     """An engine at work on the weights of one arm."""
 
@@ -100,6 +134,8 @@ class Running(Protocol):
     """Most tokens that prompt and response may have together, or None if no limit is known."""
     model: Any
     """The torch module of an engine that has the ability "hooks", else None."""
+    passing: Pass
+    """The pass that the model makes, for hooks."""
 
     def render(self, messages: Sequence[Message], prefill: str = "") -> ChatText:
         """The prompt of a dialogue whose assistant's turn begins with `prefill`. Raises ImprintError for a dialogue

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from imprint.engines import Candidates, Prompt, Response, failed
+from imprint.engines import Candidates, Pass, Prompt, Response, failed
 from imprint.models.chat_text import ChatText, Message
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import canonical
@@ -31,6 +31,7 @@ class Echo:
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
+        self.passing = Pass()
 
     def render(self, messages: Sequence[Message], prefill: str = "") -> ChatText:
         """The dialogue as JSON. No text in it can be taken for the end of a turn."""

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imprint.engines import Candidates, Prompt, Response, _grouped_attention, failed
+from imprint.engines import Candidates, Pass, Prompt, Response, _grouped_attention, failed
 from imprint.models import chains, chat_text
 from imprint.models.chat_text import ChatText
 from imprint.runtime.errors import ImprintError
@@ -53,6 +53,7 @@ class Engine:
 
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self.device = model.device
+        self.passing = Pass()
         self.limit: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         ends = model.generation_config.eos_token_id
         self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
@@ -82,6 +83,21 @@ class Engine:
                 for i, answer in zip(batch, responses, strict=True):
                     answers[i] = answer
         return [answer for answer in answers if answer is not None]
+
+    def read(self, texts: list[ChatText]) -> Iterator[list[int]]:
+        """Read rendered prompts without an answer, for hooks that record. Yields the indices of the prompts of a batch
+        after the batch's last pass; the rows of its passes are in this order. Raises ImprintError for a prompt that
+        does not fit into the model's positions."""
+        import torch
+
+        tokens = [self.tokens(*text) for text in texts]
+        for ids in tokens:
+            if refusal := self._refusal(len(ids), 0):
+                raise ImprintError(str(refusal.error))
+        for batch in self._batches(tokens, list(range(len(tokens)))):
+            with torch.inference_mode():
+                self._prefill([tokens[i] for i in batch])
+            yield batch
 
     def loglikelihood(self, asked: list[Candidates]) -> list[list[Response]]:
         """The log-likelihood (nats, sum over tokens) of each continuation behind its prompt, without an end token.
@@ -151,6 +167,7 @@ class Engine:
         step = max(1, PREFILL // len(tokens))
         for start in range(0, width, step):
             part = slice(start, start + step)
+            self.passing.begin(mask[:, part].bool(), written=False, ends=start + step >= width)
             logits = self._forward(ids[:, part], mask[:, : start + step], positions[:, part], cache, 1)
         return cache, mask, logits[:, -1].float()
 
@@ -217,6 +234,7 @@ class Engine:
                 cache.batch_select_indices(index)
                 mask, position, chosen = mask[index], position[index], chosen[index]
                 live = [live[i] for i in keep]
+            self.passing.begin(mask[:, -1:].bool(), written=True, ends=False)
             logits = self._forward(chosen[:, None], mask, position[:, None], cache, 1)[:, -1].float()
             position = position + 1
         return rows
@@ -255,6 +273,7 @@ class Engine:
         for start in range(0, width, step):
             columns = torch.arange(start, min(start + step, width), device=self.device)
             mask = torch.cat([mask, mask.new_ones(len(tails), len(columns))], 1)
+            self.passing.begin(columns < lengths[:, None], written=True, ends=False)
             logits = self._forward(ids[:, columns], mask, begin + columns, cache, 0).float()
             logprobs = logits.gather(2, targets[:, columns, None])[..., 0] - logits.logsumexp(2)
             total += logprobs.double().masked_fill(columns >= lengths[:, None], 0.0).sum(1)

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from imprint.models.layers import layers
+from imprint.engines import Pass
+from imprint.models.layers import changed, layer
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Strict
 from imprint.tables.inputs import Read
@@ -26,18 +27,13 @@ class Settings(Strict):
     )
 
 
-def install(model: Any, settings: Settings, inputs: Read) -> None:
+def install(model: Any, settings: Settings, inputs: Read, passing: Pass) -> None:
     """Add `strength * add` to the output (batch x positions x hidden size) of the layer, in the model's number format.
     Padding gets it too, but nothing attends to padding. With strength 0 nothing is registered. Raises ImprintError for
     a layer or a width that the model does not have, and for a constant that its number format cannot hold."""
     import torch
 
-    modules, width = layers(model, "hook 'constant'"), model.config.get_text_config().hidden_size
-    if settings.layer >= len(modules):
-        raise ImprintError(
-            f"hook 'constant': found layer {settings.layer}, but the model has {len(modules)}; write one of 0 to "
-            f"{len(modules) - 1}"
-        )
+    module, width = layer(model, settings.layer, "hook 'constant'"), model.config.get_text_config().hidden_size
     if isinstance(settings.add, list) and len(settings.add) != width:
         raise ImprintError(
             f"hook 'constant': `add` has {len(settings.add)} numbers, but the model's hidden size is {width}; write "
@@ -51,10 +47,5 @@ def install(model: Any, settings: Settings, inputs: Read) -> None:
             "a smaller strength"
         )
 
-    def added(layer: Any, given: Any, output: Any) -> Any:
-        if isinstance(output, tuple):  # in some architectures the activations come first of several things
-            return (output[0] + constant, *output[1:])
-        return output + constant
-
     if settings.strength != 0:
-        modules[settings.layer].register_forward_hook(added)
+        module.register_forward_hook(lambda _, given, output: changed(output, lambda hidden: hidden + constant))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from imprint.methods import Fit
+from imprint.models.chat_text import unanswered
 from imprint.policies import answers
 from imprint.policies.dialogue import Request, single
 from imprint.policies.policy import Draw, Policy
@@ -17,11 +18,8 @@ from imprint.training.rewards import Reward
 def ask(job: Fit, row: dict[str, Any]) -> Request:
     """The one request that the contexts make of a row, without the assistant turns at the row's end. Raises
     ImprintError if they make none or several."""
-    messages = row["messages"]
-    while messages and messages[-1]["role"] == "assistant":
-        messages = messages[:-1]
     try:
-        return single(job.contexts, row, Request(messages), job.inputs)
+        return single(job.contexts, row, Request(unanswered(row["messages"])), job.inputs)
     except ImprintError as error:
         raise ImprintError(f"arm '{job.arm}': {error}") from error
 

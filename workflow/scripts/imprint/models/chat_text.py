@@ -31,6 +31,14 @@ class Message(TypedDict):
     content: str
 
 
+def unanswered(messages: Sequence[Message]) -> list[Message]:
+    """A dialogue without the assistant's turns at its end: what is asked."""
+    end = len(messages)
+    while end and messages[end - 1]["role"] == "assistant":
+        end -= 1
+    return list(messages[:end])
+
+
 class ChatText(NamedTuple):
     """Rendered text, and its breaks: the sorted positions that no special token may span."""
 

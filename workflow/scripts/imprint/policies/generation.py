@@ -17,6 +17,7 @@ from typing import Any, Literal
 from imprint.draws import seed_of
 from imprint.engines import Candidates, Prompt, Response, failed
 from imprint.models import chains
+from imprint.models.chat_text import unanswered
 from imprint.policies import policy, shards
 from imprint.policies.dialogue import Outcome, Request, Turns, step
 from imprint.policies.policy import Draw, Policy, response_of
@@ -181,10 +182,12 @@ def run(
 
 
 def _turns(arm: Policy, row: dict[str, Any], spec: Spec) -> Turns:
-    """The dialogue of an example, which begins with its messages and, if options are compared, with its options. As a
-    generator, it raises the errors of a broken row at its first step, where they become the row's `error`."""
+    """The dialogue of an example, which begins with its messages and, if options are compared, with its options. An
+    answer at the end of the messages is not shown to the arm. As a generator, it raises the errors of a broken row at
+    its first step, where they become the row's `error`."""
     options = tuple(row["reference"]["options"]) if spec.ask == "loglikelihood" else ()
-    return (yield from arm.turns(row, Request(row["messages"], options=options), spec.environment))
+    asked = unanswered(row["messages"])
+    return (yield from arm.turns({**row, "messages": asked}, Request(asked, options=options), spec.environment))
 
 
 def _drive(dialogues: list[_Dialogue], arm: Policy, spec: Spec, folder: Path) -> None:

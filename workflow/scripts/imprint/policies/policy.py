@@ -119,7 +119,7 @@ def start(spec: Spec, manifests: list[Path], device: str, inputs: Read | None = 
     inputs = inputs or Read()
     for plug in spec.hooks:
         module, settings = plug.open("hooks")
-        module.install(engine.model, settings, inputs)
+        module.install(engine.model, settings, inputs, engine.passing)
     return Policy(engine, spec.contexts, spec.decode, inputs)
 
 
