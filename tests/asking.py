@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import pico
-from imprint.engines import Candidates, Prompt, Response
+from imprint.engines import Candidates, Pass, Prompt, Response
 from imprint.models import sources
 from imprint.models.chat_text import ChatText, Message
 from imprint.policies import generation, judging, policy
@@ -141,6 +141,7 @@ class Scripted:
     ) -> None:
         self.says, self.batch_size, self.killed_after = says, batch_size, killed_after
         self.batches: list[list[Prompt | Candidates]] = []
+        self.passing = Pass()
 
     @property
     def asked(self) -> list[Prompt | Candidates]:
