@@ -164,24 +164,28 @@ def words(config: Config, name: str) -> str:
 
 def settings(config: Config, name: str) -> str:
     """All keys of an arm's fit and apply that the config sets: "fit: method sft, data dialogues, epochs 2.0". Of an arm
-    that is like another one: the keys that differ."""
+    that is like another one, just the keys that differ; controls are shown for every arm."""
     arm = config.arms[name]
     slots = _slots(arm)
     if arm.like is None:
-        return _worded(slots)
+        return _worded({slot: slots[slot] for slot in ("fit", "apply")})
     other = _slots(config.arms[arm.like])
-    differs = {slot: {k: v for k, v in keys.items() if other[slot].get(k) != v} for slot, keys in slots.items()}
+    differing = {
+        slot: {key: value for key, value in keys.items() if key not in other[slot] or other[slot][key] != value}
+        for slot, keys in slots.items()
+    }
     gone = [f"{slot}.{key}" for slot, keys in other.items() for key in keys if key not in slots[slot]]
-    parts = [_worded(differs), f"without {', '.join(gone)}" if gone else ""]
-    return f"like {arm.like}, but {'; '.join(filter(None, parts)) or 'for nothing here'}"
+    differences = "; ".join(filter(None, [_worded(differing), f"without {', '.join(gone)}" if gone else ""]))
+    return f"like {arm.like}, but {differences}" if differences else f"like {arm.like}"
 
 
 def _slots(arm: Arm) -> dict[str, dict[str, object]]:
-    """The keys of an arm that the config sets, by slot; a fit's own keys stand beside those of its method."""
-    keys = arm.model_dump(mode="json", include={"model", "parent", "fit", "apply"}, exclude_unset=True, by_alias=True)
-    fit = keys.get("fit") or {}
+    """The keys of an arm that the config sets, by slot. The keys of a method stand beside those of its fit."""
+    keys = arm.model_dump(mode="json", exclude={"like", "control", "resources"}, exclude_unset=True, by_alias=True)
+    fit = keys.pop("fit", None) or {}
     of_method = fit.pop("settings", {})
-    return {"fit": {**fit, **of_method}, "apply": keys.get("apply") or {}}
+    apply = keys.pop("apply", {})
+    return {"arm": keys, "fit": {**fit, **of_method}, "apply": apply}
 
 
 def _worded(slots: dict[str, dict[str, object]]) -> str:
