@@ -1,5 +1,5 @@
-"""Several scores on the responses of one eval, evals of some arms, and evals that only sample: which jobs there are, who
-is compared, and what is told."""
+"""Several scores on the responses of one eval, evals of some arms, and evals that only sample: which jobs there are,
+who is compared, and what is told."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def folder(paths: Any, name: str) -> set[str]:
 
 
 def test_a_further_score_scores_and_changes_no_other_job() -> None:
-    before, after = plan(shared("ifeval")), plan(shared("ifeval", "format"))
+    before, after = plan(shared("ifeval")), plan(shared("ifeval", "word"))
     new = after.keys() - before.keys()
-    assert new == {f"results/scores/{arm}/seed0/words_format.parquet" for arm in ("base", "tuned")}
+    assert new == {f"results/scores/{arm}/seed0/words_word.parquet" for arm in ("base", "tuned")}
     changed = {path for path in before if before[path] != after[path]}
     whole = {"answers", "comparisons", "pairs", "summary", "costs", "curves", "coefficients", "synthesis"}
     assert folder(changed, "tables") <= {f"{name}.parquet" for name in whole} | {
@@ -64,30 +64,30 @@ def test_a_further_score_scores_and_changes_no_other_job() -> None:
     }  # fmt: skip
     for kept in ("generations", "prompts", "scores", "arms", "datasets", "judgements"):
         assert not folder(changed, kept), kept
-    score = after["results/scores/tuned/seed0/words_format.parquet"][2]
+    score = after["results/scores/tuned/seed0/words_word.parquet"][2]
     assert score["generations"] == "results/generations/tuned/seed0/words.parquet"
 
 
 def test_one_score_and_a_list_of_one_are_the_same() -> None:
     assert plan(raw()) == plan(raw({"dataset": "words", "score": ["ifeval"]}))
-    in_short = loading.parse(shared("ifeval", "format", retention=True))
+    in_short = loading.parse(shared("ifeval", "word", retention=True))
     in_full = {"dataset": "words", "score": "ifeval", "max_new_tokens": 9, "retention": True}
-    other = {"responses": "words", "score": "format", "retention": True}
-    assert in_short == loading.parse(raw(in_full, evals={"words_format": other}))
+    other = {"responses": "words", "score": "word", "retention": True}
+    assert in_short == loading.parse(raw(in_full, evals={"words_word": other}))
 
 
 def test_each_score_has_metrics_and_questions_of_its_own() -> None:
     question = {"asks": "Is it shorter?", "arm": "tuned", "control": "base"}
-    config = loading.parse(shared("ifeval", "format") | {"questions": {
+    config = loading.parse(shared("ifeval", "word") | {"questions": {
         "strict": {**question, "eval": "words"},
-        "formed": {**question, "eval": "words_format"},
+        "formed": {**question, "eval": "words_word"},
         "loose": {**question, "eval": "words", "metric": "prompt_loose"},
     }})  # fmt: skip
     metrics = all_jobs(Experiment(config))["summarize"].spec(()).metrics
     primary = {ev: [name for name, (first, _) in of.items() if first] for ev, of in metrics.items()}
-    assert primary["words"] == ["prompt_strict"] and primary["words_format"] == [config.evals["words_format"].primary]
+    assert primary["words"] == ["prompt_strict"] and primary["words_word"] == [config.evals["words_word"].primary]
     told = {question.name: (question.eval, question.metric) for question in asked.questions(config)}
-    assert told["formed"] == ("words_format", config.evals["words_format"].primary)
+    assert told["formed"] == ("words_word", config.evals["words_word"].primary)
     assert told["loose"] == ("words", "prompt_loose")
 
 
@@ -102,25 +102,23 @@ def test_the_judge_goes_to_the_scores_that_ask_it() -> None:
     assert folder(after, "judgements") == {f"{arm}/seed0/words_pairwise.parquet" for arm in ("base", "tuned")}
     others = after["results/judgements/tuned/seed0/words_pairwise.parquet"][2]
     assert others["generations"] == "results/generations/tuned/seed0/words.parquet"
-    described = plan(shared("ifeval", "format", judge="base", describe=["judged_behaviours"]))
+    described = plan(shared("ifeval", "word", judge="base", describe=["judged_behaviours"]))
     assert folder(described, "judgements") == {f"{arm}/seed0/words.parquet" for arm in ("base", "tuned")}
 
 
 def test_the_history_of_looks_outlives_a_further_score() -> None:
     question = {"q1": {"asks": "Is it better?", "arm": "tuned", "control": "base", "eval": "words"}}
-    configs = [
-        loading.parse(shared(*scores) | {"questions": question}) for scores in (["ifeval"], ["ifeval", "format"])
-    ]
+    configs = [loading.parse(shared(*scores) | {"questions": question}) for scores in (["ifeval"], ["ifeval", "word"])]
     assert len({asked.version(config) for config in configs}) == 1
 
 
 def test_the_report_says_whose_responses_are_scored() -> None:
-    facts = facts_of(Experiment(loading.parse(shared("ifeval", "format"))))
+    facts = facts_of(Experiment(loading.parse(shared("ifeval", "word"))))
     assert {ev.name: (ev.score, ev.responses) for ev in facts.evals if ev.name != "general"} == {
-        "words": ("ifeval", None), "words_format": ("format", "words"),
+        "words": ("ifeval", None), "words_word": ("word", "words"),
     }  # fmt: skip
     stages = [(job.stage, job.eval) for job in facts.arms[0].jobs if job.eval != "general"]
-    assert stages == [("generate", "words"), ("score", "words"), ("score", "words_format")]
+    assert stages == [("generate", "words"), ("score", "words"), ("score", "words_word")]
 
 
 def test_logs_of_another_harness_are_scored_twice_too() -> None:
@@ -145,15 +143,17 @@ def test_logs_of_another_harness_are_scored_twice_too() -> None:
 
 
 def test_an_eval_is_taken_by_the_arms_that_it_names() -> None:
-    config = loading.parse(shared("ifeval", "format", arms=["tuned"], judge=None))
+    config = loading.parse(shared("ifeval", "word", arms=["tuned"], judge=None))
     assert graph.evals_of(config, "base") == ["general"]
-    assert graph.evals_of(config, "tuned") == ["general", "words", "words_format"]
+    assert graph.evals_of(config, "tuned") == ["general", "words", "words_word"]
 
 
 # Evals that only sample
 
 BEST = {
-    "datasets": {"accepted": {"synth": "accepted", "arm": "base", "eval": "draws", "dataset": "practice", "score": "ifeval"}},
+    "datasets": {
+        "accepted": {"synth": "accepted", "arm": "base", "eval": "draws", "dataset": "practice", "score": "ifeval"},
+    },
     "evals": {"draws": {"dataset": "practice", "samples": 4, "temperature": 1.0}},
     "arms": {"best": {"parent": "base", "fit": {"method": "sft", "data": "accepted"}, "control": ["base"]}},
 }  # fmt: skip
@@ -196,31 +196,31 @@ def test_only_chosen_arms_need_sample() -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"evals": {"words": {"score": []}}}, r"^evals\.words\.score: found \[\]; write at least one score, and each once"),
     ({"evals": {"words": {"score": ["ifeval", "ifeval"]}}}, r"^evals\.words\.score: .* each once"),
-    ({"evals": {"words": {"score": ["ifeval", "fromat"]}}}, r"evals\.words_fromat\.score: .*'fromat'"),
+    ({"evals": {"words": {"score": ["ifeval", "wrod"]}}}, r"evals\.words_wrod\.score: .*'wrod'"),
     (
-        {"evals": {"words": {"score": ["ifeval", "format"]}, "words_format": {"dataset": "words", "score": "format"}}},
-        r"^evals\.words\.score: makes an eval 'words_format', and there is one already; rename one of them",
+        {"evals": {"words": {"score": ["ifeval", "word"]}, "words_word": {"dataset": "words", "score": "word"}}},
+        r"^evals\.words\.score: makes an eval 'words_word', and there is one already; rename one of them",
     ),
     (
         {"evals": {"words": {"score": ["ifeval", "options"]}}},
-        r"evals\.words_options\.score: needs given options, and 'words' has written responses; write an eval with a",
+        r"evals\.words_options\.score: needs given options, and 'words' has written responses; write an eval",
     ),
-    ({"evals": {"other": {"responses": "wrods", "score": "format"}}}, r"^evals\.other\.responses: no eval named 'wrods'"),
-    ({"evals": {"other": {"responses": "other", "score": "format"}}}, r"'other' has the responses of 'other'"),
+    ({"evals": {"other": {"responses": "wrods", "score": "word"}}}, r"^evals\.other\.responses: no eval named 'wrods'"),
+    ({"evals": {"other": {"responses": "other", "score": "word"}}}, r"'other' has the responses of 'other'"),
     (
-        {"evals": {"one": {"responses": "words", "score": "format"}, "two": {"responses": "one", "score": "word"}}},
+        {"evals": {"one": {"responses": "words", "score": "word"}, "two": {"responses": "one", "score": "word"}}},
         r"^evals\.two\.responses: 'one' has the responses of 'words'; write that eval",
     ),
     (
-        {"evals": {"other": {"responses": "words", "score": "format", "temperature": 1.0}}},
+        {"evals": {"other": {"responses": "words", "score": "word", "temperature": 1.0}}},
         r"^evals\.other\.temperature: the responses are those of 'words'; leave it out",
     ),
     ({"evals": {"other": {"responses": "words"}}}, r"evals\.other: responses: an eval without `score` only samples"),
     (
         {"evals": {"draws": {"dataset": "practice"}}},
-        r"^evals\.draws: has no score, and nothing reads its responses; write `score: NAME`, or name it in a fit",
+        r"^evals\.draws: has no score, and nothing reads its responses; write `score: NAME`, or name it",
     ),
-    ({"evals": {"draws": {"dataset": "practice", "retention": True}}}, r"evals\.draws: retention: an eval without `score`"),
+    ({"evals": {"draws": {"dataset": "practice", "retention": True}}}, r"evals\.draws: retention: an eval without"),
     (
         {"evals": {"draws": {"dataset": "practice", "describe": ["behaviours"]}}},
         r"evals\.draws: describe: an eval without `score` only samples; write a score, or leave it out",
@@ -245,14 +245,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         r"^evals\.words\.arms: 'tuned' chooses other evals; add 'words' to those, or leave 'tuned' out here",
     ),
     (
-        {"evals": {"words": {"score": ["ifeval", "format"]}}, "arms": {"tuned": {"evals": ["words_format"]}}},
-        r"arms\.tuned\.evals: 'words_format' scores the responses to 'words', so an arm takes both or neither; write",
+        {"evals": {"words": {"score": ["ifeval", "word"]}}, "arms": {"tuned": {"evals": ["words_word"]}}},
+        r"arms\.tuned\.evals: 'words_word' scores the responses to 'words', so an arm takes both or neither; write",
     ),
     (
         loading.merge(BEST, {
-            "datasets": {"accepted": {"eval": "words_format"}}, "evals": {"words": {"score": ["ifeval", "format"]}},
+            "datasets": {"accepted": {"eval": "words_word"}}, "evals": {"words": {"score": ["ifeval", "word"]}},
         }),
-        r"datasets\.accepted: no eval of arm 'base' named 'words_format'; did you mean 'words'\?",
+        r"datasets\.accepted: no eval of arm 'base' named 'words_word'; did you mean 'words'\?",
     ),
     (
         {"arms": {"slow": {"like": "tuned", "for": {"fit.epochs": [1, 2]}}, "child": {"parent": "slow"}}},
