@@ -1,6 +1,6 @@
-# make tour | demo | plan | watch | gate | test | test-slurm | test-gpu | resume | prune | ask     (README.md says more)
+# make tour | demo | run | plan | watch | gate | test | test-slurm | test-gpu | resume | prune | ask     (README.md says more)
 .DEFAULT_GOAL := demo
-.PHONY: tour demo plan watch gate test test-slurm test-gpu lint resume prune ask lock
+.PHONY: tour demo run plan watch gate test test-slurm test-gpu lint resume prune ask lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -23,6 +23,14 @@ tour: .venv/made
 
 demo: .venv/made
 	$(SNAKEMAKE) --quiet rules progress host
+
+# One arm or one question: make run ARM=self_prompt, make run QUESTION=follows. A later run of all makes none of it again.
+# `unexport` below says why the names go through the environment.
+run: export RUN_ARM := $(value ARM)
+run: export RUN_QUESTION := $(value QUESTION)
+run: .venv/made
+	@targets="$$($(BIN)/python -m imprint.targets --configfile $(CONFIG) $(if $(SET),--config $(SET)) --arm="$$RUN_ARM" --question="$$RUN_QUESTION")" \
+	  && $(SNAKEMAKE) --quiet rules progress host -- $$targets
 
 # What the questions can find out, and what more it would take. make plan PILOT=results/other DIFFERENCE=0.05
 plan: .venv/made
@@ -66,9 +74,9 @@ gate: .venv/made
 	@$(BIN)/python -m imprint.gate --policy $(POLICY) --config $(CONFIG) $(if $(SUMMARY),--summary $(SUMMARY))
 
 # make ask ARM=self_prompt Q="How do I keep basil alive?"
-# An exported variable is expanded by make, which would run a $(shell ...) in a question. So ARM and Q are not exported;
-# their text goes through the environment as it is.
-unexport ARM Q
+# An exported variable is expanded by make, which would run a $(shell ...) in a question. So ARM, Q and QUESTION are not
+# exported; their text goes through the environment as it is.
+unexport ARM Q QUESTION
 ask: export ASKED_ARM := $(value ARM)
 ask: export ASKED := $(value Q)
 ask: .venv/made

@@ -117,7 +117,7 @@ def test_an_eval_takes_descriptions_that_judge_nothing(monkeypatch):
     raw = {"dataset": "d", "score": "ifeval"}
     assert evals.Eval.model_validate({**raw, "describe": ["behaviours"]}).describe[0].name == "behaviours"
     for wrong, said in (
-        ({"describe": ["numeric"]}, "says what is better"),
+        ({"describe": ["numeric"]}, "says what is better; add it to `score`"),
         ({"describe": ["behaviours", "behaviours"]}, "is written twice"),
         ({"describe": ["behaviours", "copy"]}, "has a metric that another score here has"),
         ({"describe": ["behaviours"], "score": "options"}, "needs written responses"),

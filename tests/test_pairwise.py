@@ -293,7 +293,7 @@ def test_another_opponent_is_another_experiment() -> None:
             r"'general' compares options, so it has no resp",
         ),
         ({"judge": None}, r"evals\.forms: judge: the score 'pairwise' asks one; write `judge: ARM`"),
-        ({"score": "ifeval", "describe": [{"pairwise": SETTINGS}]}, "says what is better; give it an eval of its own"),
+        ({"score": "ifeval", "describe": [{"pairwise": SETTINGS}]}, "says what is better; add it to `score`"),
     ],
 )
 def test_a_config_that_cannot_be_judged(change: dict[str, Any], said: str) -> None:

@@ -274,8 +274,9 @@ def test_a_hook_gets_an_artifact_that_is_no_weights(finished: Path) -> None:
 
 def test_the_stamp_is_on_what_is_made_with_a_transductive_arm(finished: Path) -> None:
     text = (finished / "results/report.html").read_text()
-    row = r"<tr><th scope=\"row\"><a href=\"#made-(\w+)\">\w+</a> <span class=\"stamp\">adapted on the eval's prompts"
-    stamped = re.findall(row, text)
+    matrix = text[text.index('<table class="matrix">') :]
+    rows = re.findall(r'<a href="#made-(\w+)">(.*?)</tr>', matrix[: matrix.index("</table>")], re.DOTALL)
+    stamped = [arm for arm, cells in rows if "adapted on the eval's prompts" in cells]
     assert stamped == ["remembering", "again", "measured", "shifted"], "the last reads the third's artifact"
     pairs = table(finished, "contamination", "tables/contamination.parquet")
     assert {pair["arm"] for pair in pairs if pair["n_shared"]} == {"remembering", "measured"}

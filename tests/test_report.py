@@ -122,10 +122,23 @@ def test_same_tables_same_bytes(html: str) -> None:
     assert render() == html
 
 
-def test_transductive_arms_are_stamped() -> None:
-    arms = [{**vars(arm), "transductive": arm.name == "instruct"} for arm in fake.facts().arms]
-    assert "adapted on the eval" in render(arms=arms)
-    assert "adapted on the eval" not in render()
+def test_the_transductive_stamp_goes_by_arm_and_eval() -> None:
+    """It stands where rows are shared: not on other evals of the arm, and also on an arm that is made from it."""
+    made = {"instruct": ["instruct"], "self_prompt": ["instruct"]}
+    arms = [{**vars(arm), "transductive": made.get(arm.name, [])} for arm in fake.facts().arms]
+    pair = {"arm": "instruct", "dataset": "dialogues", "n_train": 9, "n_eval": 9, "n_near": 0}
+    pairs = [{**pair, "eval": "sums", "n_shared": 2}, {**pair, "eval": "household", "n_shared": 0}]
+    tables = {**TABLES, "contamination": fake.frame("contamination", pairs)}
+    text = render(tables, arms=arms)
+    section = text[text.index('<table class="matrix">') : text.index("</table>", text.index('<table class="matrix">'))]
+    stamped = [row.count("adapted on the eval") for row in section.split("<tr>")[2:]]
+    assert dict(zip(fake.ARMS, stamped, strict=True)) == {
+        **dict.fromkeys(fake.ARMS, 0), **dict.fromkeys(("instruct", "self_prompt"), 1),
+    }  # fmt: skip
+    cells = next(row for row in section.split("<tr>")[2:] if "#made-instruct" in row).split("<td")[1:]
+    assert ["adapted" in cell for cell in cells] == [name == "sums" for name in fake.EVALS]
+    assert "adapted on the eval" not in render(arms=arms)
+    assert "adapted on the eval" not in render(tables)
 
 
 def test_says_what_scored_an_eval() -> None:

@@ -10,10 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from imprint.config import loading
+from imprint.config import graph, loading
 from imprint.dag.experiment import Experiment
 from imprint.dag.jobs import all_jobs
-from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError, shown
 
 
@@ -29,16 +28,16 @@ def main(arguments: list[str] | None = None) -> None:
         metrics = all_jobs(experiment)["summarize"].spec(()).metrics
         folder, evals = Path(experiment.results, "export"), experiment.config.evals
         samples = 0
-        for run in experiment.runs:
-            stages = {"generations": "generate", "prompts": "generate", "scores": "score"}
-            files = {name: Path(experiment.path(stage, name, **run._asdict())) for name, stage in stages.items()}
+        for run in experiment.measured:
+            asked = run._replace(eval=graph.source(experiment.config, run.eval))
+            tables = {"generations": ("generate", asked), "prompts": ("generate", asked), "scores": ("score", run)}
+            files = {name: Path(experiment.path(stage, name, **job._asdict())) for name, (stage, job) in tables.items()}
             files["dataset"] = Path(experiment.dataset(evals[run.eval].dataset))
-            asks = plugins.load("scores", evals[run.eval].score.name).ASKS
-            beside = [ev for arm, seed, ev in experiment.runs if (arm, seed) == (run.arm, run.seed)]
+            beside = [ev for arm, seed, ev in experiment.measured if (arm, seed) == (run.arm, run.seed)]
             run_folder = folder / run.arm / f"seed{run.seed}"
-            samples += export.write(run_folder, run.eval, asks, files, metrics[run.eval])
+            samples += export.write(run_folder, run.eval, evals[run.eval].asks, files, metrics[run.eval])
             export.write_directions(run_folder, metrics, beside)
-        print(shown(f"{len(experiment.runs)} logs with {samples:,} samples are in {folder}"))
+        print(shown(f"{len(experiment.measured)} logs with {samples:,} samples are in {folder}"))
     except (ImprintError, OSError) as error:
         sys.exit(f"imprint.export: {shown(error)}")
 

@@ -82,8 +82,15 @@ class Runs(Strict):
 
 class Arm(Strict):
     """A parent, an optional `fit` that makes weights, an optional `apply` that says how they are used; or the runs of
-    another harness."""
+    another harness. `slow: {like: ARM, fit: {learning_rate: 1e-5}}` has the keys of ARM and those that it writes
+    itself: mappings are merged key by key, and null takes a key out. `slow: {like: ARM, for: {fit.learning_rate: {low:
+    1e-5, high: 3e-5}}}` stands for two arms, slow_low and slow_high; texts and whole numbers name themselves
+    (`for: {fit.epochs: [1, 2]}`), and several keys make every combination. `control: [slow]`, and `arms: [slow]` of an
+    eval, mean all of them."""
 
+    like: str | None = Field(
+        None, description="the arm whose keys this one has where it writes none; the report shows what differs"
+    )
     model: str | None = Field(None, description="a model: this arm is a root")
     parent: str | None = Field(None, description="the arm whose weights this one starts from")
     runs: Runs | None = Field(
@@ -116,6 +123,6 @@ class Arm(Strict):
                 f"found {keys}; write `model: NAME` for a root, `parent: ARM` for any other arm, `runs` for logs of "
                 "another harness"
             )
-        if self.runs and (others := sorted(self.model_fields_set - {"runs", "control"})):
+        if self.runs and (others := sorted(self.model_fields_set - {"runs", "control", "like"})):
             raise ValueError(f"{others[0]}: logs of another harness have only `runs` and `control`; leave it out")
         return self

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from imprint.config import catalog, graph
+from imprint.config import catalog, graph, taking
 from imprint.config.questions import Check, Question
 from imprint.config.schema import Config
 from imprint.runtime import plugins
@@ -19,8 +19,9 @@ from imprint.runtime import plugins
 def unknown(where: str, name: str, defined: Iterable[str], what: str) -> str:
     """The message for a name that is not defined; `what` is the kind of thing that it should name."""
     names = list(defined)
-    close = difflib.get_close_matches(str(name), names, n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
+    family = [other for other in names if other.startswith(f"{name}_")]
+    close = family or difflib.get_close_matches(str(name), names, n=1)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return f"{where}: no {what} named '{name}'; {hint}write one of: {', '.join(names) or '(none are defined)'}"
 
 
@@ -58,7 +59,7 @@ def problems(config: Config) -> Iterator[str]:
     """Problems that show only when the parts are seen together, or with the files that they name. The abilities of
     engines and the sets kept for evaluation are checked only where there is no other problem, since these checks look
     every name up."""
-    messages = [*_models(config), *_datasets(config), *_evals(config)]
+    messages = [*_models(config), *_datasets(config), *_evals(config), *taking.problems(config)]
     for name in config.arms:
         messages += _arm(config, name)
         messages += _imported(config, name)
@@ -96,6 +97,9 @@ def _evals(config: Config) -> Iterator[str]:
             yield unknown(f"evals.{name}.judge", ev.judge, config.arms, "arm")
         for _, other in graph.of_scores(config, name).runs:
             yield from _opposed(config, name, other)
+        for arm in ev.arms or []:
+            if arm not in config.arms:
+                yield unknown(f"evals.{name}.arms", arm, config.arms, "arm")
 
 
 def _opposed(config: Config, name: str, other: str) -> Iterator[str]:
@@ -105,7 +109,7 @@ def _opposed(config: Config, name: str, other: str) -> Iterator[str]:
         return
     if opponent.dataset != config.evals[name].dataset:
         yield f"{where}: '{other}' has other examples; write an eval of the dataset '{config.evals[name].dataset}'"
-    if plugins.load("scores", opponent.score.name).ASKS != "generate":
+    if opponent.asks != "generate":
         yield f"{where}: '{other}' compares options, so it has no responses to show; write an eval of written responses"
 
 
@@ -125,7 +129,7 @@ def _arm(config: Config, name: str) -> Iterator[str]:
             yield unknown(f"{where}.control", control, config.arms, "arm")
         elif control == name:
             yield f"{where}.control: the arm is its own control; write another arm"
-        elif not set(graph.evals_of(config, name)) & set(graph.evals_of(config, control)):
+        elif not set(graph.measured_on(config, name)) & set(graph.evals_of(config, control)):
             yield f"{where}.control: shares no eval with '{control}'; add one to `evals` of both, or drop the control"
     if arm.fit and plugins.load("methods", arm.fit.method).TRANSDUCTIVE and not arm.transductive:
         yield f"{where}: {arm.fit.method} adapts to rows that may be an eval's; write `transductive: true`"
@@ -145,16 +149,15 @@ def _imported(config: Config, name: str) -> Iterator[str]:
         if ev not in config.evals:
             yield unknown(at, ev, config.evals, "eval")
             continue
-        score = plugins.load("scores", config.evals[ev].score.name)
         if not Path(path).is_file():
             yield f"{at}: there is no file '{path}'; write the path of a log"
         if config.evals[ev].environment:
             yield f"{at}: an eval in an environment has dialogues, and a log has none; leave it out"
-        if score.ASKS == "loglikelihood" and runs.metrics is None:
+        if config.evals[ev].asks == "loglikelihood" and runs.metrics is None:
             yield f"{at}: its score compares log-likelihoods, and a log has them by other rules; write `take: values`"
         for metric in runs.metrics or {}:
-            if metric not in score.METRICS:
-                yield unknown(f"{where}.runs.take", metric, score.METRICS, f"metric of '{ev}'")
+            if metric not in config.evals[ev].metrics:
+                yield unknown(f"{where}.runs.take", metric, config.evals[ev].metrics, f"metric of '{ev}'")
 
 
 def _questions(config: Config) -> Iterator[str]:
@@ -183,14 +186,15 @@ def _comparison(config: Config, where: str, arm: str, control: str, ev: str, met
         if side not in config.arms:
             yield unknown(f"{where}.{key}", side, config.arms, "arm")
         elif ev in config.evals and ev not in graph.evals_of(config, side):
-            yield f"{where}.eval: '{side}' does not take '{ev}'; add it to the arm's `evals`"
+            yield f"{where}.eval: '{side}' does not take '{ev}'; add it to the arm's `evals` or to the eval's `arms`"
     if arm == control:
         yield f"{where}.control: the arm is its own control; write another arm"
     if ev not in config.evals:
         yield unknown(f"{where}.eval", ev, config.evals, "eval")
+    elif config.evals[ev].score is None:
+        yield f"{where}.eval: '{ev}' has no score, so nothing is compared on it; write an eval with a score"
     elif metric is not None:
-        metrics = plugins.load("scores", config.evals[ev].score.name).METRICS
-        directed = [name for name, direction in metrics.items() if direction]
+        directed = [name for name, direction in config.evals[ev].metrics.items() if direction]
         if metric not in directed:
             yield unknown(f"{where}.metric", metric, directed, "metric that says what is better")
 
@@ -205,8 +209,11 @@ def _missing(config: Config) -> Iterator[str]:
             if name not in config.arms:
                 yield unknown(reader.where, name, config.arms, "arm")
         for arm, ev in reader.inputs.runs:
-            if arm in config.arms and ev not in graph.evals_of(config, arm):
-                yield unknown(reader.where, ev, graph.evals_of(config, arm), f"eval of arm '{arm}'")
+            if arm not in config.arms:
+                continue
+            taken = [name for name in graph.evals_of(config, arm) if not config.evals[name].responses]
+            if ev not in taken:
+                yield unknown(reader.where, ev, taken, f"eval of arm '{arm}'")
 
 
 def _circle(config: Config) -> Iterator[str]:
@@ -247,7 +254,7 @@ def _engines(config: Config) -> Iterator[str]:
     for arm, ev in graph.runs_of(config):
         if config.arms[arm].runs:
             continue
-        for lack in lacks(arm, plugins.load("scores", config.evals[ev].score.name).ASKS):
+        for lack in lacks(arm, config.evals[ev].asks):
             yield f"arms.{arm}: the eval '{ev}' cannot be asked: {lack}"
     for name, arm_spec in config.arms.items():
         if arm_spec.apply.hooks:

@@ -28,10 +28,30 @@ class Reader(NamedTuple):
 
 
 def evals_of(config: Config, arm: str) -> list[str]:
-    """The evals that an arm takes, in config order."""
-    runs, chosen = config.arms[arm].runs, config.arms[arm].evals
-    chosen = list(runs.evals) if runs else chosen
-    return [name for name in config.evals if chosen is None or name in chosen]
+    """The evals that an arm takes, in config order: those that are asked, and those that score the responses of one of
+    them."""
+    chosen = chosen_by(config, arm)
+    return [
+        name
+        for name, ev in config.evals.items()
+        if (chosen is None or source(config, name) in chosen) and (ev.arms is None or arm in ev.arms)
+    ]
+
+
+def measured_on(config: Config, arm: str) -> list[str]:
+    """The evals that an arm takes and that have a score, in config order."""
+    return [ev for ev in evals_of(config, arm) if config.evals[ev].score]
+
+
+def chosen_by(config: Config, arm: str) -> list[str] | None:
+    """The evals that an arm names as those that it takes; None where it names none, and so takes all."""
+    runs = config.arms[arm].runs
+    return list(runs.evals) if runs else config.arms[arm].evals
+
+
+def source(config: Config, ev: str) -> str:
+    """The eval whose responses an eval scores: the one that it names in `responses`, or itself."""
+    return config.evals[ev].responses or ev
 
 
 def lineage(config: Config, arm: str) -> list[str]:
@@ -149,7 +169,7 @@ def of_run(config: Config, arm: str, ev: str) -> Inputs:
 
 def of_scores(config: Config, ev: str) -> Inputs:
     """What a judge is shown beside the responses to an eval: the inputs of the eval's scores."""
-    return sum(map(_declared, (config.evals[ev].score, *config.evals[ev].describe)), Inputs())
+    return sum(map(_declared, config.evals[ev].scores), Inputs())
 
 
 def of_analysis(config: Config, name: str) -> Inputs:
@@ -192,7 +212,8 @@ def edges(config: Config) -> dict[Node, set[Node]]:
     for name, arm in config.arms.items():
         graph["arm", name] = {("arm", arm.parent)} if arm.parent else set()
     for arm_name, ev in runs_of(config):
-        graph["run", arm_name, ev] = {("arm", arm_name), ("dataset", config.evals[ev].dataset)}
+        asked = [("run", arm_name, other)] if (other := config.evals[ev].responses) else []
+        graph["run", arm_name, ev] = {("arm", arm_name), ("dataset", config.evals[ev].dataset), *asked}
     for reader in readers(config):
         for node in reader.nodes:
             graph[node] = graph.get(node, set()) | nodes(reader.inputs)
@@ -228,14 +249,12 @@ def behind(graph: dict[Node, set[Node]], start: set[Node]) -> set[Node]:
     return seen
 
 
-def transductive(config: Config) -> set[str]:
-    """The arms that say `transductive: true`, and all arms whose weights or `apply` are made from such an arm."""
-    graph, adapted = edges(config), {("arm", name) for name, arm in config.arms.items() if arm.transductive}
-    return {
-        name
-        for name in config.arms
-        if adapted and adapted & behind(graph, {("arm", name)} | nodes(of_apply(config, name)))
-    }
+def transductive(config: Config) -> dict[str, list[str]]:
+    """Arm -> the arms that say `transductive: true` among itself and those that its weights or its `apply` are made
+    from."""
+    graph, adapted = edges(config), [name for name, arm in config.arms.items() if arm.transductive]
+    before = {name: behind(graph, {("arm", name)} | nodes(of_apply(config, name))) for name in config.arms}
+    return {name: [other for other in adapted if ("arm", other) in before[name]] for name in config.arms}
 
 
 def sees(config: Config, arm: str) -> list[str]:
@@ -245,11 +264,11 @@ def sees(config: Config, arm: str) -> list[str]:
 
 
 def held_out(config: Config) -> dict[str, list[str]]:
-    """Arm -> the evals whose rows it must not have seen, in config order: those that it takes itself, and those of arms
-    that are made from it."""
+    """Arm -> the evals whose rows it must not have seen, in config order: those with a score that it takes itself, and
+    those of arms that are made from it."""
     graph, seen = edges(config), {name: set[str]() for name in config.arms}
     for arm, ev in runs_of(config):
-        for node in behind(graph, {("run", arm, ev)}):
+        for node in behind(graph, {("run", arm, ev)}) if config.evals[ev].score else ():
             if node[0] == "arm":
                 seen[node[1]].add(ev)
     return {name: [ev for ev in config.evals if ev in evals] for name, evals in seen.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from imprint.config import checks, strict_yaml
+from imprint.config import checks, shorthand, strict_yaml
 from imprint.config.schema import Config
 from imprint.runtime.errors import ImprintError
 
@@ -35,7 +35,7 @@ def parse(raw: dict[str, Any]) -> Config:
     if long := list(_long_numbers(raw)):
         raise ImprintError("\n".join(long))
     try:
-        config = Config.model_validate(raw)
+        config = Config.model_validate(shorthand.written_out(raw))
     except ValidationError as error:
         lines = dict.fromkeys(checks.message(item) for item in error.errors(include_url=False))
         raise ImprintError("\n".join(lines)) from None

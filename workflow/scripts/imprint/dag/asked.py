@@ -8,11 +8,12 @@ from imprint.config import graph
 from imprint.config.questions import Question
 from imprint.config.schema import Config
 from imprint.dag.experiment import Experiment
-from imprint.runtime import plugins
 from imprint.runtime.identity import fingerprint
 from imprint.statistics.summarize import AskedQuestion, Check, CurveCheck, Plan
 
 LOOKS = "looks.json"
+WHO_TAKES_IT = {"responses", "arms"}
+"""Keys of an eval that change no response and no score."""
 
 
 def questions(config: Config) -> list[AskedQuestion]:
@@ -24,7 +25,7 @@ def questions(config: Config) -> list[AskedQuestion]:
             arm=question.arm,
             control=question.control,
             eval=ev,
-            metric=question.metric or primary(config, ev),
+            metric=question.metric or config.evals[ev].primary,
             kind=question.kind,
             margin=question.margin or 0.0,
             over=question.over,
@@ -35,11 +36,6 @@ def questions(config: Config) -> list[AskedQuestion]:
     ]
 
 
-def primary(config: Config, ev: str) -> str:
-    """The primary metric of an eval."""
-    return str(plugins.load("scores", config.evals[ev].score.name).PRIMARY)
-
-
 def _check(config: Config, question: Question) -> Check | CurveCheck | None:
     check = question.check
     if check is None:
@@ -48,7 +44,7 @@ def _check(config: Config, question: Question) -> Check | CurveCheck | None:
     if check.curve is not None:
         return CurveCheck(arm=arm, curve=check.curve, above=check.above, below=check.below)
     ev = str(check.eval)
-    metric = check.metric or primary(config, ev)
+    metric = check.metric or config.evals[ev].primary
     return Check(arm=arm, control=check.control or question.control, eval=ev, metric=metric)
 
 
@@ -82,7 +78,7 @@ def version(config: Config) -> str:
         runs |= {("arm", ev.judge)} if ev.judge else set()
     behind = graph.behind(graph.edges(config), set(runs))
     parts: list[Any] = [[question.model_dump(exclude={"asks"}) for question in asked]]
-    parts += [(name, ev.model_dump(mode="json")) for name, ev in sorted(evals.items())]
+    parts += [(name, ev.model_dump(mode="json", exclude=WHO_TAKES_IT)) for name, ev in sorted(evals.items())]
     for kind, name in sorted(node for node in behind if node[0] != "run"):
         if kind == "arm":
             parts.append((name, config.arms[name].model_dump(mode="json", include={"model", "parent", "fit", "apply"})))

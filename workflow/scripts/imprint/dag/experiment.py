@@ -14,7 +14,8 @@ from imprint.tables.inputs import Named
 
 
 class Run(NamedTuple):
-    """An arm at a seed on an eval: one job of `generate` and one of `score`, or the jobs that import it."""
+    """An arm at a seed on an eval: a job of `generate`, or one that imports it, unless the eval has the responses of
+    another one; and a job of `score`, unless the eval only samples."""
 
     arm: str
     seed: int
@@ -113,10 +114,7 @@ class Experiment:
         return {
             "datasets": [self.dataset(name) for name in inputs.datasets],
             "arms": sorted(set(arms)),
-            "runs": [
-                self.path("generate", "generations", arm=arm, seed=self.run_seed(arm, ev, seed), eval=ev)
-                for arm, ev in inputs.runs
-            ],
+            "runs": [self.responses(arm, self.run_seed(arm, ev, seed), ev) for arm, ev in inputs.runs],
         }
 
     def named(self, inputs: Inputs, seed: int) -> Named:
@@ -135,25 +133,40 @@ class Experiment:
         """Every (arm, seed, eval), in config order."""
         return [Run(arm, seed, ev) for arm, ev in graph.runs_of(self.config) for seed in self.seeds(arm, ev)]
 
+    def responses(self, arm: str, seed: int, ev: str) -> str:
+        """The file with the generations of a run; several evals may score it."""
+        return self.path("generate", "generations", arm=arm, seed=seed, eval=graph.source(self.config, ev))
+
+    @cached_property
+    def own(self) -> list[Run]:
+        """The runs with responses of their own."""
+        return [run for run in self.runs if graph.source(self.config, run.eval) == run.eval]
+
+    @cached_property
+    def measured(self) -> list[Run]:
+        """The runs whose responses have scores."""
+        return [run for run in self.runs if self.config.evals[run.eval].score]
+
     @cached_property
     def imported(self) -> list[Run]:
         """The runs that another harness has logged."""
-        return [run for run in self.runs if self.config.arms[run.arm].runs]
+        return [run for run in self.own if self.config.arms[run.arm].runs]
 
     @cached_property
     def valued(self) -> list[Run]:
         """The imported runs whose own values are taken, so that they are neither judged nor scored here."""
-        return [run for run in self.imported if (runs := self.config.arms[run.arm].runs) and runs.metrics is not None]
+        logged = [run for run in self.measured if run in self.imported]
+        return [run for run in logged if (runs := self.config.arms[run.arm].runs) and runs.metrics is not None]
 
     @cached_property
     def asked(self) -> list[Run]:
         """The runs that are made here."""
-        return [run for run in self.runs if run not in self.imported]
+        return [run for run in self.own if run not in self.imported]
 
     @cached_property
     def scored(self) -> list[Run]:
         """The runs that are scored here."""
-        return [run for run in self.runs if run not in self.valued]
+        return [run for run in self.measured if run not in self.valued]
 
     @cached_property
     def judged(self) -> list[Run]:

@@ -181,12 +181,13 @@ def costs(experiment: Experiment, plan: Planned, rows: list[dict[str, Any]]) -> 
     sides = (question.arm, question.control)
     behind = graph.behind(graph.edges(config), {("run", side, question.eval) for side in sides})
     fits = [name for kind, name, *_ in behind if kind == "arm" and config.arms[name].fit]
-    jobs = [(arm, "train", None) for arm in fits] + [(side, "generate", question.eval) for side in sides]
+    source = graph.source(config, question.eval)
+    jobs = [(arm, "train", None) for arm in fits] + [(side, "generate", source) for side in sides]
     means = {job: mean for job in jobs if (mean := _mean(rows, *job))}
     if len(means) < len(jobs):
         return None
     per_example = 1 / (pilot["n_pairs"] + pilot["n_missing"])
-    asking = {side: means[side, "generate", question.eval] * per_example for side in sides}
+    asking = {side: means[side, "generate", source] * per_example for side in sides}
     return Costs(
         training=sum((means[arm, "train", None] for arm in fits), NOTHING),
         fitted=sum((asking[side] for side in sides if experiment.trained(side)), NOTHING),

@@ -48,9 +48,10 @@ def facts_of(experiment: Experiment) -> facts.Spec:
             facts.Eval(
                 name=name,
                 dataset=ev.dataset,
-                score=ev.score.name,
-                scorer=plug(ev.score),
-                asks=plugins.load("scores", ev.score.name).ASKS,
+                score=ev.score.name if ev.score else None,
+                scorer=plug(ev.score) if ev.score else None,
+                asks=ev.asks,
+                responses=ev.responses,
                 retention=ev.retention,
                 distribution=of_eval(experiment, name).description,
                 private=bool((source := entry(config, ev.dataset)) and catalog.load()[source].gated),
@@ -61,14 +62,14 @@ def facts_of(experiment: Experiment) -> facts.Spec:
             facts.Arm(
                 name=name,
                 what=words(config, name),
-                settings=settings(arm),
+                settings=settings(config, name),
                 fits=[
                     facts.Fit(seed=seed, manifest=experiment.path("train", "manifest", arm=name, seed=seed))
                     for seed in (config.seeds if arm.fit else [])
                 ],
                 jobs=jobs(experiment, name),
                 control=arm.control,
-                transductive=name in transductive,
+                transductive=transductive[name],
                 contexts=[plug(ref) for ref in arm.apply.context],
             )
             for name, arm in config.arms.items()
@@ -122,9 +123,11 @@ def jobs(experiment: Experiment, name: str) -> list[facts.Job]:
     runs = [Run(name, seed, ev) for ev, seed in asked]
     made = [
         *(("train", None, seed) for seed in seeds),
-        *(("import_run" if run in experiment.imported else "generate", run.eval, run.seed) for run in runs),
+        *(("import_run", run.eval, run.seed) for run in runs if run in experiment.imported),
+        *(("generate", run.eval, run.seed) for run in runs if run in experiment.asked),
         *(("judge", run.eval, run.seed) for run in runs if run in experiment.judged),
-        *(("import_values" if run in experiment.valued else "score", run.eval, run.seed) for run in runs),
+        *(("import_values", run.eval, run.seed) for run in runs if run in experiment.valued),
+        *(("score", run.eval, run.seed) for run in runs if run in experiment.scored),
     ]
     return [
         facts.Job(
@@ -159,12 +162,33 @@ def words(config: Config, name: str) -> str:
     return "; ".join([line, *asked])
 
 
-def settings(arm: Arm) -> str:
-    """All keys of an arm's fit and apply that the config sets: "fit: method sft, data dialogues, epochs 2.0"."""
-    keys = arm.model_dump(mode="json", include={"fit", "apply"}, exclude_unset=True, by_alias=True)
-    fit = keys.get("fit") or {}
+def settings(config: Config, name: str) -> str:
+    """All keys of an arm's fit and apply that the config sets: "fit: method sft, data dialogues, epochs 2.0". Of an arm
+    that is like another one, just the keys that differ; controls are shown for every arm."""
+    arm = config.arms[name]
+    slots = _slots(arm)
+    if arm.like is None:
+        return _worded({slot: slots[slot] for slot in ("fit", "apply")})
+    other = _slots(config.arms[arm.like])
+    differing = {
+        slot: {key: value for key, value in keys.items() if key not in other[slot] or other[slot][key] != value}
+        for slot, keys in slots.items()
+    }
+    gone = [f"{slot}.{key}" for slot, keys in other.items() for key in keys if key not in slots[slot]]
+    differences = "; ".join(filter(None, [_worded(differing), f"without {', '.join(gone)}" if gone else ""]))
+    return f"like {arm.like}, but {differences}" if differences else f"like {arm.like}"
+
+
+def _slots(arm: Arm) -> dict[str, dict[str, object]]:
+    """The keys of an arm that the config sets, by slot. The keys of a method stand beside those of its fit."""
+    keys = arm.model_dump(mode="json", exclude={"like", "control", "resources"}, exclude_unset=True, by_alias=True)
+    fit = keys.pop("fit", None) or {}
     of_method = fit.pop("settings", {})
-    slots = {"fit": {**fit, **of_method}, "apply": keys.get("apply") or {}}
+    apply = keys.pop("apply", {})
+    return {"arm": keys, "fit": {**fit, **of_method}, "apply": apply}
+
+
+def _worded(slots: dict[str, dict[str, object]]) -> str:
     return "; ".join(f"{slot}: {', '.join(starmap(_setting, of.items()))}" for slot, of in slots.items() if of)
 
 

@@ -54,10 +54,8 @@ def _facts(verdict: Verdict, control: Side, arm: Side) -> facts.Spec:
         title=f"Does {arm.name} beat {control.name}?",
         about=scope(control, arm),
         arms=[
-            facts.Arm(name=control.name, what=f"{_runs(control)} of another harness", transductive=False),
-            facts.Arm(
-                name=arm.name, what=f"{_runs(arm)} of another harness", control=[control.name], transductive=False
-            ),
+            facts.Arm(name=control.name, what=f"{_runs(control)} of another harness"),
+            facts.Arm(name=arm.name, what=f"{_runs(arm)} of another harness", control=[control.name]),
         ],
         evals=[
             facts.Eval(

@@ -44,11 +44,15 @@ class Arm(Strict):
 
     name: str
     what: str = Field(description="its parent, fit and apply in one line")
-    settings: str = Field(default="", description="its fit with all keys that the config sets, and its apply")
+    settings: str = Field(
+        default="", description="the keys of its fit and apply that the config sets, or that differ from another arm's"
+    )
     fits: list[Fit] = Field(default_factory=list)
     jobs: list[Job] = Field(default_factory=list)
     control: list[str] = Field(default_factory=list)
-    transductive: bool = Field(default=False, description="it adapted on the eval's own prompts; stamped on its rows")
+    transductive: list[str] = Field(
+        default_factory=list, description="the arms that may have seen rows of evals, of those that it is made from"
+    )
     contexts: list[Plug] = Field(
         default_factory=list, description="its contexts, which say what part of a response is scored"
     )
@@ -59,7 +63,8 @@ class Eval(Strict):
 
     name: str
     dataset: str
-    score: str
+    score: str | None = Field(description="None where the eval only samples")
+    responses: str | None = Field(default=None, description="the eval whose responses it scores; None for its own")
     scorer: Plug | None = Field(
         default=None,
         description="the score as a plug-in, which says in words what a verdict asks for; None where it is unknown",

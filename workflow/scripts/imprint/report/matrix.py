@@ -108,7 +108,7 @@ def spent(costs: pl.DataFrame, generations: pl.DataFrame, facts: Spec) -> list[d
     """A row for each arm, in the order of the config: the tokens read in training (`trained`) and written in evals
     (`asked`), over all seeds, the mean number of tokens written for one example (`per_example`), and the mean number of
     those in the answer (`per_answer`). None where a number is not known. An arm without any of these is left out."""
-    generated = [item.name for item in facts.evals if item.asks == "generate"]
+    generated = {item.responses or item.name for item in facts.evals if item.score and item.asks == "generate"}
     lengths = (
         generations.filter(pl.col("eval").is_in(generated))
         .group_by("arm", "seed", "eval", "example_id", "sample")

@@ -111,7 +111,7 @@ def render(
                     "comparisons": copies.forms(grids.of_comparisons(comparisons)),
                 }
             ),
-            transductive={arm.name for arm in facts.arms if arm.transductive},
+            adapted=_adapted(tables["contamination"], facts),
             summary=_by_arm(summary),
             costs=_costs(tables["costs"]),
             seconds=_seconds(tables["costs"]),
@@ -240,6 +240,19 @@ def _side(row: Row) -> str:
 def first_pair(rows: Sequence[Row], facts: Spec) -> tuple[str, str]:
     """The arm and control with which the browser opens: those of the first of the questions and comparisons."""
     return (rows[0]["arm"], rows[0]["control"]) if rows else (facts.arms[-1].name, facts.arms[0].name)
+
+
+def _adapted(contamination: pl.DataFrame, facts: Spec) -> set[tuple[str, str]]:
+    """(arm, eval) where the arm, or an arm that it is made from, may see rows of the eval, and has been trained on
+    some."""
+    shared = contamination.filter(pl.col("n_shared") + pl.col("n_near") > 0)
+    seen = set(shared.select("arm", "eval").rows())
+    return {
+        (arm.name, item.name)
+        for arm in facts.arms
+        for item in facts.evals
+        if any((other, item.name) in seen for other in arm.transductive)
+    }
 
 
 def _seconds(costs: pl.DataFrame) -> dict[tuple[Any, ...], float | None]:

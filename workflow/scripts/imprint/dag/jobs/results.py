@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from imprint.analyses import _job as analysis
 from imprint.charts import _job as plotting
 from imprint.config import graph
+from imprint.config.evals import Eval
 from imprint.dag import asked, report_facts
 from imprint.dag.jobs import Jobs
 from imprint.report import ASSETS, costs, facts
@@ -36,7 +37,7 @@ class CheckLeakage(Jobs):
 
     def inputs(self, wildcards: Any) -> dict[str, Any]:
         pairs = self.spec(wildcards).pairs
-        held_out = {self.experiment.dataset(self.config.evals[run.eval].dataset) for run in self.experiment.runs}
+        held_out = {self.experiment.dataset(self.config.evals[run.eval].dataset) for run in self.experiment.measured}
         return {"datasets": sorted({pair.train for pair in pairs} | held_out)}
 
     def spec(self, wildcards: Any) -> contamination.Spec:
@@ -74,22 +75,21 @@ class Summarize(Jobs):
 
     def spec(self, wildcards: Any) -> summarize.Spec:
         return summarize.Spec(
-            arms={name: graph.evals_of(self.config, name) for name in self.config.arms},
-            runs=[(run.arm, run.seed, run.eval) for run in self.experiment.runs],
+            arms={name: graph.measured_on(self.config, name) for name in self.config.arms},
+            runs=[(run.arm, run.seed, run.eval) for run in self.experiment.measured],
             fitted=[name for name in self.config.arms if self.experiment.trained(name)],
             metrics=self._metrics(),
             controls={name: arm.control for name, arm in self.config.arms.items()},
-            datasets={run.eval: self.config.evals[run.eval].dataset for run in self.experiment.runs},
+            datasets={run.eval: self.config.evals[run.eval].dataset for run in self.experiment.measured},
             questions=asked.questions(self.config),
             plan=asked.plan(self.experiment),
         )
 
     def _metrics(self) -> dict[str, dict[str, tuple[bool, int]]]:
         metrics: dict[str, dict[str, tuple[bool, int]]] = {}
-        for name, ev in self.config.evals.items():
-            module = plugins.load("scores", ev.score.name)
-            directions = {**module.METRICS, **(score_run.OF_RESPONSES if module.ASKS == "generate" else {})}
-            metrics[name] = {metric: (metric == module.PRIMARY, way) for metric, way in directions.items()}
+        for name, ev in scored(self).items():
+            directions = {**ev.metrics, **(score_run.OF_RESPONSES if ev.asks == "generate" else {})}
+            metrics[name] = {metric: (metric == ev.primary, way) for metric, way in directions.items()}
             for ref in ev.describe:
                 metrics[name] |= dict.fromkeys(plugins.load("scores", ref.name).METRICS, (False, 0))
         return metrics
@@ -191,7 +191,7 @@ class Plot(Jobs):
             chart=wildcards.chart,
             tables={name: files[name] for name in plugins.load("charts", wildcards.chart).TABLES},
             arms=list(self.config.arms),
-            evals=[(name, report_facts.of_eval(self.experiment, name)) for name in self.config.evals],
+            evals=[(name, report_facts.of_eval(self.experiment, name)) for name in scored(self)],
         )
 
     def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
@@ -217,12 +217,17 @@ class Report(Jobs):
 
     def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
         contexts = [("contexts", ref.name) for arm in self.config.arms.values() for ref in arm.apply.context]
-        return [*(("scores", ev.score.name) for ev in self.config.evals.values()), *contexts]
+        return [*(("scores", ev.score.name) for ev in scored(self).values() if ev.score), *contexts]
 
 
 def synthesised(jobs: Jobs) -> list[str]:
     """The names of the datasets that are made from others."""
     return [name for name, dataset in jobs.config.datasets.items() if dataset.source == "synth"]
+
+
+def scored(jobs: Jobs) -> dict[str, Eval]:
+    """The evals that have a score."""
+    return {name: ev for name, ev in jobs.config.evals.items() if ev.score}
 
 
 def tables(jobs: Jobs) -> dict[str, list[str]]:
@@ -232,10 +237,10 @@ def tables(jobs: Jobs) -> dict[str, list[str]]:
     of_runs = {
         name: [experiment.path(stage, name, **run._asdict()) for run in runs]
         for stage, name, runs in (
-            ("generate", "prompts", experiment.runs),
-            ("generate", "generations", experiment.runs),
+            ("generate", "prompts", experiment.own),
+            ("generate", "generations", experiment.own),
             ("judge", "judgements", experiment.judged),
-            ("score", "scores", experiment.runs),
+            ("score", "scores", experiment.measured),
         )
     }
     return {

@@ -24,9 +24,9 @@ class OfRuns(Jobs):
     def jobs(self) -> Iterable[Run]:
         return self.experiment.runs
 
-    def made(self, stage: str, output: str, wildcards: Any) -> str:
-        """The path of an output of another stage, for the same run."""
-        return self.experiment.path(stage, output, arm=wildcards.arm, seed=wildcards.seed, eval=wildcards.eval)
+    def responses(self, wildcards: Any) -> str:
+        """The file with the generations of the run."""
+        return self.experiment.responses(wildcards.arm, wildcards.seed, wildcards.eval)
 
     def dataset(self, wildcards: Any) -> str:
         """The file of the eval's dataset."""
@@ -50,13 +50,12 @@ class Generate(OfRuns):
 
     def spec(self, wildcards: Any) -> generation.Spec:
         ev = self.config.evals[wildcards.eval]
-        asks = plugins.load("scores", ev.score.name).ASKS
-        written = asks == "generate"
+        written = ev.asks == "generate"
         return generation.Spec(
             arm=wildcards.arm,
             seed=int(wildcards.seed),
             eval=wildcards.eval,
-            ask=asks,
+            ask=ev.asks,
             policy=policy_of(self.config, wildcards.arm),
             environment=plug(ev.environment) if ev.environment else None,
             inputs=self.experiment.named(graph.of_run(self.config, wildcards.arm, wildcards.eval), int(wildcards.seed)),
@@ -118,11 +117,11 @@ class ImportValues(ImportRun):
         return self.experiment.valued
 
     def spec(self, wildcards: Any) -> Strict:
-        score = plugins.load("scores", self.config.evals[wildcards.eval].score.name)
+        ev = self.config.evals[wildcards.eval]
         return values.Spec(
             **dict(super().spec(wildcards)),
-            metrics={metric: (self.runs(wildcards).metrics or {}).get(metric, metric) for metric in score.METRICS},
-            primary=score.PRIMARY,
+            metrics={metric: (self.runs(wildcards).metrics or {}).get(metric, metric) for metric in ev.metrics},
+            primary=ev.primary,
         )
 
 
@@ -140,7 +139,7 @@ class Judge(OfRuns):
         others = graph.of_scores(self.config, wildcards.eval)
         return {
             "manifests": self.experiment.chain(judge, self.config.seeds[0]),
-            "generations": self.made("generate", "generations", wildcards),
+            "generations": self.responses(wildcards),
             "dataset": self.dataset(wildcards),
             "others": self.experiment.files(others, int(wildcards.seed))["runs"],
         }
@@ -186,29 +185,29 @@ class Score(OfRuns):
         return self.experiment.scored
 
     def inputs(self, wildcards: Any) -> dict[str, Any]:
+        run = {"arm": wildcards.arm, "seed": wildcards.seed, "eval": wildcards.eval}
         judged = self.config.evals[wildcards.eval].judge
         return {
-            "judgements": [self.made("judge", "judgements", wildcards)] if judged else [],
-            "generations": self.made("generate", "generations", wildcards),
+            "judgements": [self.experiment.path("judge", "judgements", **run)] if judged else [],
+            "generations": self.responses(wildcards),
             "dataset": self.dataset(wildcards),
         }
 
     def spec(self, wildcards: Any) -> score_run.Spec:
-        ev = self.config.evals[wildcards.eval]
+        score, *describe = map(plug, self.config.evals[wildcards.eval].scores)
         return score_run.Spec(
             arm=wildcards.arm,
             seed=int(wildcards.seed),
             eval=wildcards.eval,
-            score=plug(ev.score),
-            describe=[plug(ref) for ref in ev.describe],
+            score=score,
+            describe=describe,
             contexts=[plug(ref) for ref in self.config.arms[wildcards.arm].apply.context],
             limit=self.config.limit,
         )
 
     def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
-        ev = self.config.evals[wildcards.eval]
         contexts = [("contexts", ref.name) for ref in self.config.arms[wildcards.arm].apply.context]
-        return [*(("scores", ref.name) for ref in (ev.score, *ev.describe)), *contexts]
+        return [*(("scores", ref.name) for ref in self.config.evals[wildcards.eval].scores), *contexts]
 
 
 JOBS = (Generate, ImportRun, ImportValues, Judge, Score)
