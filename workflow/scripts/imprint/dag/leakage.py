@@ -21,8 +21,8 @@ Cache = dict[str, "list[dict[str, Any]] | None"]
 
 def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | None:
     """A dataset's rows; for a dataset that is synthesised with a teacher or from runs, the rows that its own come from,
-    as far as these can be read, without those that it leaves out. None for a dataset of the catalog, which may need the
-    network."""
+    as far as these can be read, without those that it leaves out. None for a dataset of the catalog or the hub, which
+    may need the network."""
     if name not in cache:
         spec = config.datasets[name]
         if spec.source == "synth":
@@ -35,7 +35,7 @@ def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | 
             else:
                 read = Read(datasets={other: part or [] for other, part in parts.items()})
                 cache[name] = plugins.load("synthesis", spec.plugin).rows(spec.settings, read, None).rows
-        elif spec.entry() is not None:
+        elif spec.entry() is not None or spec.split:
             cache[name] = None
         else:
             folder = spec.tables()
@@ -47,11 +47,11 @@ def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | 
 
 
 def _made_now(config: Config, name: str) -> bool:
-    """Whether a dataset's rows can be made before the first job: no file of the catalog, run or teacher is behind
-    them."""
+    """Whether a dataset's rows can be made before the first job: no file of the catalog or the hub, no run and no
+    teacher is behind them."""
     spec = config.datasets[name]
     if spec.source != "synth":
-        return spec.entry() is None
+        return spec.entry() is None and spec.split is None
     inputs = graph.of_dataset(config, name)
     if spec.teacher() or inputs.runs or inputs.arms:
         return False

@@ -7,7 +7,7 @@ from typing import Any
 
 from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
-from imprint.runtime.identity import file_sha256, fingerprint
+from imprint.runtime.identity import file_sha256, fingerprint, read_json
 from imprint.runtime.plugins import Strict
 from imprint.tables import dataset_rows
 
@@ -25,8 +25,10 @@ class Spec(Strict):
 
 
 def run(spec: Spec, files: list[Path], out: Path) -> None:
-    """Read or generate the rows of one dataset, and write them. `files` are the files that the plug-in reads. Raises
-    ImprintError for a dataset without rows, and for a message without a role or text."""
+    """Read or generate the rows of one dataset, and write them. `files` are the files that the plug-in reads, or the
+    manifest of a split of the hub, which lists them. Raises ImprintError for a dataset without rows, and for a message
+    without a role or text."""
+    files = of_manifest(files[0]) if spec.source == "hub" else files
     settings = plugins.settings("datasets", spec.plugin, spec.settings)
     rows = list(plugins.load("datasets", spec.plugin).rows(settings, {file.name: file for file in files}))
     if not rows:
@@ -41,3 +43,16 @@ def run(spec: Spec, files: list[Path], out: Path) -> None:
     # `source_sha256` names the data, not its reader: a hash of the files read, and of the settings.
     hashes = [file_sha256(file) for file in sorted(files)]
     dataset_rows.write(out, spec.dataset, rows, fingerprint([hashes, spec.plugin, spec.settings]))
+
+
+def of_manifest(manifest: Path) -> list[Path]:
+    """The fetched files of a split of the hub. Raises ImprintError for one that is missing or was changed."""
+    content = read_json(manifest)
+    hashes = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(hashes, dict) or not hashes:
+        raise ImprintError(f"{manifest} lists no files; delete it and run again")
+    for name, file in hashes.items():
+        path = manifest.with_name(Path(name).name)
+        if not path.is_file() or file_sha256(path) != file["sha256"]:
+            raise ImprintError(f"{path} is not as it was fetched; delete {manifest.parent} and run again")
+    return [manifest.with_name(Path(name).name) for name in hashes]

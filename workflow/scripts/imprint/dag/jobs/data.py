@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imprint.config import catalog, graph
+from imprint.config import catalog, graph, hub
 from imprint.dag.jobs import Jobs
 from imprint.dag.policies import policy_of
 from imprint.datasets import _job as preparing
@@ -26,6 +26,12 @@ class OfFile(NamedTuple):
 
     entry: str
     file: str
+
+
+class OfSplit(NamedTuple):
+    """The name of the folder of a split of a dataset repository."""
+
+    split: str
 
 
 class OfDataset(NamedTuple):
@@ -66,6 +72,23 @@ class FetchData(Jobs):
         return catalog.Spec(**file.model_dump(exclude={"mirror"}))
 
 
+class FetchHub(Jobs):
+    name = "fetch_hub"
+
+    def jobs(self) -> Iterable[OfSplit]:
+        return map(OfSplit, self._splits())
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        return {}
+
+    def spec(self, wildcards: Any) -> hub.Spec:
+        return self._splits()[wildcards.split]
+
+    def _splits(self) -> dict[str, hub.Spec]:
+        splits = [dataset.split for dataset in self.config.datasets.values() if dataset.split]
+        return {split.folder: split for split in splits}
+
+
 class Prepare(Jobs):
     name = "prepare"
 
@@ -77,6 +100,8 @@ class Prepare(Jobs):
         dataset = self.config.datasets[wildcards.dataset]
         if (path := dataset.path()) is not None:
             return {"files": [str(path)]}
+        if dataset.split:
+            return {"files": [self.experiment.path("fetch_hub", "manifest", split=dataset.split.folder)]}
         if (entry := dataset.entry()) is not None:
             return {"files": [f"resources/data/{entry}/{file}" for file in catalog.load()[entry].files]}
         tables = dataset.tables()
@@ -147,4 +172,4 @@ class Synthesize(Rearrange):
         return str(self.config.datasets[wildcards.dataset].teacher())
 
 
-JOBS = (FetchModel, FetchData, Prepare, Synthesize, Rearrange)
+JOBS = (FetchModel, FetchData, FetchHub, Prepare, Synthesize, Rearrange)
