@@ -54,6 +54,8 @@ rule prepare:
         stage["prepare"].log,
     wildcard_constraints:
         dataset=of("prepare", "dataset"),
+    resources:
+        scores=stage["prepare"].scores,
     params:
         code=stage["prepare"].code,
         spec=stage["prepare"].params,

@@ -27,7 +27,7 @@ from imprint.dag.experiment import Experiment
 from imprint.dag.jobs.data import OfDataset, Prepare
 from imprint.datasets import _coat_asking, _coat_wording, coat_questions
 from imprint.runtime.errors import ImprintError
-from imprint.scoring import option_sets
+from imprint.scoring import needs, option_sets
 from imprint.tables import json_lines
 
 FILES = {task: ROOT / f"tests/coat_questions/task_{task}.json" for task in "u012"}
@@ -147,7 +147,7 @@ def test_a_record_with_any_other_value_is_read_or_refused(task: str, value: Any,
         return
     made = question and _coat_asking.row(coat_questions.Settings(task=task), question, random.Random(0))
     if made:
-        option_sets.checked(made["reference"])
+        assert needs.problem("choice", made["reference"]) is None
         assert all(isinstance(message["content"], str) for message in made["messages"])
 
 

@@ -230,7 +230,7 @@ def test_values_of_parquet_become_json(tmp_path: Path) -> None:
             {"cluster": "a"},
             {"strata": {"a": "a"}},
         ):
-            with pytest.raises(ImprintError, match="row 1, column 'a': found .*, which JSON cannot hold"):
+            with pytest.raises(ImprintError, match=r"row 1, column 'a': found .*, which JSON cannot hold"):
                 of(tmp_path, {"messages": {"user": "q"}, **mapping}, {"q": "?", "a": value})
 
 

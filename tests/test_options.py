@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from imprint.runtime.errors import ImprintError
 from imprint.scores import Option, Verdict, choice, likelihood, options
+from imprint.scoring import needs
 
 REFERENCE: dict[str, Any] = {
     "options": ["the pen", "the marker pen", "the chalk"],
@@ -69,18 +71,18 @@ def test_no_number_is_null_and_ties_are_the_first() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"options": ["one"]}, "reference: found"),
+        ({"options": ["one"]}, "reference.options: found"),
         ({"answer": None}, "reference.answer: found None"),
         ({"answer": 3}, "write the index of an option, 0 to 2"),
         ({"answer": True}, "reference.answer"),
-        ({"penalty": [1]}, "reference.penalty: found \\[1\\]; write a list of 3"),
+        ({"penalty": [1]}, "reference: .*penalty: found \\[1\\]; write a list of 3"),
     ],
 )
 def test_malformed_references(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ImprintError, match=message):
-        choice.score({"reference": {**REFERENCE, **change}}, "A", choice.Settings())
-    with pytest.raises(ImprintError, match="reference: found None"):
-        choice.score({"reference": None}, "A", choice.Settings())
+    for score in ("choice", "options"):
+        assert re.search(message, str(needs.problem(score, {**REFERENCE, **change})))
+        assert needs.problem(score, REFERENCE) is None
+        assert needs.problem(score, None) == "reference.options: missing"
     with pytest.raises(ImprintError, match="options: found 1 scored texts"):
         options.score(ROW, [Option("the pen", -1.0, 2)], options.Settings())
 

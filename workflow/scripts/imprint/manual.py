@@ -137,6 +137,8 @@ def render() -> str:
         for name in plugins.names(kind):
             module = plugins.load(kind, name)
             lines += [f"### {name}", "", first_paragraph(module.__doc__), "", *fields(module.Settings), ""]
+            if kind == "scores" and module.Reference.model_fields:
+                lines += ["It reads in a row's reference:", "", *fields(module.Reference), ""]
     lines += ["## Charts", "", ", ".join(f"`{name}`" for name in plugins.names("charts")), ""]
     return "\n".join(lines).rstrip() + "\n"
 

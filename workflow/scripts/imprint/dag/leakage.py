@@ -28,7 +28,7 @@ def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | 
         if spec.source == "synth":
             sources = graph.rows_of(config, graph.of_dataset(config, name))
             parts = {other: readable(config, other, cache) for other in sources}
-            if not _made_now(config, name):
+            if not made_now(config, name):
                 rows = [row for other in graph.comes_from(config, name) for row in parts[other] or []]
                 held_out = {other: parts[other] or [] for other in graph.left_out(config, name)}
                 cache[name], _ = without(rows, held_out)
@@ -46,7 +46,7 @@ def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | 
     return cache[name]
 
 
-def _made_now(config: Config, name: str) -> bool:
+def made_now(config: Config, name: str) -> bool:
     """Whether a dataset's rows can be made before the first job: no file of the catalog or the hub, no run and no
     teacher is behind them."""
     spec = config.datasets[name]
@@ -55,7 +55,7 @@ def _made_now(config: Config, name: str) -> bool:
     inputs = graph.of_dataset(config, name)
     if spec.teacher() or inputs.runs or inputs.arms:
         return False
-    return all(_made_now(config, other) for other in inputs.datasets)
+    return all(made_now(config, other) for other in inputs.datasets)
 
 
 def check(config: Config) -> Cache:

@@ -9,6 +9,7 @@ from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import file_sha256, fingerprint, read_json
 from imprint.runtime.plugins import Strict
+from imprint.scoring import needs
 from imprint.tables import dataset_rows
 
 ROLES = {"system", "user", "assistant"}
@@ -24,10 +25,10 @@ class Spec(Strict):
     settings: dict[str, Any]
 
 
-def run(spec: Spec, files: list[Path], out: Path) -> None:
+def run(spec: Spec, files: list[Path], scores: list[str], out: Path) -> None:
     """Read or generate the rows of one dataset, and write them. `files` are the files that the plug-in reads, or the
-    manifest of a split of the hub, which lists them. Raises ImprintError for a dataset without rows, and for a message
-    without a role or text."""
+    manifest of a split of the hub, which lists them; `scores` are those that judge the rows. Raises ImprintError for a
+    dataset without rows, for a message without a role or text, and for a row that a score cannot judge."""
     files = of_manifest(files[0]) if spec.source == "hub" else files
     settings = plugins.settings("datasets", spec.plugin, spec.settings)
     rows = list(plugins.load("datasets", spec.plugin).rows(settings, {file.name: file for file in files}))
@@ -40,6 +41,7 @@ def run(spec: Spec, files: list[Path], out: Path) -> None:
                     f"dataset '{spec.dataset}', row {number}: found the message {message!r:.80}; a message is "
                     "{role: system|user|assistant, content: text}"
                 )
+    needs.check(scores, spec.dataset, rows)
     # `source_sha256` names the data, not its reader: a hash of the files read, and of the settings.
     hashes = [file_sha256(file) for file in sorted(files)]
     dataset_rows.write(out, spec.dataset, rows, fingerprint([hashes, spec.plugin, spec.settings]))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from imprint.runtime.errors import ImprintError
-from imprint.scores import Verdict
+from pydantic import Field, model_validator
+
+from imprint.scores import Reads, Verdict
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -17,20 +18,24 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 METRICS = {"accuracy": 1, "chance": 0, "bad_rate": -1, "regret": -1, "picked": 0}
 
 
-def checked(value: Any) -> dict[str, Any]:
-    """A reference with at least two options, whose lists have one entry for each. Raises ImprintError for any other."""
-    reference: dict[str, Any] = value if isinstance(value, dict) else {}
-    options = reference.get("options")
-    if not isinstance(options, list) or not 2 <= len(options) <= len(LETTERS):
-        raise ImprintError(f'reference: found {value!r:.99}; write {{"options": [2 to 26 texts], "answer": index}}')
-    answer = reference.get("answer")
-    if type(answer) is not int or not 0 <= answer < len(options):
-        raise ImprintError(f"reference.answer: found {answer!r}; write the index of an option, 0 to {len(options) - 1}")
-    for key in ("penalty", "bad", "names"):
-        values = reference.get(key)
-        if values is not None and (not isinstance(values, list) or len(values) != len(options)):
-            raise ImprintError(f"reference.{key}: found {values!r:.80}; write a list of {len(options)}, one an option")
-    return reference
+class Reference(Reads):
+    """A question with options."""
+
+    options: list[str] = Field(min_length=2, max_length=len(LETTERS), description="the options, as texts or letters")
+    answer: int = Field(description="the index of the right option, from 0")
+    names: list[str] | None = Field(None, description="the texts of options that are letters")
+    penalty: list[float] | None = Field(None, description="what choosing an option costs, for `regret`")
+    bad: list[bool] | None = Field(None, description="whether an option is a bad choice, for `bad_rate`")
+
+    @model_validator(mode="after")
+    def _one_an_option(self) -> Reference:
+        size = len(self.options)
+        if not 0 <= self.answer < size:
+            raise ValueError(f"answer: found {self.answer}; write the index of an option, 0 to {size - 1}")
+        for key, values in (("names", self.names), ("penalty", self.penalty), ("bad", self.bad)):
+            if values is not None and len(values) != size:
+                raise ValueError(f"{key}: found {values!r:.80}; write a list of {size}, one an option")
+        return self
 
 
 def verdicts(reference: dict[str, Any], chosen: int | None) -> list[Verdict]:

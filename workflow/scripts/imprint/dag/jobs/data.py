@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imprint.config import catalog, graph, hub
+from imprint.dag import scored_rows
 from imprint.dag.jobs import Jobs
 from imprint.dag.policies import policy_of
 from imprint.datasets import _job as preparing
@@ -89,7 +90,16 @@ class FetchHub(Jobs):
         return {split.folder: split for split in splits}
 
 
-class Prepare(Jobs):
+class MakesDataset(Jobs):
+    """A stage that makes the rows of a dataset."""
+
+    def scores(self, wildcards: Any) -> str:
+        """The scores that judge the rows, as a resource, with spaces between: the job compares the rows with what they
+        read, and a score that is changed later makes no rows anew."""
+        return " ".join(scored_rows.scores_of(self.config, wildcards.dataset))
+
+
+class Prepare(MakesDataset):
     name = "prepare"
 
     def jobs(self) -> Iterable[OfDataset]:
@@ -121,7 +131,7 @@ class Prepare(Jobs):
         return [("datasets", self.config.datasets[wildcards.dataset].plugin)]
 
 
-class Rearrange(Jobs):
+class Rearrange(MakesDataset):
     """Datasets that are made from others without a model."""
 
     name = "rearrange"
