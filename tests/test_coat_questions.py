@@ -26,8 +26,9 @@ from imprint.config.sources import Dataset
 from imprint.dag.experiment import Experiment
 from imprint.dag.jobs.data import OfDataset, Prepare
 from imprint.datasets import _coat_asking, _coat_wording, coat_questions
+from imprint.runtime import needs
 from imprint.runtime.errors import ImprintError
-from imprint.scoring import needs, option_sets
+from imprint.scoring import option_sets
 from imprint.tables import json_lines
 
 FILES = {task: ROOT / f"tests/coat_questions/task_{task}.json" for task in "u012"}
@@ -188,7 +189,7 @@ def test_what_is_no_array_of_objects_is_refused_with_its_line(text: str, message
 # A file of one's own
 
 
-def test_a_dataset_may_be_a_file_inside_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dataset_may_be_a_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project, outside = tmp_path / "project", tmp_path / "outside.json"
     (project / "resources").mkdir(parents=True)
     (project / "resources/bundled").symlink_to(ROOT / "resources/bundled")
@@ -206,13 +207,15 @@ def test_a_dataset_may_be_a_file_inside_the_project(tmp_path: Path, monkeypatch:
     assert prepare.inputs(OfDataset("ideal")) == {"files": ["mine/ideal.json"]}
     assert prepare.spec(OfDataset("ideal")).settings["task"] == "1"
     assert Dataset.model_validate({"file": "mine/rows.jsonl"}).plugin == "jsonl"
+    for elsewhere in (str(outside), "link.json"):  # it is only read, and its content is pinned by its hash
+        dataset = Dataset.model_validate({**made, "file": elsewhere})
+        assert dataset.path() == Path(elsewhere)
     for wrong, message in (
         ({"file": "mine/none.json"}, "no file 'mine/none.json'"),
         ({"file": "mine"}, "no file 'mine'"),
         ({"file": 3}, "no file 3"),
-        ({"file": "../outside.json"}, "leaves the project"),
-        ({"file": str(outside)}, "leaves the project"),
-        ({"file": "link.json"}, "leaves the project"),
+        ({"file": "../outside.json"}, "write an absolute one"),
+        ({"file": str(outside)}, "columns: missing"),
         ({"file": "mine/ideal.json", "reader": "coat_question"}, "coat_question"),
         ({"file": "mine/ideal.json", "reader": "coat_questions"}, "task"),
     ):

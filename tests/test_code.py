@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 import scored
 from imprint.datasets import humaneval
 from imprint.policies import answers
+from imprint.runtime import needs
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Plug
 from imprint.scores import code
-from imprint.scoring import isolation, needs, verification
+from imprint.scoring import isolation, verification
 
 REFERENCE = {
     "task_id": "HumanEval/x",

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from imprint import instructions
 from imprint.datasets import ifeval as reader
 from imprint.instructions import checkers, punkt
+from imprint.runtime import needs
 from imprint.runtime.errors import ImprintError
 from imprint.scores import LONGEST, ifeval
-from imprint.scoring import needs
 
 S = ifeval.Settings()
 KEYWORDS = "keywords:existence"

@@ -17,10 +17,9 @@ from imprint.dag.experiment import Experiment
 from imprint.dag.jobs import all_jobs
 from imprint.dag.jobs.data import OfDataset
 from imprint.datasets import _job as preparing
-from imprint.runtime import plugins
+from imprint.runtime import needs, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.scores import Reads
-from imprint.scoring import needs
 
 OPTIONS = {"options": ["A", "B"], "answer": 1, "names": ["one", "two"]}
 NUMBER = {"answer": "18"}
@@ -132,7 +131,7 @@ def test_the_job_that_makes_rows_refuses_them(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_text('{"question": "1 + 1?", "answer": "#### 2"}\n')
     spec = preparing.Spec(dataset="sums", source="catalog", name="gsm8k_test", plugin="gsm8k", settings={})
     out = tmp_path / "sums.parquet"
-    with pytest.raises(ImprintError, match="the score 'options' reads .* row 1 of 'sums' has a reference with answer"):
+    with pytest.raises(ImprintError, match=r"the score 'options' reads .* row 1 of 'sums' has a reference with answer"):
         preparing.run(spec, [tmp_path / "test.jsonl"], ["math", "options"], out)
     assert not out.exists()
     preparing.run(spec, [tmp_path / "test.jsonl"], ["math", "numeric"], out)

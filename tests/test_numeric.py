@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imprint.datasets import reasoning_gym as questions
+from imprint.runtime import needs
 from imprint.scores import Verdict, numeric, reasoning_gym
-from imprint.scoring import needs
 
 NUMBERS = {
     "She makes 9 * $2 = $18 every day.": "18",

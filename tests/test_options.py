@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imprint.runtime import needs
 from imprint.runtime.errors import ImprintError
 from imprint.scores import Option, Verdict, choice, likelihood, options
-from imprint.scoring import needs
 
 REFERENCE: dict[str, Any] = {
     "options": ["the pen", "the marker pen", "the chalk"],
@@ -75,7 +75,7 @@ def test_no_number_is_null_and_ties_are_the_first() -> None:
         ({"answer": None}, "reference.answer: found None"),
         ({"answer": 3}, "write the index of an option, 0 to 2"),
         ({"answer": True}, "reference.answer"),
-        ({"penalty": [1]}, "reference: .*penalty: found \\[1\\]; write a list of 3"),
+        ({"penalty": [1]}, "reference.penalty: found \\[1\\]; write a list of 3"),
     ],
 )
 def test_malformed_references(change: dict[str, Any], message: str) -> None:

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 
 from imprint.config import catalog
 from imprint.datasets import aqua, bigbench, commonsenseqa, mmlu, symbolic, truthfulqa, word_problems
-from imprint.runtime import plugins
+from imprint.runtime import needs, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.scores import Option, choice, numeric, options, word
-from imprint.scoring import needs
 from imprint.scoring.option_sets import LETTERS
 from imprint.tables import dataset_rows
 

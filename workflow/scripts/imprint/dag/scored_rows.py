@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 from imprint.config.schema import Config
 from imprint.dag import leakage
-from imprint.runtime import plugins
+from imprint.runtime import needs, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Inputs
-from imprint.scoring import needs
 
 
 class Judged(NamedTuple):

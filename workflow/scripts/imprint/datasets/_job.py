@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from imprint.runtime import plugins
+from imprint.runtime import needs, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import file_sha256, fingerprint, read_json
 from imprint.runtime.plugins import Strict
-from imprint.scoring import needs
 from imprint.tables import dataset_rows
 
 ROLES = {"system", "user", "assistant"}

@@ -46,7 +46,7 @@ class Score(plugins.Contract):
 
     Reference: type[Reads] = Reads
     """What it reads of a row's reference. Rows that lack it are refused before the first answer is generated
-    (`scoring/needs.py`), so `score` finds it in every row."""
+    (`runtime/needs.py`), so `score` finds it in every row."""
 
     ASKS: str
     """"generate": `response` is text; "loglikelihood": it is a list of `Option`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from imprint.scores import Reads, Verdict
 
@@ -27,15 +27,21 @@ class Reference(Reads):
     penalty: list[float] | None = Field(None, description="what choosing an option costs, for `regret`")
     bad: list[bool] | None = Field(None, description="whether an option is a bad choice, for `bad_rate`")
 
-    @model_validator(mode="after")
-    def _one_an_option(self) -> Reference:
-        size = len(self.options)
-        if not 0 <= self.answer < size:
-            raise ValueError(f"answer: found {self.answer}; write the index of an option, 0 to {size - 1}")
-        for key, values in (("names", self.names), ("penalty", self.penalty), ("bad", self.bad)):
-            if values is not None and len(values) != size:
-                raise ValueError(f"{key}: found {values!r:.80}; write a list of {size}, one an option")
-        return self
+    @field_validator("answer")
+    @classmethod
+    def _is_an_option(cls, value: int, info: ValidationInfo) -> int:
+        size = len(info.data.get("options", []))
+        if not 0 <= value < size:
+            raise ValueError(f"write the index of an option, 0 to {size - 1}")
+        return value
+
+    @field_validator("names", "penalty", "bad")
+    @classmethod
+    def _one_an_option(cls, value: list[Any] | None, info: ValidationInfo) -> list[Any] | None:
+        size = len(info.data.get("options", []))
+        if value is not None and len(value) != size:
+            raise ValueError(f"write a list of {size}, one an option")
+        return value
 
 
 def verdicts(reference: dict[str, Any], chosen: int | None) -> list[Verdict]:

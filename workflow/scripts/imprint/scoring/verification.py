@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from imprint.runtime import plugins
+from imprint.runtime import needs, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.scores import Option, Verdict
-from imprint.scoring import bounded, isolation, needs
+from imprint.scoring import bounded, isolation
 
 MOST = 1000  # verdicts on one response; an IFEval prompt has a dozen
 LARGEST = 1e300  # the largest value; NaN and infinities fail the comparison with it
@@ -28,7 +28,7 @@ def verdicts(score: str, settings: plugins.Strict, row: dict[str, Any], response
     verdict: as `Timeout` if the check took too long, as `Stumble` if it raised an error or gave no valid verdicts."""
     module = plugins.load("scores", score)
     if wrong := needs.problem(score, row.get("reference")):
-        raise ImprintError(wrong)
+        raise ImprintError(f"the score '{score}' cannot judge the row: {wrong}")
     answer = bounded.call(
         "imprint.scoring.verification:judge",
         [score, settings.model_dump(mode="json"), row, response],

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from imprint.runtime import parquet, plugins
+from imprint.runtime import needs, parquet, plugins
 from imprint.runtime.identity import file_sha256, fingerprint, read_manifest
 from imprint.runtime.plugins import Strict
-from imprint.scoring import needs
 from imprint.tables import dataset_rows
 from imprint.tables.inputs import Named, read
 
