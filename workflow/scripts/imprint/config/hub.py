@@ -174,6 +174,7 @@ def _of_hub(spec: Spec) -> tuple[list[str], Fetch]:
     import huggingface_hub
     from httpx import HTTPError
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.hf_api import RepoFile
 
     where = f"{spec.hub} at revision {spec.revision}"
     kind: dict[str, Any] = {"repo_type": "dataset", "revision": spec.revision}
@@ -193,7 +194,7 @@ def _of_hub(spec: Spec) -> tuple[list[str], Fetch]:
             shutil.copyfile(huggingface_hub.hf_hub_download(spec.hub, name, **kind), out)
         except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
             raise failed(error) from error
-        large = remote.lfs if isinstance(remote, huggingface_hub.hf_api.RepoFile) else None
+        large = remote.lfs if isinstance(remote, RepoFile) else None
         if large is not None and (actual := file_sha256(out)) != large.sha256:
             raise ImprintError(
                 f"{where}: {name} came with sha256 {actual}, but the hub says {large.sha256}; run again, and if that "
