@@ -130,13 +130,13 @@ for module in {modules}:
     importlib.import_module("imprint." + module)
 
 from imprint.config import loading
-from imprint.dag import code, leakage, report_facts
+from imprint.dag import code, leakage, report_facts, scored_rows
 from imprint.dag.experiment import Experiment
 from imprint.dag.jobs import all_jobs
 
 for name in {configs}:
     config = loading.load([Path(name)])
-    leakage.check(config)
+    scored_rows.check(config, leakage.check(config))
     for jobs in all_jobs(Experiment(config)).values():
         for job in jobs.jobs():
             jobs.inputs(job), jobs.params(job), jobs.code(job), jobs.arm

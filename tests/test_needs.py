@@ -73,7 +73,10 @@ def refusal(raw: dict[str, Any]) -> str:
 def test_a_number_is_not_looked_for_in_multiple_choice() -> None:
     message = refusal(evaluated({"bundled": "general.jsonl"}, "numeric"))
     assert message.startswith("evals.sums.score: 'numeric' reads in the reference of a row `answer` (the number")
-    assert "row 1 of 'quiz' has a reference with answer, options (reference.options: found [" in message
+    assert (
+        "row 1 of 'quiz' has a reference with answer, options (reference.options: found [" in message
+        and "; leave it out)" in message
+    )
     assert "write a score that reads such rows (choice, likelihood, options), or a dataset" in message
 
 

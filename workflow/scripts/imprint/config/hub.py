@@ -59,6 +59,10 @@ class Spec(Strict):
             )
         return value
 
+    def words(self) -> list[str]:
+        """What the report says of the split beside the repository's name."""
+        return [*([f"config {self.config}"] if self.config else []), f"split {self.split}", f"revision {self.revision}"]
+
     @property
     def folder(self) -> str:
         """The name of the folder of the fetched files: the repository's name, and 8 digits of the spec's hash."""

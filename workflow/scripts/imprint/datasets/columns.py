@@ -98,7 +98,7 @@ class Columns(Strict):
 class Settings(_multiple_choice.Listed):
     """What the table's columns hold, and how a question with options is asked."""
 
-    columns: Columns = Field(description="what the columns hold")
+    columns: Columns = Field(description="what the columns hold, as the section `datasets: columns` says")
 
 
 def _all(columns: str | list[str] | None) -> list[str]:

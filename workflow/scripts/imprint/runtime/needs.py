@@ -24,7 +24,7 @@ def problem(score: str, reference: Any) -> str | None:
         where = ".".join(map(str, ("reference", *first["loc"])))
         if first["type"] == "missing":
             return f"{where}: missing"
-        wrong = first["msg"].removeprefix("Value error, ")
+        wrong = "leave it out" if first["type"] == "none_required" else first["msg"].removeprefix("Value error, ")
         return f"{where}: found {first['input']!r:.80}; {wrong[0].lower()}{wrong[1:]}".replace(
             "input should be", "write"
         )
