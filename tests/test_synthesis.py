@@ -207,6 +207,7 @@ def test_a_killed_synthesis_asks_its_teacher_only_for_the_rest(tmp_path: Path, m
                 datasets=[tmp_path / "dialogues.parquet"],
                 runs=[],
                 manifests=[asking.paper(tmp_path)],
+                scores=[],
                 code="{}",
                 out=tmp_path / "made.parquet",
                 attempts=tmp_path / "attempts.parquet",
