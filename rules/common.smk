@@ -14,6 +14,7 @@ wildcard_constraints:
     eval=one_of(experiment.config.evals),
     dataset=one_of(experiment.config.datasets),
     model=one_of(experiment.models),
+    split=of("fetch_hub", "split"),
     analysis=one_of(experiment.config.analyses),
     chart=one_of(experiment.config.charts),
 

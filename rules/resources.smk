@@ -1,7 +1,8 @@
-# Only these two rules use the network, so they run on the machine that runs the workflow.
+# Only these rules use the network, so they run on the machine that runs the workflow.
 localrules:
     fetch_model,
     fetch_data,
+    fetch_hub,
 
 
 rule fetch_model:
@@ -31,6 +32,19 @@ rule fetch_data:
         "../workflow/scripts/fetch_data.py"
 
 
+rule fetch_hub:
+    output:
+        **stage["fetch_hub"].outputs,
+    log:
+        stage["fetch_hub"].log,
+    resources:
+        mirror=str(experiment.config.mirror_folder() or ""),
+    params:
+        spec=stage["fetch_hub"].params,
+    script:
+        "../workflow/scripts/fetch_hub.py"
+
+
 rule prepare:
     input:
         unpack(stage["prepare"].inputs),
@@ -40,6 +54,8 @@ rule prepare:
         stage["prepare"].log,
     wildcard_constraints:
         dataset=of("prepare", "dataset"),
+    resources:
+        scores=stage["prepare"].scores,
     params:
         code=stage["prepare"].code,
         spec=stage["prepare"].params,

@@ -12,6 +12,7 @@ rule synthesize:
         dataset=of("synthesize", "dataset"),
     resources:
         device=experiment.config.engine.device,
+        scores=stage["synthesize"].scores,
     params:
         code=stage["synthesize"].code,
         spec=stage["synthesize"].params,
@@ -28,6 +29,8 @@ rule rearrange:
         stage["rearrange"].log,
     wildcard_constraints:
         dataset=of("rearrange", "dataset"),
+    resources:
+        scores=stage["rearrange"].scores,
     params:
         code=stage["rearrange"].code,
         spec=stage["rearrange"].params,

@@ -26,6 +26,7 @@ from imprint.config.sources import Dataset
 from imprint.dag.experiment import Experiment
 from imprint.dag.jobs.data import OfDataset, Prepare
 from imprint.datasets import _coat_asking, _coat_wording, coat_questions
+from imprint.runtime import needs
 from imprint.runtime.errors import ImprintError
 from imprint.scoring import option_sets
 from imprint.tables import json_lines
@@ -147,7 +148,7 @@ def test_a_record_with_any_other_value_is_read_or_refused(task: str, value: Any,
         return
     made = question and _coat_asking.row(coat_questions.Settings(task=task), question, random.Random(0))
     if made:
-        option_sets.checked(made["reference"])
+        assert needs.problem("choice", made["reference"]) is None
         assert all(isinstance(message["content"], str) for message in made["messages"])
 
 
@@ -188,7 +189,7 @@ def test_what_is_no_array_of_objects_is_refused_with_its_line(text: str, message
 # A file of one's own
 
 
-def test_a_dataset_may_be_a_file_inside_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dataset_may_be_a_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project, outside = tmp_path / "project", tmp_path / "outside.json"
     (project / "resources").mkdir(parents=True)
     (project / "resources/bundled").symlink_to(ROOT / "resources/bundled")
@@ -206,13 +207,15 @@ def test_a_dataset_may_be_a_file_inside_the_project(tmp_path: Path, monkeypatch:
     assert prepare.inputs(OfDataset("ideal")) == {"files": ["mine/ideal.json"]}
     assert prepare.spec(OfDataset("ideal")).settings["task"] == "1"
     assert Dataset.model_validate({"file": "mine/rows.jsonl"}).plugin == "jsonl"
+    for elsewhere in (str(outside), "link.json"):  # it is only read, and its content is pinned by its hash
+        dataset = Dataset.model_validate({**made, "file": elsewhere})
+        assert dataset.path() == Path(elsewhere)
     for wrong, message in (
         ({"file": "mine/none.json"}, "no file 'mine/none.json'"),
         ({"file": "mine"}, "no file 'mine'"),
         ({"file": 3}, "no file 3"),
-        ({"file": "../outside.json"}, "leaves the project"),
-        ({"file": str(outside)}, "leaves the project"),
-        ({"file": "link.json"}, "leaves the project"),
+        ({"file": "../outside.json"}, "write an absolute one"),
+        ({"file": str(outside)}, "columns: missing"),
         ({"file": "mine/ideal.json", "reader": "coat_question"}, "coat_question"),
         ({"file": "mine/ideal.json", "reader": "coat_questions"}, "task"),
     ):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import scored
 from imprint.datasets import humaneval
 from imprint.policies import answers
+from imprint.runtime import needs
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Plug
 from imprint.scores import code
@@ -194,8 +195,8 @@ def test_the_reader_keeps_what_the_score_needs(tmp_path):
     assert "```python\nfrom typing import List" in made["messages"][0]["content"]
     assert set(made["reference"]) == set(REFERENCE)
     assert code.score(made, GOOD, code.Settings())[1].value == 1.0
-    with pytest.raises(ImprintError, match="reference: found"):
-        code.score({"reference": {}}, GOOD, code.Settings())
+    assert needs.problem("code", REFERENCE) is None
+    assert needs.problem("code", {}) == "reference.task_id: missing"
     (tmp_path / "h.jsonl").write_text('{"task_id": "HumanEval/0", "prompt": ""}\n')
     with pytest.raises(ImprintError, match="HumanEval/0: has no entry_point"):
         list(humaneval.rows(humaneval.Settings(), {"h": tmp_path / "h.jsonl"}))

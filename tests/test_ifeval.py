@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from imprint import instructions
 from imprint.datasets import ifeval as reader
 from imprint.instructions import checkers, punkt
+from imprint.runtime import needs
 from imprint.runtime.errors import ImprintError
 from imprint.scores import LONGEST, ifeval
 
@@ -217,10 +218,9 @@ def test_what_the_reference_scorer_would_draw_at_random_is_an_error(name: str, k
 
 
 def test_broken_references_are_errors() -> None:
-    with pytest.raises(ImprintError, match="two lists of one length"):
-        ifeval.score({"reference": {"instruction_id_list": [COMMA], "kwargs": []}}, "yes", S)
-    with pytest.raises(ImprintError, match="'kwargs'"):
-        ifeval.score({"reference": {"instruction_id_list": [COMMA]}}, "yes", S)
+    assert "two lists of one length" in str(needs.problem("ifeval", {"instruction_id_list": [COMMA], "kwargs": []}))
+    assert needs.problem("ifeval", {"instruction_id_list": [COMMA]}) == "reference.kwargs: missing"
+    assert needs.problem("ifeval", {"instruction_id_list": [COMMA], "kwargs": [{"letter": None}]}) is None
 
 
 def test_none_is_dropped_and_zero_is_kept() -> None:

@@ -189,7 +189,7 @@ LOG = "tests/logs/samples_tiny_sums.jsonl"
         ({"arms": {"theirs": {"model": "pico"}}}, "found both model and runs"),
         ({"arms": {"theirs": {"runs": {"evals": {"other": LOG}}}}}, "no eval named 'other'"),
         ({"arms": {"theirs": {"runs": {"evals": {"sums": "tests/logs/none.jsonl"}}}}}, "there is no file"),
-        ({"arms": {"theirs": {"runs": {"evals": {"sums": "../x.jsonl"}}}}}, "is no path of a log"),
+        ({"arms": {"theirs": {"runs": {"evals": {"sums": "../x.jsonl"}}}}}, "is no path of a file to read"),
         ({"arms": {"theirs": {"runs": {"import": "lm_evil"}}}}, "did you mean 'lm_eval'"),
         ({"arms": {"theirs": {"runs": {"take": {"accurate": "acc"}}}}}, "no metric of 'sums' named 'accurate'"),
         ({"evals": {"sums": {"score": "options"}}}, "write `take: values`"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imprint.runtime import needs
 from imprint.runtime.errors import ImprintError
 from imprint.scores import Option, Verdict, choice, likelihood, options
 
@@ -69,7 +71,7 @@ def test_no_number_is_null_and_ties_are_the_first() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"options": ["one"]}, "reference: found"),
+        ({"options": ["one"]}, "reference.options: found"),
         ({"answer": None}, "reference.answer: found None"),
         ({"answer": 3}, "write the index of an option, 0 to 2"),
         ({"answer": True}, "reference.answer"),
@@ -77,10 +79,10 @@ def test_no_number_is_null_and_ties_are_the_first() -> None:
     ],
 )
 def test_malformed_references(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ImprintError, match=message):
-        choice.score({"reference": {**REFERENCE, **change}}, "A", choice.Settings())
-    with pytest.raises(ImprintError, match="reference: found None"):
-        choice.score({"reference": None}, "A", choice.Settings())
+    for score in ("choice", "options"):
+        assert re.search(message, str(needs.problem(score, {**REFERENCE, **change})))
+        assert needs.problem(score, REFERENCE) is None
+        assert needs.problem(score, None) == "reference.options: missing"
     with pytest.raises(ImprintError, match="options: found 1 scored texts"):
         options.score(ROW, [Option("the pen", -1.0, 2)], options.Settings())
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from imprint.config import catalog
 from imprint.datasets import aqua, bigbench, commonsenseqa, mmlu, symbolic, truthfulqa, word_problems
-from imprint.runtime import plugins
+from imprint.runtime import needs, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.scores import Option, choice, numeric, options, word
 from imprint.scoring.option_sets import LETTERS
@@ -219,8 +219,7 @@ def test_a_word_is_read_from_a_response(response: str, value: float, unparsed: b
 
 @pytest.mark.parametrize("gold", [None, "", "two words", 3, ["yajo"]])
 def test_a_reference_that_is_no_word_is_an_error(gold: Any) -> None:
-    with pytest.raises(ImprintError, match=r"reference\.answer: found"):
-        word.score({"reference": {"answer": gold}}, "yajo", word.Settings())
+    assert str(needs.problem("word", {"answer": gold})).startswith("reference.answer: found")
 
 
 BAD_TABLES = [

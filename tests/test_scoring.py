@@ -181,7 +181,11 @@ def test_the_command_takes_settings() -> None:
         ("!!bool abc", '{"response": "y"}', ["not YAML"]),
         ("ifeval", '{"prompt": [], "response": "y"}', ["line 1"]),
         ("ifeval", '{"instruction_id_list": [[1]], "kwargs": [{}], "response": "y"}', ["line 1", "ifeval"]),
-        ("likelihood", '{"response": [{"text": "a", "logprob": "x", "tokens": 1}]}', ["line 1", "likelihood"]),
+        (
+            "likelihood",
+            '{"options": ["a"], "response": [{"text": "a", "logprob": "x", "tokens": 1}]}',
+            ["line 1", "likelihood"],
+        ),
         ("numeric", "[" * 100_000, ["line 1", "not JSON"]),
         ("numeric", '{"key": "\\ud800", "answer": "1", "response": "1"}', ["line 1", "half a character"]),
     ],

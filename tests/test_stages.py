@@ -29,6 +29,9 @@ CONFIG = {
     "datasets": {
         "dialogues": {"bundled": "dialogues.jsonl"},
         "sums": {"catalog": "gsm8k_test"},
+        "theses": {
+            "hub": "a/theses", "revision": "0" * 40, "split": "train", "columns": {"messages": {"user": "question"}},
+        },
         "roles": {"synth": "role_prompts", "from": "dialogues", "teacher": "base"},
         "shuffled": {"synth": "shuffled_roles", "from": "dialogues"},
         "constraints": {"generated": "ifeval_format", "n": 8, "instructions": "all", "part": "test"},
@@ -109,7 +112,7 @@ def test_a_stage_has_a_module_with_run_and_spec(name: str) -> None:
 def test_a_stage_has_a_rule_that_takes_everything_from_its_class(name: str) -> None:
     stage, text = STAGES[name], rule(name)
     wanted = {"output": f'**stage["{name}"].outputs,', "log": f'stage["{name}"].log,'}
-    if name != "fetch_data":
+    if name not in ("fetch_data", "fetch_hub"):
         wanted["input"] = f'unpack(stage["{name}"].inputs),'
     else:
         assert not [files for job in jobs_of(name).jobs() for files in jobs_of(name).inputs(job)]
@@ -121,8 +124,8 @@ def test_a_stage_has_a_rule_that_takes_everything_from_its_class(name: str) -> N
     assert stage.runs_model == ("benchmark" in directives) == ("device=" in directives.get("resources", ""))
     params = directives["params"]
     assert f'spec=stage["{name}"].params' in params
-    # What is fetched is compared with its sha256, whatever code has fetched it.
-    assert (f'code=stage["{name}"].code' in params) == (name != "fetch_data")
+    # What is fetched is that of a hash or a commit, whatever code has fetched it.
+    assert (f'code=stage["{name}"].code' in params) == (name not in ("fetch_data", "fetch_hub"))
     assert f'"../workflow/scripts/{name}.py"' in directives["script"]
 
 
@@ -194,7 +197,7 @@ def leavings(stage: Stage, job: dict[str, Any]) -> list[str]:
 def test_prune_knows_what_an_experiment_may_no_longer_need(name: str) -> None:
     stage = STAGES[name]
     job = {"model": "m1-0123abcd", "entry": "gsm8k_test", "file": "test.jsonl", "dataset": "rows_2", "arm": "old"}
-    job |= {"seed": 12, "eval": "sums", "analysis": "alike", "chart": "scores"}
+    job |= {"split": "theses-0123abcd", "seed": 12, "eval": "sums", "analysis": "alike", "chart": "scores"}
     shapes = list(prune.shapes())
     for path in leavings(stage, job):
         fits = [shape for shape in shapes if re.fullmatch(shape, path)]
@@ -209,7 +212,10 @@ def test_prune_needs_all_that_an_experiment_makes() -> None:
     needed = prune.needed(experiment())
     for name, jobs in all_jobs(experiment()).items():
         for path in map(Path, (*jobs.files(), *jobs.traces())):
-            whole = name in ("fetch_model", "fetch_data", "train") and path.parts[1] not in ("logs", "benchmarks")
+            whole = name in ("fetch_model", "fetch_data", "fetch_hub", "train") and path.parts[1] not in (
+                "logs",
+                "benchmarks",
+            )
             assert (path.parent if whole else path) in needed
 
 

@@ -207,6 +207,7 @@ def test_a_killed_synthesis_asks_its_teacher_only_for_the_rest(tmp_path: Path, m
                 datasets=[tmp_path / "dialogues.parquet"],
                 runs=[],
                 manifests=[asking.paper(tmp_path)],
+                scores=[],
                 code="{}",
                 out=tmp_path / "made.parquet",
                 attempts=tmp_path / "attempts.parquet",
@@ -238,7 +239,9 @@ def test_rows_keep_their_clusters(tmp_path: Path) -> None:
         spec = _rearrange.Spec(
             dataset="made", plugin=plugin, settings={"from": "d"}, inputs=Named(datasets=["d"]), limit=None
         )
-        _rearrange.run(spec=spec, datasets=[source], runs=[], out=out, attempts=tmp_path / "attempts.parquet")
+        _rearrange.run(
+            spec=spec, datasets=[source], runs=[], scores=[], out=out, attempts=tmp_path / "attempts.parquet"
+        )
         assert {row["example_id"]: row["cluster"] for row in dataset_rows.read(out)} == clusters
     settings = role_prompts.Settings.model_validate(SETTINGS)
     made = role_prompts.rows(settings, read(dataset_rows.read(source)), teacher({0: [varied(i) for i in range(6)]}))
@@ -259,7 +262,7 @@ def test_the_source_of_a_set_is_what_it_was_made_from(tmp_path: Path) -> None:
             limit=None,
         )
         attempts = tmp_path / f"{number}.attempts.parquet"
-        _rearrange.run(spec=spec, datasets=[source], runs=[], out=out, attempts=attempts)
+        _rearrange.run(spec=spec, datasets=[source], runs=[], scores=[], out=out, attempts=attempts)
         sums.append(parquet.read(out, "datasets")["source_sha256"][0].as_py())
     assert sums[0] == sums[1] != sums[2]
 
@@ -284,7 +287,7 @@ def test_rows_that_an_eval_holds_are_left_out_and_counted(tmp_path: Path) -> Non
             inputs=Named(datasets=["train", "test"]),
             limit=limit,
         )
-        _rearrange.run(spec=spec, datasets=paths, runs=[], out=out, attempts=attempts)
+        _rearrange.run(spec=spec, datasets=paths, runs=[], scores=[], out=out, attempts=attempts)
         source = [row["example_id"] for row in dataset_rows.read(paths[0], limit)]
         assert [row["example_id"] for row in dataset_rows.read(out)] == [name for name in source if name not in held]
         told = parquet.read(attempts, "synthesis").to_pylist()

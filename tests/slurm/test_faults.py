@@ -62,7 +62,7 @@ def test_without_a_network_all_but_fetching_runs(unbroken: Path) -> None:
 def test_only_fetching_may_use_the_network_and_stays_where_the_run_is() -> None:
     scripts = (ROOT / "workflow/scripts").glob("*.py")
     online = {path.stem for path in scripts if "network=True" in path.read_text()}
-    assert online == {"fetch_data", "fetch_model"}
+    assert online == {"fetch_data", "fetch_hub", "fetch_model"}
     text = "\n".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
     (local,) = re.findall(r"^localrules:\n((?:    \w+,\n)+)", text, re.MULTILINE)
     assert set(re.findall(r"\w+", local)) == online

@@ -8,5 +8,6 @@ with frame.job(snakemake):
     preparing.run(
         spec=preparing.Spec.model_validate_json(snakemake.params.spec),
         files=[Path(path) for path in snakemake.input.files],
+        scores=snakemake.resources.scores.split(),
         out=Path(snakemake.output.datasets),
     )

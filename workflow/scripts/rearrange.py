@@ -9,6 +9,7 @@ with frame.job(snakemake):
         spec=rearranging.Spec.model_validate_json(snakemake.params.spec),
         datasets=[Path(path) for path in snakemake.input.datasets],
         runs=[Path(path) for path in snakemake.input.runs],
+        scores=snakemake.resources.scores.split(),
         out=Path(snakemake.output.datasets),
         attempts=Path(snakemake.output.synthesis),
     )

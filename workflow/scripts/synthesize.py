@@ -11,6 +11,7 @@ with frame.job(snakemake):
         runs=[Path(path) for path in snakemake.input.runs],
         manifests=[Path(path) for path in snakemake.input.manifests],
         code=snakemake.params.code,
+        scores=snakemake.resources.scores.split(),
         out=Path(snakemake.output.datasets),
         attempts=Path(snakemake.output.synthesis),
         device=frame.device(snakemake.resources.device, snakemake.resources.get("gpu", 0)),

@@ -37,6 +37,12 @@ SECTIONS: list[tuple[str, type[BaseModel], str]] = [
     ("engine", schema.Engine, "`engine: {dtype: float32, batch_size: 16}`"),
     ("models", sources.Model, "`models: {NAME: {hub: OWNER/REPO, revision: COMMIT}}`"),
     (
+        "datasets: columns",
+        plugins.load("datasets", "columns").Columns,
+        "`columns: {messages: {user: question, assistant: answer}}`; [docs/data.md](../docs/data.md) has an example of "
+        "each form",
+    ),
+    (
         "evals",
         evals.Eval,
         "`evals: {NAME: {dataset: DATASET, score: ifeval, max_new_tokens: 160}}`; in an environment, "
@@ -53,8 +59,9 @@ SECTIONS: list[tuple[str, type[BaseModel], str]] = [
 PLUGINS = [
     (
         "datasets",
-        "Datasets: `{bundled: FILE}`, `{catalog: ENTRY, ...}`, `{generated: MODULE, ...}`, or a file of yours, "
-        "`{file: PATH, reader: MODULE, ...}`",
+        "Datasets: `{bundled: FILE}`, `{catalog: ENTRY, ...}`, `{generated: MODULE, ...}`, a file of yours, "
+        "`{file: PATH, columns: {...}}` or `{file: PATH, reader: MODULE, ...}`, or a split of a dataset on the hub, "
+        "`{hub: OWNER/NAME, revision: COMMIT, split: SPLIT, config: CONFIG, columns: {...}}` (docs/data.md)",
     ),
     ("synthesis", "Datasets: `{synth: MODULE, from: DATASET, ...}`"),
     ("contexts", "Contexts: `context: NAME`, `context: {NAME: {...}}`, or a list of these"),
@@ -137,6 +144,8 @@ def render() -> str:
         for name in plugins.names(kind):
             module = plugins.load(kind, name)
             lines += [f"### {name}", "", first_paragraph(module.__doc__), "", *fields(module.Settings), ""]
+            if kind == "scores" and module.Reference.model_fields:
+                lines += ["It reads in a row's reference:", "", *fields(module.Reference), ""]
     lines += ["## Charts", "", ", ".join(f"`{name}`" for name in plugins.names("charts")), ""]
     return "\n".join(lines).rstrip() + "\n"
 

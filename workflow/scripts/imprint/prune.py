@@ -28,7 +28,7 @@ from imprint.runtime.errors import ImprintError, shown
 from imprint.runtime.identity import LEFTOVER, read_json
 from imprint.runtime.stages import STAGES
 
-MODELS, DATA = Path("resources/models"), Path("resources/data")
+MODELS, DATA, HUB = Path("resources/models"), Path("resources/data"), Path("resources/hub")
 CONFIGS = (".yaml", ".yml", ".json")
 BESIDE = "|".join(STAGES["train"].beside)
 WEIGHT_FILES = "|".join(re.escape(name) for name in (WEIGHTS, lora.FILE, lora.CONFIG))
@@ -59,7 +59,7 @@ def needed(experiment: Experiment) -> set[Path]:
     keep = set()
     for jobs in all_jobs(experiment).values():
         files = [Path(file) for file in jobs.files()]
-        makes_folders = jobs.name in ("fetch_model", "fetch_data", "train")
+        makes_folders = jobs.name in ("fetch_model", "fetch_data", "fetch_hub", "train")
         keep |= {file.parent if makes_folders else file for file in files} | {Path(trace) for trace in jobs.traces()}
     return keep | {path.with_name(f".{path.name}.work") for path in keep if path.parent == MODELS}
 
@@ -73,7 +73,7 @@ def unneeded(experiments: list[Experiment]) -> list[Path]:
     kept = {_place(path) for path in keep}
     kept |= {_place(origin.path_for(path)) for path in keep}
     model = stages.shape("{model}")
-    candidates = [*entries(MODELS, rf"{model}|\.{model}\.work")]
+    candidates = [*entries(MODELS, rf"{model}|\.{model}\.work"), *entries(HUB, stages.shape("{split}"))]
     downloads = [path for path in entries(DATA, ".+") if path.name in catalog.load()]
     candidates += downloads
     for path in downloads:
@@ -137,9 +137,10 @@ def _others(path: Path) -> list[str]:
     if path.parent == DATA:
         files = [path / name for name in catalog.load()[path.name].files]
         return sorted(names - {file.name for file in (*files, *map(origin.path_for, files))})
-    if path.parent == MODELS:
+    if path.parent in (MODELS, HUB):
         manifest = path / MANIFEST
-        return sorted(names - {MANIFEST, origin.path_for(manifest).name, *_model_files(manifest)})
+        heads = {"README.md", "README.yaml"} if path.parent == HUB else set[str]()
+        return sorted(names - heads - {MANIFEST, origin.path_for(manifest).name, *_listed_files(manifest)})
     if path.parts[-3] == "arms":
         weights = path / "weights"
         inside = {f"weights/{child.name}" for child in weights.iterdir()} if weights.is_dir() else set[str]()
@@ -147,14 +148,14 @@ def _others(path: Path) -> list[str]:
     return sorted(names) or [path.name]
 
 
-def _model_files(manifest: Path) -> list[str]:
-    """The files of a fetched model, as its manifest lists them; none where the file is not a model's manifest."""
+def _listed_files(manifest: Path) -> list[str]:
+    """The files of a fetched model or dataset, as its manifest lists them; none where it is no such manifest."""
     try:
         content = read_json(manifest)
     except ImprintError:
         return []
-    of_model = isinstance(content, dict) and content.get("kind") == "model" and isinstance(content.get("files"), dict)
-    return list(content["files"]) if of_model else []
+    fetched = isinstance(content, dict) and content.get("kind") in ("model", "dataset")
+    return list(content["files"]) if fetched and isinstance(content.get("files"), dict) else []
 
 
 def files_below(folder: Path, seen: set[Path]) -> Iterator[Path]:

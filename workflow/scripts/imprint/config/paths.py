@@ -1,5 +1,5 @@
-"""Paths that a config may name: inside the project, and for results in no folder that is the project's own. Only a log
-of another harness may lie elsewhere."""
+"""Paths that a config may name: inside the project, and for results in no folder that is the project's own. Files that
+are only read, such as a dataset or a log of another harness, may lie elsewhere."""
 
 from __future__ import annotations
 
@@ -55,14 +55,16 @@ def _results(value: str) -> str:
     return value
 
 
-def _log(value: str) -> str:
+def only_read(value: str) -> str:
     """The same path. Raises ValueError for one that is neither inside the project nor absolute."""
     if len(value) > LONGEST or "\0" in value or not (Path(value).is_absolute() or ".." not in Path(value).parts):
-        raise ValueError(f"'{value[:80]}' is no path of a log; write an absolute one, or one inside the project")
+        raise ValueError(
+            f"'{value[:80]}' is no path of a file to read; write an absolute one, or one inside the project"
+        )
     return value
 
 
-Log = Annotated[str, AfterValidator(_log)]
+Log = Annotated[str, AfterValidator(only_read)]
 """A file that is only read, inside the project or at an absolute path."""
 Inside = Annotated[str, AfterValidator(inside)]
 Results = Annotated[Inside, AfterValidator(_results)]

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from imprint.config import catalog, references
-from imprint.config.paths import Inside, inside
+from imprint.config import catalog, hub, references
+from imprint.config.paths import Inside, only_read
 from imprint.runtime import plugins
 from imprint.runtime.plugins import Strict
 
@@ -51,19 +51,24 @@ class Model(Strict):
         return self
 
 
-SOURCES = ("bundled", "catalog", "file", "generated", "synth")
+SOURCES = ("bundled", "catalog", "file", "generated", "hub", "synth")
 
 
 class Dataset(Strict):
     """Rows with stable ids, from exactly one of: `bundled` (a file of ours), `catalog` (a public set, pinned by hash),
-    `file` (a file of yours inside the project, read by the module that `reader` names), `generated` (made by a module),
-    `synth` (made by a module from other datasets, by a teacher arm if it needs one). The other keys are the settings of
-    the module that reads or makes the rows."""
+    `file` (a file of yours, at a path inside the project or an absolute one, read by the module that `reader` names: by
+    `columns` where that key is written, else by `jsonl`), `hub` (a split of a dataset repository of the Hugging Face
+    hub, pinned by its commit, read by `columns`), `generated` (made by a module), `synth` (made by a module from other
+    datasets, by a teacher arm if it needs one). The other keys are the settings of the module that reads or makes the
+    rows."""
 
-    source: Literal["bundled", "catalog", "file", "generated", "synth"] = Field(description="which of the five sources")
-    name: str = Field(description="file, catalog entry or module")
+    source: Literal["bundled", "catalog", "file", "generated", "hub", "synth"] = Field(
+        description="which of the six sources"
+    )
+    name: str = Field(description="file, catalog entry, repository or module")
     plugin: str = Field(description="module in imprint/datasets or imprint/synthesis")
     settings: SerializeAsAny[Strict] = Field(description="its settings")
+    split: hub.Spec | None = Field(None, description="of a repository: what is fetched")
 
     @model_validator(mode="before")
     @classmethod
@@ -89,12 +94,21 @@ class Dataset(Strict):
                 raise ValueError(f"no catalog entry '{name}'; {hint}write one of: {', '.join(entries)}")
             plugin = entries[name].reader
         elif source == "file":
-            if not isinstance(name, str) or not Path(inside(name)).is_file():
-                raise ValueError(f"no file {name!r:.80}; write the path of a file inside the project")
-            plugin = raw.get("reader", "jsonl")
-        keys = {source, "reader"} if source == "file" else {source}
-        settings = references.read(kind, plugin, {key: value for key, value in raw.items() if key not in keys})
-        return {"source": source, "name": name, "plugin": plugin, "settings": settings}
+            if not isinstance(name, str) or not Path(only_read(name)).is_file():
+                raise ValueError(f"no file {name!r:.80}; write a path inside the project, or an absolute one")
+            plugin = raw.get("reader", "columns" if "columns" in raw or not name.endswith(".jsonl") else "jsonl")
+        elif source == "hub":
+            plugin = "columns"
+        keys = {"file": {"file", "reader"}, "hub": set(hub.Spec.model_fields)}.get(source, {source})
+        split = hub.Spec.model_validate({key: raw[key] for key in keys & set(raw)}) if source == "hub" else None
+        of_module = {key: value for key, value in raw.items() if key not in keys}
+        if plugin == "columns" and "columns" not in of_module:
+            raise ValueError(
+                "columns: missing; say what the table's columns hold, such as {messages: {user: question}, reference: "
+                "{answer: answer}}"
+            )
+        settings = references.read(kind, plugin, of_module)
+        return {"source": source, "name": name, "plugin": plugin, "settings": settings, "split": split}
 
     @property
     def kind(self) -> str:
@@ -109,7 +123,7 @@ class Dataset(Strict):
         return name
 
     def path(self) -> Path | None:
-        """The one file of ours or of the user that the dataset reads; None where it reads none of them."""
+        """The one file of ours or of yours that the dataset reads; None where it reads none of them."""
         return {"bundled": BUNDLED / self.name, "file": Path(self.name)}.get(self.source)
 
     def entry(self) -> str | None:

@@ -21,21 +21,21 @@ Cache = dict[str, "list[dict[str, Any]] | None"]
 
 def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | None:
     """A dataset's rows; for a dataset that is synthesised with a teacher or from runs, the rows that its own come from,
-    as far as these can be read, without those that it leaves out. None for a dataset of the catalog, which may need the
-    network."""
+    as far as these can be read, without those that it leaves out. None for a dataset of the catalog or the hub, which
+    may need the network."""
     if name not in cache:
         spec = config.datasets[name]
         if spec.source == "synth":
             sources = graph.rows_of(config, graph.of_dataset(config, name))
             parts = {other: readable(config, other, cache) for other in sources}
-            if not _made_now(config, name):
+            if not made_now(config, name):
                 rows = [row for other in graph.comes_from(config, name) for row in parts[other] or []]
                 held_out = {other: parts[other] or [] for other in graph.left_out(config, name)}
                 cache[name], _ = without(rows, held_out)
             else:
                 read = Read(datasets={other: part or [] for other, part in parts.items()})
                 cache[name] = plugins.load("synthesis", spec.plugin).rows(spec.settings, read, None).rows
-        elif spec.entry() is not None:
+        elif spec.entry() is not None or spec.split:
             cache[name] = None
         else:
             folder = spec.tables()
@@ -46,16 +46,16 @@ def readable(config: Config, name: str, cache: Cache) -> list[dict[str, Any]] | 
     return cache[name]
 
 
-def _made_now(config: Config, name: str) -> bool:
-    """Whether a dataset's rows can be made before the first job: no file of the catalog, run or teacher is behind
-    them."""
+def made_now(config: Config, name: str) -> bool:
+    """Whether a dataset's rows can be made before the first job: no file of the catalog or the hub, no run and no
+    teacher is behind them."""
     spec = config.datasets[name]
     if spec.source != "synth":
-        return spec.entry() is None
+        return spec.entry() is None and spec.split is None
     inputs = graph.of_dataset(config, name)
     if spec.teacher() or inputs.runs or inputs.arms:
         return False
-    return all(_made_now(config, other) for other in inputs.datasets)
+    return all(made_now(config, other) for other in inputs.datasets)
 
 
 def check(config: Config) -> Cache:

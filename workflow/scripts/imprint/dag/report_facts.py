@@ -39,7 +39,7 @@ def facts_of(experiment: Experiment) -> facts.Spec:
         datasets=[
             facts.Source(
                 name=name,
-                source=f"{dataset.source} {dataset.name}",
+                source=" ".join([dataset.source, dataset.name, *(dataset.split.words() if dataset.split else ())]),
                 licence=catalog.load()[source].licence if (source := entry(config, name)) else None,
             )
             for name, dataset in sorted(config.datasets.items())

@@ -12,7 +12,7 @@ import yaml
 
 from imprint.config import loading, strict_yaml
 from imprint.config.schema import Config
-from imprint.dag import code, leakage, plan, run_lock
+from imprint.dag import code, leakage, plan, run_lock, scored_rows
 from imprint.dag.experiment import Experiment
 from imprint.models import model_files
 from imprint.runtime.errors import ImprintError
@@ -63,7 +63,7 @@ def overrides(parsed: dict[str, Any]) -> dict[str, Any]:
 def load_config(workflow: Any) -> Config:
     """The config of this run: the `--configfile`s, else config/config.yaml, overridden by `--config`. A problem ends
     the process with one message. The main process of a run also records the code of the plan, reads rows to look for
-    leaks, and holds the results folder. The processes of jobs do none of this."""
+    leaks and for what scores cannot judge, and holds the results folder. The processes of jobs do none of this."""
     settings = workflow.config_settings
     files = [Path(path) for path in settings.configfiles] or [loading.DEFAULT]
     try:
@@ -71,6 +71,7 @@ def load_config(workflow: Any) -> Config:
         if workflow.is_main_process:
             code.plan()
             rows = leakage.check(config)
+            scored_rows.check(config, rows)
             if run_lock.dry(sys.argv[1:]):
                 plan.announce(Experiment(config), rows)
             if run_lock.changes(sys.argv[1:]):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from imprint.runtime import plugins
+from imprint.runtime import needs, plugins
 from imprint.runtime.errors import ImprintError
-from imprint.runtime.identity import file_sha256, fingerprint
+from imprint.runtime.identity import file_sha256, fingerprint, read_json
 from imprint.runtime.plugins import Strict
 from imprint.tables import dataset_rows
 
@@ -24,9 +24,11 @@ class Spec(Strict):
     settings: dict[str, Any]
 
 
-def run(spec: Spec, files: list[Path], out: Path) -> None:
-    """Read or generate the rows of one dataset, and write them. `files` are the files that the plug-in reads. Raises
-    ImprintError for a dataset without rows, and for a message without a role or text."""
+def run(spec: Spec, files: list[Path], scores: list[str], out: Path) -> None:
+    """Read or generate the rows of one dataset, and write them. `files` are the files that the plug-in reads, or the
+    manifest of a split of the hub, which lists them; `scores` are those that judge the rows. Raises ImprintError for a
+    dataset without rows, for a message without a role or text, and for a row that a score cannot judge."""
+    files = of_manifest(files[0]) if spec.source == "hub" else files
     settings = plugins.settings("datasets", spec.plugin, spec.settings)
     rows = list(plugins.load("datasets", spec.plugin).rows(settings, {file.name: file for file in files}))
     if not rows:
@@ -38,6 +40,20 @@ def run(spec: Spec, files: list[Path], out: Path) -> None:
                     f"dataset '{spec.dataset}', row {number}: found the message {message!r:.80}; a message is "
                     "{role: system|user|assistant, content: text}"
                 )
+    needs.check(scores, spec.dataset, rows)
     # `source_sha256` names the data, not its reader: a hash of the files read, and of the settings.
     hashes = [file_sha256(file) for file in sorted(files)]
     dataset_rows.write(out, spec.dataset, rows, fingerprint([hashes, spec.plugin, spec.settings]))
+
+
+def of_manifest(manifest: Path) -> list[Path]:
+    """The fetched files of a split of the hub. Raises ImprintError for one that is missing or was changed."""
+    content = read_json(manifest)
+    hashes = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(hashes, dict) or not hashes:
+        raise ImprintError(f"{manifest} lists no files; delete it and run again")
+    for name, file in hashes.items():
+        path = manifest.with_name(Path(name).name)
+        if not path.is_file() or file_sha256(path) != file["sha256"]:
+            raise ImprintError(f"{path} is not as it was fetched; delete {manifest.parent} and run again")
+    return [manifest.with_name(Path(name).name) for name in hashes]

@@ -52,7 +52,10 @@ def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]
     for _, path in sorted(paths.items()):
         for where, row in lines(path):
             if unknown := sorted(set(row) - set(KEYS)):
-                raise ImprintError(f"{where}: unknown key '{unknown[0]}'; write only {', '.join(KEYS)}")
+                raise ImprintError(
+                    f"{where}: unknown key '{unknown[0]}'; write only {', '.join(KEYS)}, or say in the config what "
+                    "your own keys hold: `columns: {messages: {user: KEY}}` (docs/data.md)"
+                )
             messages = row.get("messages")
             if not isinstance(messages, list) or not (messages or row.get("reference")):
                 raise ImprintError(f"{where}, messages: found {messages!r:.80}; write a list of at least one message")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 NAME = r"[a-z][a-z0-9_]*[a-z0-9]"
 """Regular expression of a name in a config."""
-SHAPES = {"seed": r"\d+", "model": rf"{NAME}-[0-9a-f]{{8}}", "file": ".+"}
+SHAPES = {"seed": r"\d+", "model": rf"{NAME}-[0-9a-f]{{8}}", "file": ".+", "split": r"[\w.-]+-[0-9a-f]{8}"}
 """Regular expressions of the wildcards whose values are not names of a config."""
 
 
@@ -37,6 +37,7 @@ STAGES = {
     for stage in (
         Stage("fetch_model", "{model}", {"manifest": "resources/models/{model}/manifest.json"}, "models.sources"),
         Stage("fetch_data", "{entry}/{file}", {"file": "resources/data/{entry}/{file}"}, "config.catalog"),
+        Stage("fetch_hub", "{split}", {"manifest": "resources/hub/{split}/manifest.json"}, "config.hub"),
         Stage("prepare", "{dataset}", {"datasets": "datasets/{dataset}.parquet"}, "datasets._job"),
         Stage(
             "synthesize",

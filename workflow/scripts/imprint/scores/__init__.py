@@ -6,6 +6,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel, ConfigDict
+
 from imprint.runtime import plugins
 from imprint.scoring import bounded
 
@@ -32,8 +34,19 @@ class Option(NamedTuple):
     tokens: int
 
 
+class Reads(BaseModel):
+    """What a score reads of a row's reference: its keys, with their types and descriptions. Other keys may stand beside
+    them. The base class itself reads nothing."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+
 class Score(plugins.Contract):
     """What a score defines."""
+
+    Reference: type[Reads] = Reads
+    """What it reads of a row's reference. Rows that lack it are refused before the first answer is generated
+    (`runtime/needs.py`), so `score` finds it in every row."""
 
     ASKS: str
     """"generate": `response` is text; "loglikelihood": it is a list of `Option`."""

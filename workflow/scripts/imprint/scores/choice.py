@@ -21,6 +21,7 @@ ASKS = "generate"
 VERSION = "3"
 PRIMARY = "accuracy"
 METRICS = option_sets.METRICS
+Reference = option_sets.Reference
 
 OBJECTS = 20  # opening braces that are tried as JSON; bounds the time on a response full of braces
 LONGEST = 100_000  # characters of a response that are read
@@ -133,7 +134,5 @@ def chosen(text: str, reference: dict[str, Any]) -> int | None:
 
 
 def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
-    """Verdicts on the option that the answer names; an answer without an option is wrong and unparsed. Raises
-    ImprintError for a wrong reference."""
-    reference = option_sets.checked(row["reference"])
-    return option_sets.verdicts(reference, chosen(response, reference))
+    """Verdicts on the option that the answer names; an answer without an option is wrong and unparsed."""
+    return option_sets.verdicts(row["reference"], chosen(response, row["reference"]))

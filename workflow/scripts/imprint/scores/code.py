@@ -16,9 +16,11 @@ import re
 import secrets
 from typing import Any
 
+from pydantic import Field
+
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Strict
-from imprint.scores import Verdict
+from imprint.scores import Reads, Verdict
 from imprint.scoring import isolation
 from imprint.scoring.forms import BOX
 
@@ -92,6 +94,17 @@ class Settings(Strict):
     """Nothing to set."""
 
 
+class Reference(Reads):
+    """A problem as `datasets/humaneval.py` has it."""
+
+    task_id: str = Field(description="the problem's name")
+    prompt: str = Field(description="the beginning of the program, which the response goes on with")
+    entry_point: str = Field(description="the function's name")
+    canonical_solution: str = Field(description="the reference solution, which goes on with the prompt")
+    inputs: str = Field(description="JSON text: `base` and `extra`, each a list of argument lists")
+    atol: float = Field(description="tolerance of results that are numbers")
+
+
 def extract(response: str, prompt: str, name: str) -> str:
     """The program of a response: its code after the prompt, whose function `name` it completes or defines again."""
     define = re.compile(rf"^[ \t]*def[ \t]+{re.escape(name)}\b", re.MULTILINE)
@@ -114,11 +127,6 @@ def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdic
     """`passed_base` and `passed`, each 0 or 1. Raises ImprintError on a system that cannot isolate code, and for a
     reference whose own solution does not run."""
     reference = row["reference"]
-    keys = ("task_id", "prompt", "entry_point", "canonical_solution", "inputs", "atol")
-    if not isinstance(reference, dict) or any(key not in reference for key in keys):
-        raise ImprintError(f"reference: found {reference!r:.80}; write {', '.join(keys)} as datasets/humaneval.py does")
-    if not isinstance(reference["inputs"], str):
-        raise ImprintError(f"reference.inputs: found {reference['inputs']!r:.80}; write JSON as text")
     isolation.check()
     if not response.strip() or len(response) > LONGEST:
         return [Verdict(metric, 0.0, unparsed=True) for metric in METRICS]

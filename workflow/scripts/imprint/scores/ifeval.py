@@ -17,10 +17,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field, model_validator
+
 from imprint import instructions
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Strict
-from imprint.scores import LONGEST, Verdict
+from imprint.scores import LONGEST, Reads, Verdict
 
 ASKS = "generate"
 VERSION = "1"
@@ -30,6 +32,19 @@ METRICS = {"prompt_strict": 1, "prompt_loose": 1, "instruction_strict": 1, "inst
 
 class Settings(Strict):
     """Nothing to set: the rules are the benchmark's."""
+
+
+class Reference(Reads):
+    instruction_id_list: list[str] = Field(description="the ids of the prompt's instructions")
+    kwargs: list[dict[str, Any]] = Field(description="the criteria of each instruction, as IFEval's own file has them")
+
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> Reference:
+        try:
+            instructions.check_all(self.instruction_id_list, self.kwargs, "instruction_id_list")
+        except ImprintError as error:
+            raise ValueError(str(error)) from None
+        return self
 
 
 def variants(response: str) -> list[str]:
@@ -61,14 +76,9 @@ def warm() -> None:
 
 def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
     """Verdicts of 0 or 1: two for the prompt, then two for each instruction with its index as `item` and its id as
-    `label`. `row["reference"]` holds instruction_id_list and kwargs. Raises ImprintError for a reference that cannot be
-    judged."""
+    `label`."""
     reference = row["reference"]
-    where = f"IFEval reference of {str(reference.get('prompt', ''))[:60]!r}"
-    try:
-        pairs = instructions.check_all(reference["instruction_id_list"], reference["kwargs"], where)
-    except KeyError as error:
-        raise ImprintError(f"{where} has no {error}; write both as IFEval's own file has them") from error
+    pairs = instructions.check_all(reference["instruction_id_list"], reference["kwargs"], "reference")
     if len(response) <= LONGEST and response.strip():
         texts = variants(response)
         results = [follows(name, kwargs, texts) for name, kwargs in pairs]

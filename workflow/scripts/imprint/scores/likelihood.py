@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from pydantic import Field
+
 from imprint.runtime.plugins import Strict
-from imprint.scores import Option, Verdict
+from imprint.scores import Option, Reads, Verdict
 
 ASKS = "loglikelihood"
 VERSION = "1"
@@ -19,6 +21,10 @@ METRICS = {"nll_per_token": -1}
 
 class Settings(Strict):
     """Nothing to set."""
+
+
+class Reference(Reads):
+    options: list[str] = Field(min_length=1, description="the texts")
 
 
 def score(row: dict[str, Any], response: list[Option], settings: Settings) -> list[Verdict]:

@@ -11,9 +11,8 @@ from typing import Any
 
 from pydantic import Field
 
-from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Strict
-from imprint.scores import Verdict
+from imprint.scores import Reads, Verdict
 from imprint.scoring.forms import LONGEST, boxed
 
 ASKS = "generate"
@@ -27,6 +26,10 @@ TAIL = 20_000  # characters at the end of a response that are read
 
 class Settings(Strict):
     boxed: bool = Field(True, description="only an answer inside \\boxed{} counts; false also takes a final formula")
+
+
+class Reference(Reads):
+    answer: str = Field(description="a formula or number, in LaTeX or plain")
 
 
 EXAMPLES = (
@@ -59,11 +62,8 @@ def judge(gold: str, answer: str, formula: bool) -> float | None:
 
 def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
     """Accuracy, 1 or 0; a response without an answer is wrong and unparsed. If math-verify cannot read the reference,
-    the value is None, so that the example is left out. Raises ImprintError for a reference without an answer."""
-    reference = row["reference"]
-    if not isinstance(reference, dict) or not isinstance(reference.get("answer"), str):
-        raise ImprintError(f'reference: found {reference!r:.80}; write {{"answer": "a formula or number"}}')
-    gold = reference["answer"].strip().removeprefix("$").removesuffix("$")
+    the value is None, so that the example is left out."""
+    gold = row["reference"]["answer"].strip().removeprefix("$").removesuffix("$")
     text = response[-TAIL:]
     answer = boxed(text)
     formula = answer is not None

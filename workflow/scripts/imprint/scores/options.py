@@ -25,6 +25,7 @@ ASKS = "loglikelihood"
 VERSION = "1"
 PRIMARY = "accuracy"
 METRICS = option_sets.METRICS
+Reference = option_sets.Reference
 
 
 class Settings(Strict):
@@ -40,7 +41,7 @@ class Settings(Strict):
 def score(row: dict[str, Any], response: list[Option], settings: Settings) -> list[Verdict]:
     """Verdicts on the likeliest option, the first of equal ones. If a log-likelihood is NaN, all values but `chance`
     are None. Raises ImprintError if the options are not the row's."""
-    reference = option_sets.checked(row["reference"])
+    reference = row["reference"]
     if [option.text for option in response] != reference["options"]:
         raise ImprintError(f"options: found {len(response)} scored texts; the row has {reference['options']!r:.200}")
     values = [o.logprob / max(len(o.text), 1) if settings.normalise == "per_character" else o.logprob for o in response]

@@ -13,11 +13,12 @@ import re
 from functools import cache
 from typing import Any
 
+from pydantic import Field
+
 from imprint.datasets.reasoning_gym import make, unpack
-from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import canonical
 from imprint.runtime.plugins import Strict
-from imprint.scores import Verdict
+from imprint.scores import Reads, Verdict
 
 ASKS = "generate"
 VERSION = "2"
@@ -52,6 +53,14 @@ class Settings(Strict):
     """Nothing to set."""
 
 
+class Reference(Reads):
+    """A question as `datasets/reasoning_gym.py` makes it."""
+
+    task: str = Field(description="the task of the library")
+    entry: dict[str, Any] = Field(description="the library's entry of the question")
+    config: dict[str, Any] | None = Field(None, description="settings of the task")
+
+
 def warm() -> None:
     """Import the library."""
     import reasoning_gym.factory  # noqa: F401
@@ -61,7 +70,7 @@ def ahead(row: dict[str, Any]) -> None:
     """Make the task's dataset, because some read a large file of examples. A dataset with settings of the row is left
     to `score`, whose time is limited."""
     reference = row["reference"]
-    if isinstance(reference, dict) and isinstance(reference.get("task"), str) and not reference.get("config"):
+    if not reference.get("config"):
         _dataset(reference["task"], "{}")
 
 
@@ -104,10 +113,8 @@ def _literal_list(text: str) -> bool:
 def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
     """`reward`, as the verifier gives it (many reward the form alone a little), and `solved`, 1 for a full reward. An
     empty answer is unparsed. An answer has the reward 0 if it is far too long, if it holds NaN or an infinity that the
-    library's answer does not hold, or if it is not `safe`. Raises ImprintError for a wrong reference."""
+    library's answer does not hold, or if it is not `safe`."""
     reference = row["reference"]
-    if not isinstance(reference, dict) or not {"task", "entry"} <= set(reference):
-        raise ImprintError(f'reference: found {reference!r:.80}; write {{"task": ..., "entry": {{...}}}}')
     task, entry = reference["task"], unpack(reference["entry"])
     text = answer(response)
     if not text:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from imprint.runtime.errors import ImprintError
+from pydantic import Field, field_validator
+
 from imprint.runtime.plugins import Strict
-from imprint.scores import Verdict
+from imprint.scores import Reads, Verdict
 from imprint.scoring.forms import boxed
 
 ASKS = "generate"
@@ -28,6 +29,17 @@ class Settings(Strict):
     """Nothing to set."""
 
 
+class Reference(Reads):
+    answer: str = Field(description="the word, such as yajo")
+
+    @field_validator("answer")
+    @classmethod
+    def _is_a_word(cls, value: str) -> str:
+        if not WORD.fullmatch(value):
+            raise ValueError("write one word, such as 'yajo'")
+        return value
+
+
 def word(response: str) -> str | None:
     """The word that a response answers with, in small letters; None for a response without a word."""
     text = response[-TAIL:]
@@ -38,10 +50,6 @@ def word(response: str) -> str | None:
 
 
 def score(row: dict[str, Any], response: str, settings: Settings) -> list[Verdict]:
-    """1 if the answer's word is the reference's, else 0; a response without a word is wrong and unparsed. Raises
-    ImprintError for a reference that is not one word."""
-    gold = row["reference"].get("answer")
-    if not isinstance(gold, str) or not WORD.fullmatch(gold):
-        raise ImprintError(f"reference.answer: found {gold!r:.80}; write one word, such as 'yajo'")
+    """1 if the answer's word is the reference's, else 0; a response without a word is wrong and unparsed."""
     answer = word(response)
-    return [Verdict("accuracy", float(answer == gold.casefold()), unparsed=answer is None)]
+    return [Verdict("accuracy", float(answer == row["reference"]["answer"].casefold()), unparsed=answer is None)]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from imprint.runtime.errors import ImprintError
-from imprint.scores import Verdict
+from pydantic import Field, ValidationInfo, field_validator
+
+from imprint.scores import Reads, Verdict
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -17,20 +18,30 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 METRICS = {"accuracy": 1, "chance": 0, "bad_rate": -1, "regret": -1, "picked": 0}
 
 
-def checked(value: Any) -> dict[str, Any]:
-    """A reference with at least two options, whose lists have one entry for each. Raises ImprintError for any other."""
-    reference: dict[str, Any] = value if isinstance(value, dict) else {}
-    options = reference.get("options")
-    if not isinstance(options, list) or not 2 <= len(options) <= len(LETTERS):
-        raise ImprintError(f'reference: found {value!r:.99}; write {{"options": [2 to 26 texts], "answer": index}}')
-    answer = reference.get("answer")
-    if type(answer) is not int or not 0 <= answer < len(options):
-        raise ImprintError(f"reference.answer: found {answer!r}; write the index of an option, 0 to {len(options) - 1}")
-    for key in ("penalty", "bad", "names"):
-        values = reference.get(key)
-        if values is not None and (not isinstance(values, list) or len(values) != len(options)):
-            raise ImprintError(f"reference.{key}: found {values!r:.80}; write a list of {len(options)}, one an option")
-    return reference
+class Reference(Reads):
+    """A question with options."""
+
+    options: list[str] = Field(min_length=2, max_length=len(LETTERS), description="the options, as texts or letters")
+    answer: int = Field(description="the index of the right option, from 0")
+    names: list[str] | None = Field(None, description="the texts of options that are letters")
+    penalty: list[float] | None = Field(None, description="what choosing an option costs, for `regret`")
+    bad: list[bool] | None = Field(None, description="whether an option is a bad choice, for `bad_rate`")
+
+    @field_validator("answer")
+    @classmethod
+    def _is_an_option(cls, value: int, info: ValidationInfo) -> int:
+        size = len(info.data.get("options", []))
+        if not 0 <= value < size:
+            raise ValueError(f"write the index of an option, 0 to {size - 1}")
+        return value
+
+    @field_validator("names", "penalty", "bad")
+    @classmethod
+    def _one_an_option(cls, value: list[Any] | None, info: ValidationInfo) -> list[Any] | None:
+        size = len(info.data.get("options", []))
+        if value is not None and len(value) != size:
+            raise ValueError(f"write a list of {size}, one an option")
+        return value
 
 
 def verdicts(reference: dict[str, Any], chosen: int | None) -> list[Verdict]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from imprint.runtime import plugins
+from imprint.runtime import needs, plugins
+from imprint.runtime.errors import ImprintError
 from imprint.scores import Option, Verdict
 from imprint.scoring import bounded, isolation
 
@@ -23,9 +24,11 @@ def verdicts(score: str, settings: plugins.Strict, row: dict[str, Any], response
     """A score's verdicts on a response to a dataset row (`messages`, `reference`, `fields`, `state`, plain JSON; for a
     judged score also a judge's `answers`).
 
-    Raises ImprintError for a row that cannot be judged. Raises `bounded.Failure` if there is no verdict: as `Timeout`
-    if the check took too long, as `Stumble` if it raised an error or gave no valid verdicts."""
+    Raises ImprintError for a row whose reference lacks what the score reads. Raises `bounded.Failure` if there is no
+    verdict: as `Timeout` if the check took too long, as `Stumble` if it raised an error or gave no valid verdicts."""
     module = plugins.load("scores", score)
+    if wrong := needs.problem(score, row.get("reference")):
+        raise ImprintError(f"the score '{score}' cannot judge the row: {wrong}")
     answer = bounded.call(
         "imprint.scoring.verification:judge",
         [score, settings.model_dump(mode="json"), row, response],

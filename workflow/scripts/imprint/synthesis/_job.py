@@ -23,6 +23,7 @@ def run(
     runs: list[Path],
     manifests: list[Path],
     code: str,
+    scores: list[str],
     out: Path,
     attempts: Path,
     device: str,
@@ -34,5 +35,5 @@ def run(
     identity = work.identity(spec, [*datasets, *runs], weights, code, device, dtype)
     with work.folder(out.with_suffix(".work"), identity) as scratch:
         ask = teacher.asker(spec.teacher, manifests, scratch, device)
-        _rearrange.write(spec, datasets, runs, manifests, ask, out, attempts)
+        _rearrange.write(spec, datasets, runs, manifests, ask, scores, out, attempts)
         work.remove(scratch)

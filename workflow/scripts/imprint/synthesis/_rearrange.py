@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from imprint.runtime import parquet, plugins
+from imprint.runtime import needs, parquet, plugins
 from imprint.runtime.identity import file_sha256, fingerprint, read_manifest
 from imprint.runtime.plugins import Strict
 from imprint.tables import dataset_rows
@@ -22,21 +22,29 @@ class Spec(Strict):
     limit: int | None
 
 
-def run(*, spec: Spec, datasets: list[Path], runs: list[Path], out: Path, attempts: Path) -> None:
-    """Make one dataset."""
-    write(spec, datasets, runs, [], None, out, attempts)
+def run(*, spec: Spec, datasets: list[Path], runs: list[Path], scores: list[str], out: Path, attempts: Path) -> None:
+    """Make one dataset. `scores` are those that judge its rows."""
+    write(spec, datasets, runs, [], None, scores, out, attempts)
 
 
 def write(
-    spec: Spec, datasets: list[Path], runs: list[Path], manifests: list[Path], ask: Any, out: Path, attempts: Path
+    spec: Spec,
+    datasets: list[Path],
+    runs: list[Path],
+    manifests: list[Path],
+    ask: Any,
+    scores: list[str],
+    out: Path,
+    attempts: Path,
 ) -> None:
     """Let the synthesiser make the rows, and write them and its attempts. `ask` puts requests to a teacher, whose
-    weights `manifests` name."""
+    weights `manifests` name. Raises ImprintError for a row that one of `scores` cannot judge."""
     settings = plugins.settings("synthesis", spec.plugin, spec.settings)
     synthesiser = plugins.load("synthesis", spec.plugin)
     inputs = read(spec.inputs, datasets, runs, spec.limit, whole=synthesiser.left_out(settings))
     synthesis = synthesiser.rows(settings, inputs, ask)
     parquet.write(attempts, "synthesis", [{"dataset": spec.dataset, **attempt} for attempt in synthesis.attempts])
+    needs.check(scores, spec.dataset, synthesis.rows)
     # The dataset's `source_sha256` identifies what the rows were made from, not the code that made them.
     source = {
         "spec": spec.model_dump(mode="json"),

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imprint.config import catalog, graph
+from imprint.config import catalog, graph, hub
+from imprint.dag import scored_rows
 from imprint.dag.jobs import Jobs
 from imprint.dag.policies import policy_of
 from imprint.datasets import _job as preparing
@@ -26,6 +27,12 @@ class OfFile(NamedTuple):
 
     entry: str
     file: str
+
+
+class OfSplit(NamedTuple):
+    """The name of the folder of a split of a dataset repository."""
+
+    split: str
 
 
 class OfDataset(NamedTuple):
@@ -66,7 +73,33 @@ class FetchData(Jobs):
         return catalog.Spec(**file.model_dump(exclude={"mirror"}))
 
 
-class Prepare(Jobs):
+class FetchHub(Jobs):
+    name = "fetch_hub"
+
+    def jobs(self) -> Iterable[OfSplit]:
+        return map(OfSplit, self._splits())
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        return {}
+
+    def spec(self, wildcards: Any) -> hub.Spec:
+        return self._splits()[wildcards.split]
+
+    def _splits(self) -> dict[str, hub.Spec]:
+        splits = [dataset.split for dataset in self.config.datasets.values() if dataset.split]
+        return {split.folder: split for split in splits}
+
+
+class MakesDataset(Jobs):
+    """A stage that makes the rows of a dataset."""
+
+    def scores(self, wildcards: Any) -> str:
+        """The scores that judge the rows, as a resource, with spaces between: the job compares the rows with what they
+        read, and a score that is changed later makes no rows anew."""
+        return " ".join(scored_rows.scores_of(self.config, wildcards.dataset))
+
+
+class Prepare(MakesDataset):
     name = "prepare"
 
     def jobs(self) -> Iterable[OfDataset]:
@@ -77,6 +110,8 @@ class Prepare(Jobs):
         dataset = self.config.datasets[wildcards.dataset]
         if (path := dataset.path()) is not None:
             return {"files": [str(path)]}
+        if dataset.split:
+            return {"files": [self.experiment.path("fetch_hub", "manifest", split=dataset.split.folder)]}
         if (entry := dataset.entry()) is not None:
             return {"files": [f"resources/data/{entry}/{file}" for file in catalog.load()[entry].files]}
         tables = dataset.tables()
@@ -96,7 +131,7 @@ class Prepare(Jobs):
         return [("datasets", self.config.datasets[wildcards.dataset].plugin)]
 
 
-class Rearrange(Jobs):
+class Rearrange(MakesDataset):
     """Datasets that are made from others without a model."""
 
     name = "rearrange"
@@ -147,4 +182,4 @@ class Synthesize(Rearrange):
         return str(self.config.datasets[wildcards.dataset].teacher())
 
 
-JOBS = (FetchModel, FetchData, Prepare, Synthesize, Rearrange)
+JOBS = (FetchModel, FetchData, FetchHub, Prepare, Synthesize, Rearrange)

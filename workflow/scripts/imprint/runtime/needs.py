@@ -1,0 +1,67 @@
+"""What a score reads of the rows that it judges, and rows that do not have it.
+
+A score declares in its `Reference` which keys of a row's reference it reads. Rows are compared with that before the
+first answer is generated: when the config is loaded, or by the job that makes a dataset whose rows only it can see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import ValidationError
+
+from imprint.runtime import plugins
+from imprint.runtime.errors import ImprintError
+
+
+def problem(score: str, reference: Any) -> str | None:
+    """Why a score cannot judge a row with this reference; None if it can."""
+    try:
+        plugins.load("scores", score).Reference.model_validate({} if reference is None else reference)
+    except ValidationError as error:
+        first = min(error.errors(), key=lambda one: one["type"] != "missing")
+        where = ".".join(map(str, ("reference", *first["loc"])))
+        if first["type"] == "missing":
+            return f"{where}: missing"
+        wrong = "leave it out" if first["type"] == "none_required" else first["msg"].removeprefix("Value error, ")
+        return f"{where}: found {first['input']!r:.80}; {wrong[0].lower()}{wrong[1:]}".replace(
+            "input should be", "write"
+        )
+    return None
+
+
+def reads(score: str) -> str:
+    """The keys that a score must find in a reference, in words."""
+    fields = plugins.load("scores", score).Reference.model_fields.items()
+    required = [f"`{name}` ({field.description})" for name, field in fields if field.is_required()]
+    return " and ".join(required) or "nothing"
+
+
+def readers(reference: Any) -> list[str]:
+    """The scores that read a reference and can judge it, and if there is none, those that read no reference."""
+    able = [name for name in plugins.names("scores") if problem(name, reference) is None]
+    return [name for name in able if reads(name) != "nothing"] or able
+
+
+def refusal(score: str, dataset: str, rows: Iterable[dict[str, Any]]) -> str | None:
+    """The message for the first row that a score cannot judge: what the score reads, what the row has, and what to
+    write. None if it can judge all rows."""
+    for number, row in enumerate(rows, 1):
+        reference = row.get("reference")
+        if wrong := problem(score, reference):
+            keys = sorted(reference) if isinstance(reference, dict) else []
+            has = f"a reference with {', '.join(keys)}" if keys else "no reference"
+            return (
+                f"'{score}' reads in the reference of a row {reads(score)}, but row {number} of '{dataset}' has {has} "
+                f"({wrong}); write a score that reads such rows ({', '.join(readers(reference))}), or a dataset that "
+                "has what this one reads"
+            )
+    return None
+
+
+def check(scores: Iterable[str], dataset: str, rows: list[dict[str, Any]]) -> None:
+    """Raise ImprintError where one of the scores cannot judge a row."""
+    for score in scores:
+        if message := refusal(score, dataset, rows):
+            raise ImprintError(f"the score {message}")
