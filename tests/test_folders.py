@@ -84,8 +84,8 @@ def test_no_job_imports_the_dag() -> None:
 
 def test_no_job_reads_a_config() -> None:
     """But for the catalog, which says where fetched files come from."""
-    assert importers("config") - COMMANDS - {m for m in FILES if top(m) == "dag"} == {"models.sources", "fetch_data.py"}
-    assert {each for each in imports("models.sources") if top(each) == "config"} == {"config.catalog"}
+    assert importers("config") - COMMANDS - {m for m in FILES if top(m) == "dag"} == {"models.hub", "fetch_data.py"}
+    assert {each for each in imports("models.hub") if top(each) == "config"} == {"config.catalog"}
 
 
 def test_no_part_imports_a_command() -> None:

@@ -41,9 +41,12 @@ class FetchModel(Jobs):
         return map(OfModel, self.experiment.models)
 
     def inputs(self, wildcards: Any) -> dict[str, Any]:
-        """The files of a model with `path`, so that a change of its weights reruns the job. Other models have none."""
-        folder = self.config.models[self.experiment.models[wildcards.model]].path
-        return {"files": [str(file) for file in folders.files(folder)] if folder else []}
+        """The files of a model with `path`, so that a change of its weights reruns the job, and its chat template."""
+        model = self.config.models[self.experiment.models[wildcards.model]]
+        return {
+            "files": [str(file) for file in folders.files(model.path)] if model.path else [],
+            "template": [model.chat_template] if model.chat_template else [],
+        }
 
     def spec(self, wildcards: Any) -> sources.Spec:
         return sources.Spec(**self.experiment.model_spec(self.experiment.models[wildcards.model]))
