@@ -19,7 +19,7 @@ import pico
 from conftest import ROOT
 from imprint.artifacts import full as full_artifact
 from imprint.artifacts import lora as lora_artifact
-from imprint.models import chains, sources
+from imprint.models import chains, model_trial, sources
 from imprint.models import hub as hub_module
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import file_sha256, read_json, write_json
@@ -33,6 +33,12 @@ def made(tmp_path_factory):
     pico.make(project / "resources" / "pico")
     sources.fetch({"path": "resources/pico"}, project / "resources" / "models" / "pico", project)
     return project
+
+
+@pytest.fixture(autouse=True)
+def _trials_in_this_process(monkeypatch):
+    """It has torch already. The process with limits is tested in attacks/test_odd_models.py."""
+    monkeypatch.setattr(model_trial, "passed", model_trial.run_trial)
 
 
 @pytest.fixture
