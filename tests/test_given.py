@@ -86,6 +86,8 @@ def test_an_adapter_answers_as_peft_lets_it(folder: Path) -> None:
     base, _ = chains.load(chain[:1], "float32", "cpu")
     expected = logits(PeftModel.from_pretrained(base, folder / "adapter"))
     assert torch.allclose(logits(chains.load(chain, "float32", "cpu")[0]), expected, atol=1e-5)
+    weights = chains.load(chain, "float32", "cpu")[0].parameters()
+    assert all(tensor.requires_grad for tensor in weights), "a fit of all weights may follow"
     assert (metrics["rank"], metrics["alpha"], metrics["tokens"]) == (4, 6, 0)
 
 

@@ -22,7 +22,8 @@ def install(model: Any, folder: Path) -> Any:
 
     if not (folder / "weights" / FILE).is_file():
         raise ImprintError(f"{folder / 'weights'} has no {FILE}; fit the arm again")
-    return PeftModel.from_pretrained(model, folder / "weights").merge_and_unload()
+    merged = PeftModel.from_pretrained(model, folder / "weights").merge_and_unload()
+    return merged.requires_grad_(True)  # PEFT freezes the model, and a fit of all weights may follow
 
 
 def save(model: Any, folder: Path) -> None:
