@@ -164,6 +164,7 @@ def test_the_job_takes_clusters_from_the_datasets(tmp_path: Path) -> None:
     spec = Spec(
         arms={arm: list(datasets) for arm in ARMS},
         fitted=[],
+        single=[],
         runs=[],
         metrics={name: {"right": (True, 1)} for name in datasets},
         controls=CONTROL,
@@ -337,6 +338,7 @@ def test_looks_are_kept_and_paid_for(tmp_path: Path) -> None:
         spec = Spec(
             arms=ARMS,
             fitted=list(fitted),
+            single=[],
             runs=[],
             metrics={"quiz": {"right": (True, 1)}},
             controls=CONTROL,

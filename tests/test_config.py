@@ -97,9 +97,29 @@ BAD = [
     ("an option as a wheel", {"models": {"more": {"wheel": "--pre==1", "sha256": "0" * 64}}}, ["models.more.wheel"]),
     ("absolute results", {"results": "/tmp/elsewhere"}, ["results", "leaves the project"]),
     (
-        "model path leaves the project",
+        "a model that is not there",
         {"models": {"tiny": {"wheel": None, "sha256": None, "path": "/models/x"}}},
-        ["models.tiny.path", "leaves"],
+        ["models.tiny.path", "'/models/x' is no folder"],
+    ),
+    (
+        "given weights that are not there",
+        {"arms": {"taken": {"parent": "base", "fit": {"method": "given", "path": "~/no_such_adapter"}}}},
+        ["arms.taken.fit", "'~/no_such_adapter' is no folder"],
+    ),
+    (
+        "a branch for a commit",
+        {"models": {"more": {"hub": "a/b", "revision": "main"}}},
+        ["models.more", "'main'", "git ls-remote https://huggingface.co/a/b"],
+    ),
+    (
+        "a chat template that does not ship",
+        {"models": {"tiny": {"chat_template": "plian"}}},
+        ["models.tiny.chat_template", "'plian'", "chatml, plain"],
+    ),
+    (
+        "a chat template outside the project",
+        {"models": {"tiny": {"chat_template": "../t.jinja"}}},
+        ["models.tiny.chat_template", "leaves"],
     ),
     ("hub without a revision", {"models": {"more": {"hub": "a/b"}}}, ["models.more", "revision"]),
     ("wheel without a hash", {"models": {"more": {"wheel": "a==1"}}}, ["models.more", "sha256"]),
@@ -271,6 +291,31 @@ def test_numbers_as_people_write_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda path: path.name)
 def test_shipped_configs_are_valid(file: Path) -> None:
     leakage.check(loading.load([file]))
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["adapter_config.json", "adapter_model.safetensors"], "is a LoRA adapter .*: `fit: {method: given, path: "),
+        (
+            ["config.json", "pytorch_model.bin"],
+            r"no safetensors \(weights found: pytorch_model.bin\); .* a pickle can run",
+        ),
+        (["model.gguf"], r"weights found: model\.gguf\).*GGUF is quantized"),
+        ([], r"weights found: none"),
+    ],
+)
+def test_folders_that_are_no_model(tmp_path: Path, files: list[str], said: str) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(ImprintError, match=f"models.tiny.path: '{tmp_path}' .*{said}"):
+        loading.parse(yaml.safe_load(GOOD) | {"models": {"tiny": {"path": str(tmp_path)}}})
+
+
+def test_a_chat_template_that_ships_is_named_without_its_path() -> None:
+    raw = yaml.safe_load(GOOD)
+    raw["models"]["tiny"]["chat_template"] = "plain"
+    assert loading.parse(raw).models["tiny"].chat_template == "resources/chat_templates/plain.jinja"
 
 
 def test_the_manual_is_in_step() -> None:

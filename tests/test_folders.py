@@ -85,9 +85,9 @@ def test_no_job_imports_the_dag() -> None:
 def test_no_job_reads_a_config() -> None:
     """But for the catalog and the hub, which say where fetched files come from."""
     assert importers("config") - COMMANDS - {m for m in FILES if top(m) == "dag"} == {
-        "models.sources", "fetch_data.py", "fetch_hub.py"
+        "models.hub", "fetch_data.py", "fetch_hub.py"
     }  # fmt: skip
-    assert {each for each in imports("models.sources") if top(each) == "config"} == {"config.catalog"}
+    assert {each for each in imports("models.hub") if top(each) == "config"} == {"config.catalog"}
 
 
 def test_no_part_imports_a_command() -> None:

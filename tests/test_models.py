@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -14,11 +16,14 @@ import torch
 
 import asking
 import pico
+from conftest import ROOT
 from imprint.artifacts import full as full_artifact
 from imprint.artifacts import lora as lora_artifact
-from imprint.models import chains, sources
+from imprint.models import chains, model_trial, sources
+from imprint.models import hub as hub_module
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import file_sha256, read_json, write_json
+from imprint.training import assistant_tokens
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +33,12 @@ def made(tmp_path_factory):
     pico.make(project / "resources" / "pico")
     sources.fetch({"path": "resources/pico"}, project / "resources" / "models" / "pico", project)
     return project
+
+
+@pytest.fixture(autouse=True)
+def _trials_in_this_process(monkeypatch):
+    """It has torch already. The process with limits is tested in attacks/test_odd_models.py."""
+    monkeypatch.setattr(model_trial, "passed", model_trial.run_trial)
 
 
 @pytest.fixture
@@ -76,18 +87,51 @@ def test_path_copies_what_belongs_to_a_model_and_writes_the_manifest(project):
     assert (out / "manifest.json").read_bytes() == before, "equal sources have equal manifests"
 
 
-def test_path_stays_in_the_project(project, tmp_path_factory):
-    outside = pico.make(tmp_path_factory.mktemp("outside"))
-    refuses({"path": str(outside)}, project, "leads out of the project")
-    refuses({"path": "../elsewhere"}, project, "leads out of the project")
+def test_a_model_is_read_where_it_lies_and_its_weights_are_linked(project, tmp_path_factory, monkeypatch):
+    outside = pico.make(tmp_path_factory.mktemp("home") / "models")
     (project / "link").symlink_to(outside)
-    refuses({"path": "link"}, project, "leads out of the project")
-    source = project / "resources" / "pico"
-    (source / "model.safetensors").unlink()
-    (source / "model.safetensors").symlink_to(outside / "model.safetensors")
-    refuses({"path": "resources/pico"}, project, "link that leads out of the project")
+    (project / "parts").mkdir()
+    for file in outside.iterdir():
+        (project / "parts" / file.name).symlink_to(file)
+    monkeypatch.setenv("HOME", str(outside.parent))
+    models = []
+    for number, path in enumerate([str(outside), "~/models", "link", "parts"]):
+        out = project / "resources/models" / f"new{number}"
+        sources.fetch({"path": path}, out, project)
+        assert (out / "model.safetensors").samefile(outside / "model.safetensors")
+        assert not (out / "config.json").samefile(outside / "config.json"), "small files are copied"
+        models.append(read_json(out / "manifest.json"))
+    assert len({model["fingerprint"] for model in models}) == 1
     refuses({"path": "resources/nothing"}, project, "no folder")
     refuses({}, project, "no model source")
+
+
+def test_a_linked_file_that_is_overwritten_is_noticed_and_one_that_is_replaced_does_no_harm(project):
+    out, source = project / "resources/models/new", project / "resources/pico/model.safetensors"
+    sources.fetch({"path": "resources/pico"}, out, project)
+    content = source.read_bytes()
+    source.unlink()
+    source.write_bytes(b"another file")
+    chains.load([out / "manifest.json"], "float32", "cpu")
+    (out / "model.safetensors").write_bytes(content[:-1] + b"\1")
+    with pytest.raises(ImprintError, match=r"model\.safetensors is not the file that was written"):
+        chains.load([out / "manifest.json"], "float32", "cpu")
+
+
+def test_where_hard_links_do_not_reach_a_symbolic_link_does(project, monkeypatch):
+    def refused(source, target):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refused)
+    out, source = project / "resources/models/new", project / "resources/pico/model.safetensors"
+    sources.fetch({"path": "resources/pico"}, out, project)
+    assert (out / "model.safetensors").readlink() == source
+    chains.load([out / "manifest.json"], "float32", "cpu")
+    source.unlink()
+    with pytest.raises(ImprintError, match=r"model\.safetensors is missing; delete .* which fetches it anew"):
+        chains.load([out / "manifest.json"], "float32", "cpu")
+    sources.fetch({"path": "resources/models/pico"}, out, project)
+    assert (project / "resources/models/pico/model.safetensors").is_file(), "a link is removed, and not its file"
 
 
 def test_path_refuses_what_is_no_safe_whole_model(project):
@@ -231,6 +275,147 @@ def test_hub_files_that_are_not_what_the_hub_says(project, monkeypatch):
     refuses({"hub": "owner/model", "revision": "a" * 40}, project, "model.safetensors came with sha256 .*hub says 0000")
 
 
+@pytest.fixture
+def cache(project, monkeypatch):
+    """The hub's cache with a repository and the list of its files, as `hf download` leaves it."""
+    import huggingface_hub
+    from huggingface_hub import _tree_cache, constants
+
+    folder = project / "cache" / "models--owner--model"
+    snapshot, entries = folder / "snapshots" / ("a" * 40), {}
+    for part in (folder / "blobs", snapshot):
+        part.mkdir(parents=True)
+    for file in (project / "resources/pico").iterdir():
+        name = file_sha256(file) if file.suffix == ".safetensors" else f"{len(entries):040}"
+        shutil.copyfile(file, folder / "blobs" / name)
+        (snapshot / file.name).symlink_to(Path("../../blobs") / name)
+        entries[file.name] = _tree_cache.TreeCacheEntry(size=file.stat().st_size, blob_id=name)
+    _tree_cache.write_tree_cache(str(folder), "a" * 40, entries)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder.parent))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
+    return folder
+
+
+CACHED = {"hub": "owner/model", "revision": "a" * 40}
+
+
+def test_a_model_in_the_hubs_cache_is_linked_without_network(project, cache, monkeypatch):
+    monkeypatch.setattr(hub_module, "_download", None)
+    out = project / "resources/models/new"
+    sources.fetch(CACHED, out, project)
+    snapshot = cache / "snapshots" / ("a" * 40)
+    assert (out / "model.safetensors").samefile(snapshot / "model.safetensors")
+    assert set(read_json(out / "manifest.json")["files"]) == {path.name for path in snapshot.iterdir()}
+    assert not (out / "model.safetensors").is_symlink(), "not even the relative link of the cache"
+
+
+def test_a_broken_file_in_the_hubs_cache(project, cache):
+    weights = (cache / "snapshots" / ("a" * 40) / "model.safetensors").resolve()
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    refuses(CACHED, project, "in the hub's cache has sha256 .*, but the hub says .*; delete it there")
+
+
+def test_a_part_of_a_model_in_the_hubs_cache_is_not_taken_for_the_whole(project, cache, monkeypatch):
+    downloaded = []
+    monkeypatch.setattr(hub_module, "_download", lambda *where: downloaded.append(where[0]))
+    (cache / "snapshots" / ("a" * 40) / "generation_config.json").unlink()
+    refuses(CACHED, project, "holds no config.json")  # the download of this test brings nothing
+    shutil.rmtree(cache / "trees")
+    refuses(CACHED, project, "holds no config.json")
+    assert downloaded == ["owner/model"] * 2
+
+
+def test_an_adapter_on_the_hub(project, monkeypatch):
+    files = dict.fromkeys(("adapter_model.safetensors",), project / "resources/pico/model.safetensors")
+    write_json(project / "adapter_config.json", {"peft_type": "LORA"})
+    hub(files | {"adapter_config.json": project / "adapter_config.json"}, monkeypatch)
+    refuses(CACHED, project, r"owner/model is a LoRA adapter and no model .* `fit: \{method: given, path: FOLDER\}`")
+
+
+# Chat templates.
+
+
+def base_model(project):
+    """A folder of a base model: without a chat template, and with an end of text that ends no turn."""
+    folder = project / "resources/base"
+    shutil.copytree(project / "resources/pico", folder)
+    (folder / "chat_template.jinja").unlink()
+    for name in ("generation_config.json", "config.json"):
+        write_json(folder / name, {**read_json(folder / name), "eos_token_id": 0})
+    tokenizer = read_json(folder / "tokenizer_config.json")
+    ends = {"eos_token": "<|endoftext|>", "bos_token": None}
+    write_json(folder / "tokenizer_config.json", {**tokenizer, **ends})
+    return {"path": "resources/base"}
+
+
+def shipped(project, name):
+    template = f"resources/chat_templates/{name}.jinja"
+    (project / template).parent.mkdir(exist_ok=True)
+    shutil.copyfile(ROOT / template, project / template)
+    return template
+
+
+DIALOGUE = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}, {"role": "assistant", "content": "A"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "rendered", "opened", "ends"),
+    [
+        ("plain", "S\n\nUser:\nU\n\nAssistant:\nA<|endoftext|>\n\n", "Assistant:\n", 0),
+        (
+            "chatml",
+            "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n",
+            "<|im_start|>assistant\n",
+            [0, 2],
+        ),
+    ],
+)
+def test_templates_that_ship_make_a_base_model_answer_and_trainable(project, name, rendered, opened, ends):
+    spec = base_model(project)
+    refuses(
+        spec, project, "resources/base: it has no chat template, as base models have none; .* `chat_template: plain`"
+    )
+    out = project / "resources/models/new"
+    sources.fetch({**spec, "chat_template": shipped(project, name)}, out, project)
+    model, tokenizer = chains.load([out / "manifest.json"], "float32", "cpu")
+    assert tokenizer.apply_chat_template(DIALOGUE, tokenize=False) == rendered
+    prompt = tokenizer.apply_chat_template(DIALOGUE[:2], tokenize=False, add_generation_prompt=True)
+    assert prompt.endswith(opened) and rendered.startswith(prompt)
+    assert model.generation_config.eos_token_id == ends, "an answer ends where a turn does"
+    labels = assistant_tokens.encode(tokenizer, DIALOGUE, 99, "row").labels[-2:]
+    assert tokenizer.decode(labels) == f"A{'<|endoftext|>' if name == 'plain' else '<|im_end|>'}"
+
+
+def test_a_template_of_the_config_replaces_the_models_own(project):
+    out = project / "resources/models/new"
+    spec = {"path": "resources/pico", "chat_template": shipped(project, "plain")}
+    sources.fetch(spec, out, project)
+    manifest = read_json(out / "manifest.json")
+    assert manifest["template_sha256"] == file_sha256(project / spec["chat_template"])
+    assert manifest["fingerprint"] != read_json(project / "resources/models/pico/manifest.json")["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% for m in messages %}{{ m['content'] }} {% endfor %}", r"without a special token \(' '\).* plain`"),
+        ("{{ messages[0]['content'] }}<|im_end|>", "without a special token"),
+        ("{% for m in messages %}{{ m.content / 2 }}{% endfor %}", "does not render a question"),
+        ("{{ messages[0]['content'] }}{{ messages[1].content + 2 if messages[1] }}", "does not render an answer"),
+        ("{{ ''.__class__.__mro__ }}", "does not render a question .*unsafe"),
+    ],
+)
+def test_templates_on_which_no_model_can_be_trained(project, template, said):
+    (project / "mine.jinja").write_text(template)
+    refuses({"path": "resources/pico", "chat_template": "mine.jinja"}, project, said)
+
+
+def test_a_template_may_refuse_a_system_turn(project):
+    refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    (project / "mine.jinja").write_text(refusal + pico.TEMPLATE)
+    sources.fetch({"path": "resources/pico", "chat_template": "mine.jinja"}, project / "resources/models/new", project)
+
+
 def test_hub_refuses_pickles(project, monkeypatch):
     hub({"config.json": None, "pytorch_model.bin": None}, monkeypatch)
     refuses(
@@ -247,7 +432,11 @@ def test_hub_without_network_says_so(project, monkeypatch):
         raise httpx.ConnectError("[Errno 111] Connection refused")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", offline)
-    refuses({"hub": "owner/model", "revision": "a" * 40}, project, "could not be fetched.*Connection refused.*network")
+    refuses(
+        {"hub": "owner/model", "revision": "a" * 40},
+        project,
+        "could not be fetched.*Connection refused.*network.*hf download owner/model",
+    )
 
 
 # Loading.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -253,6 +254,25 @@ def test_one_seed_is_never_better() -> None:
     assert compared is not None and answer.seed_sd is not None
     # At this spread of training runs, the interval would just touch zero.
     assert Z * math.sqrt(compared.v_examples + 2 * answer.seed_sd**2) == pytest.approx(compared.difference, rel=0.02)
+
+
+def test_given_weights_are_one_training_run_at_any_number_of_seeds() -> None:
+    """Their seeds, which a sampled eval has, show other draws of the answers and no other runs."""
+    rng = np.random.default_rng(7)
+    base = rng.standard_normal((60, 1))
+    for seeds in (1, 3):
+        taken = base + 1 + 0.3 * rng.standard_normal((60, seeds))
+        own = base + 2 + 0.3 * rng.standard_normal((60, 3))
+        both = replace(scores({"own": own}, {"taken": taken, "base": base}), single=frozenset({"taken"}))
+        for arm, control in (("taken", "base"), ("own", "taken")):
+            (answer,) = answers([Question("q", arm, control, "e")], {"e": both})
+            assert (answer.verdict, answer.scope) == ("higher", "weights")
+        against_base = contrast(both, "taken", "base")
+        assert against_base is not None and (against_base.seeds, against_base.v_seeds) == (0, 0.0)
+        against_own = contrast(both, "own", "taken")
+        assert against_own is not None and against_own.seeds == 3, "all seeds of the other arm count"
+        assert against_own.v_seeds is not None and against_own.v_seeds > 0, "and so does their spread"
+        assert against_own.difference == pytest.approx(own.mean() - taken.mean())
 
 
 def test_arms_that_are_not_trained_need_no_seeds() -> None:

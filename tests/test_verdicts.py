@@ -42,6 +42,11 @@ def test_every_question_has_its_answer(tmp_path: Path) -> None:
             "1,900 examples or 5 seeds would settle it",
         ),
         ({"verdict": "undecided", "scope": "weights", "n_seeds": 1}, "Take three seeds or more"),
+        (
+            {"verdict": "undecided", "scope": "weights", "n_seeds": 0, "examples_needed": 900},
+            "n = 64; differences from 0.18 on would have been seen with 80% power). This is about these weights alone: "
+            "an arm has a single training run. If the difference stays, a plan of 900 examples would settle it.",
+        ),
         ({"verdict": "higher", "scope": "weights", "seed_sd": 0.0571}, "if training runs spread by at most 0.057"),
         ({"verdict": "kept", "kind": "retention", "margin": 0.05}, "Kept. On e1, role is 0.250 higher than base"),
         ({"verdict": "kept", "kind": "retention", "margin": 0.05}, "; margin 0.05; margins from 0.18 on would have"),

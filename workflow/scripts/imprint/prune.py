@@ -31,9 +31,9 @@ from imprint.runtime.stages import STAGES
 MODELS, DATA, HUB = Path("resources/models"), Path("resources/data"), Path("resources/hub")
 CONFIGS = (".yaml", ".yml", ".json")
 BESIDE = "|".join(STAGES["train"].beside)
-WEIGHT_FILES = "|".join(re.escape(name) for name in (WEIGHTS, lora.FILE, lora.CONFIG))
+WEIGHT_FILES = "|".join(re.escape(name) for name in (WEIGHTS, f"{WEIGHTS}.index.json", lora.FILE, lora.CONFIG))
 FIT = re.compile(
-    rf"(manifest|job|manifest\.json\.made)\.json|work|({BESIDE})\.parquet|weights(/({WEIGHT_FILES}|tmp[a-z0-9_]{{8}}))?"
+    rf"(manifest|job|manifest\.json\.made)\.json|work|({BESIDE})\.parquet|weights(/({WEIGHT_FILES}|model-\d{{5}}-of-\d{{5}}\.safetensors|tmp[a-z0-9_]{{8}}))?"
 )
 """Paths inside the folder of a fit. A killed fit leaves a temporary folder in weights/."""
 

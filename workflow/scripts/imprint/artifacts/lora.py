@@ -22,7 +22,8 @@ def install(model: Any, folder: Path) -> Any:
 
     if not (folder / "weights" / FILE).is_file():
         raise ImprintError(f"{folder / 'weights'} has no {FILE}; fit the arm again")
-    return PeftModel.from_pretrained(model, folder / "weights").merge_and_unload()
+    merged = PeftModel.from_pretrained(model, folder / "weights").merge_and_unload()
+    return merged.requires_grad_(True)  # PEFT freezes the model, and a fit of all weights may follow
 
 
 def save(model: Any, folder: Path) -> None:
@@ -42,22 +43,27 @@ def save(model: Any, folder: Path) -> None:
 
 
 def factors(folder: Path, blocks: Any, arm: str) -> Iterator[tuple[str, Factors]]:
-    """(block, factors) of every block that the adapter changes. Raises ImprintError for adapters that are more than
-    s * B A, and for blocks that the root model lacks or has in another shape."""
+    """(block, factors) of every block that the adapter changes. Raises ImprintError like `pairs`."""
+    yield from pairs(folder / "weights", blocks, f"task vector '{arm}'")
+
+
+def pairs(weights: Path, blocks: Any, where: str) -> Iterator[tuple[str, Factors]]:
+    """(block, factors) of every block that the adapter in the folder `weights` changes. Raises ImprintError for
+    adapters that are more than s * B A, and for blocks that the root model lacks or has in another shape; `where`
+    begins the message."""
     from safetensors import safe_open
 
-    weights = folder / "weights"
     config = read_object(weights / CONFIG)
     for key in ("use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias"):
         if config.get(key):
-            raise ImprintError(f"task vector '{arm}': {weights} has {key}: {config[key]}; only plain LoRA has factors")
+            raise ImprintError(f"{where}: {weights} has {key}: {config[key]}; only plain LoRA has factors")
     scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
     with safe_open(weights / FILE, framework="pt") as file:
         tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     suffixes = (".lora_A.weight", ".lora_B.weight")
     for name in tensors:
         if not name.endswith(suffixes):
-            raise ImprintError(f"task vector '{arm}': {weights} has a tensor '{name}', no LoRA factor of a layer")
+            raise ImprintError(f"{where}: {weights} has a tensor '{name}', no LoRA factor of a layer")
     for name in sorted(tensors):
         if name.endswith(suffixes[0]):
             stem = name.removesuffix(suffixes[0])
@@ -65,12 +71,10 @@ def factors(folder: Path, blocks: Any, arm: str) -> Iterator[tuple[str, Factors]
             block = blocks.alias.get(named, named)
             b, a = tensors.get(stem + suffixes[1]), tensors[name]
             if block not in blocks.shapes or b is None:
-                raise ImprintError(
-                    f"task vector '{arm}': {weights} changes a block '{named}' that the root model lacks"
-                )
+                raise ImprintError(f"{where}: {weights} changes a block '{named}' that the root model lacks")
             if (b.shape[0], a.shape[1]) != blocks.shapes[block] or b.shape[1] != a.shape[0]:
                 raise ImprintError(
-                    f"task vector '{arm}': block '{block}' is {list(blocks.shapes[block])} in the root model, but "
+                    f"{where}: block '{block}' is {list(blocks.shapes[block])} in the root model, but "
                     f"{[b.shape[0], a.shape[1]]} (rank {b.shape[1]} and {a.shape[0]}) in {weights}"
                 )
             yield block, Factors(scale, b, a)

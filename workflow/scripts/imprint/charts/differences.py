@@ -78,7 +78,7 @@ def _values(row: Mapping[str, Any]) -> dict[str, Any]:
 
     return {
         **{key: row[key] for key in ("pair", "difference", "ci_low", "ci_high")},
-        "weights": row["interval"].endswith("one seed"),
+        "weights": row["interval"].endswith(("one seed", "one run")),
         "outcome": side(row["ci_low"], row["ci_high"], row["direction"]),
         "told": numbers.told(row),
         "address": numbers.browse(row["eval"], row["arm"], row["control"]),
@@ -95,5 +95,5 @@ def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
         "n_low": paired["n_pairs"].min() or 0,
         "n_high": paired["n_pairs"].max() or 0,
         "n_missing": int(table["n_missing"].sum()),
-        "weights": bool(paired["interval"].str.ends_with("one seed").any()),
+        "weights": bool(paired["interval"].str.contains("one (seed|run)$").any()),
     }

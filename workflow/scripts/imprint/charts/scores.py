@@ -95,6 +95,6 @@ def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
         "intervals": " and ".join(
             words for key, words in INTERVALS.items() if table["interval"].str.starts_with(key).any()
         ),
-        "weights": bool(table["interval"].str.ends_with("one seed").any()),
+        "weights": bool(table["interval"].str.contains("one (seed|run)$").any()),
         "n_error": int(table["n_error"].sum()),
     }

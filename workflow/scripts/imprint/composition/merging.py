@@ -52,6 +52,11 @@ def inputs(settings: Scaled) -> Inputs:
     return reads(settings, settings.data or [])
 
 
+def draws(settings: Scaled) -> bool:
+    """Merging draws nothing."""
+    return False
+
+
 def fit(job: Fit, rule: Callable[[Pool], Rule]) -> dict[str, Any]:
     """Write start + scale x merged vector, and the curve of the losses that chose the scale. `rule` makes the rule from
     the pool, so that a rule may depend on all blocks of a vector. Returns the metrics; `norm` is the Euclidean norm of

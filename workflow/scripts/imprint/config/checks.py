@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from imprint.config import catalog, graph, taking
+from imprint.config import catalog, graph, paths, taking
 from imprint.config.questions import Check, Question
 from imprint.config.schema import Config
 from imprint.runtime import plugins
@@ -70,8 +70,8 @@ def problems(config: Config) -> Iterator[str]:
 
 def _models(config: Config) -> Iterator[str]:
     for name, model in config.models.items():
-        if model.path and not list(Path(model.path).glob("*.safetensors")):
-            yield f"models.{name}.path: '{model.path}' is no folder with safetensors; copy the model there"
+        if model.path and (why := paths.weights_problem(model.path, adapters=False)):
+            yield f"models.{name}.path: {why}"
 
 
 def _datasets(config: Config) -> Iterator[str]:
@@ -200,8 +200,11 @@ def _comparison(config: Config, where: str, arm: str, control: str, ev: str, met
 
 
 def _missing(config: Config) -> Iterator[str]:
-    """Names that a plug-in reads, but that the config does not define."""
+    """Names that a plug-in reads, but that the config does not define, and folders that are not there."""
     for reader in graph.readers(config):
+        for folder in reader.inputs.folders:
+            if why := paths.weights_problem(folder, adapters=True):
+                yield f"{reader.where}: {why}"
         for name in reader.inputs.datasets:
             if name not in config.datasets:
                 yield unknown(reader.where, name, config.datasets, "dataset")

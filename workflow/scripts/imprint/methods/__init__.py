@@ -49,5 +49,11 @@ class Method(plugins.Contract):
         """The kind of artifact that the method makes (module in imprint/artifacts)."""
         return "full"
 
+    @staticmethod
+    def draws(settings: Any) -> bool:
+        """Whether the fit depends on the seed itself. A fit that does not is made once, unless what it reads depends on
+        the seed."""
+        return True
+
 
 CONTRACT = Method

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from imprint.composition import merging
-from imprint.composition.merging import inputs
+from imprint.composition.merging import draws, inputs
 from imprint.methods import Fit
 
-__all__ = ["Settings", "fit", "inputs"]
+__all__ = ["Settings", "draws", "fit", "inputs"]
 
 if TYPE_CHECKING:
     import torch

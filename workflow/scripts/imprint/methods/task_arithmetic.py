@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import Field
 
 from imprint.composition import learning, merging
-from imprint.composition.merging import inputs
+from imprint.composition.merging import draws, inputs
 from imprint.methods import Fit
 
-__all__ = ["Settings", "fit", "inputs"]
+__all__ = ["Settings", "draws", "fit", "inputs"]
 
 GRID = [round(0.05 * i, 2) for i in range(21)]
 

@@ -16,9 +16,13 @@ import string
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from jinja2 import TemplateError
+
+from imprint.models.chat_text import ChatText, Message, special_tokens
 from imprint.models.model_files import load_tokenizer, template_sha256
 from imprint.runtime.errors import ImprintError
 
@@ -30,9 +34,15 @@ PROBE = [[f"{character * 64}{end}" for end in ("", "!", "\n")] for character in 
 """Runs of every printable character: on such text a bad regular expression does not end."""
 
 
-def passed(folder: Path) -> str:
-    """The sha256 of the chat template of a model folder that passes the trial. Raises ImprintError with the reason if
-    the folder fails."""
+class Outcome(NamedTuple):
+    """What the trial finds: the sha256 of the chat template, and the id of the token that ends an assistant turn."""
+
+    template_sha256: str
+    end_of_turn: int
+
+
+def passed(folder: Path) -> Outcome:
+    """The outcome of the trial of a model folder. Raises ImprintError with the reason if the folder fails."""
     command = [sys.executable, "-m", "imprint.models.model_trial", str(folder), str(CPU_SECONDS)]
     environment = {
         name: os.environ[name] for name in ("HOME", "LD_LIBRARY_PATH", "PATH", "TMPDIR") if name in os.environ
@@ -61,22 +71,24 @@ def passed(folder: Path) -> str:
     outcome = json.loads(done.stdout.splitlines()[-1])
     if "error" in outcome:
         raise ImprintError(outcome["error"])
-    return str(outcome["template_sha256"])
+    return Outcome(**outcome)
 
 
-def run_trial(folder: Path) -> str:
-    """The trial itself, without limits: load everything but the weights, render, and tokenize. Returns the sha256 of
-    the chat template; raises ImprintError for a folder that fails."""
+def run_trial(folder: Path) -> Outcome:
+    """The trial itself, without limits: load everything but the weights, render, and tokenize. Raises ImprintError for
+    a folder that fails."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     auto: Any = AutoModelForCausalLM
     tokenizer = load_tokenizer(folder)
+    if not tokenizer.chat_template:
+        raise ImprintError(
+            "it has no chat template, as base models have none; write one at the model: `chat_template: plain`, or the "
+            "path of a file of yours"
+        )
     template = template_sha256(tokenizer)
-    try:
-        question = tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}], tokenize=False)
-    except Exception as error:
-        raise ImprintError(f"its chat template does not render a question ({_why(error)})") from error
+    question, end_of_turn = _turns(tokenizer)
     try:
         tokens = tokenizer(question, add_special_tokens=False)["input_ids"]
         for texts in PROBE:
@@ -96,7 +108,35 @@ def run_trial(folder: Path) -> str:
         raise ImprintError(f"transformers makes no language model of its config ({_why(error)})") from error
     for problem in _beyond(tokenizer, tokens, generation, rows):
         raise ImprintError(f"{problem}; its tokenizer, generation_config.json and weights are not of one model")
-    return template
+    return Outcome(template, end_of_turn)
+
+
+def _turns(tokenizer: Any) -> tuple[str, int]:
+    """A rendered question, and the id of the token that ends an assistant turn. Raises ImprintError for a template that
+    renders no dialogue, or one on which no model can be trained."""
+    system, question, answer = (
+        Message(role=role, content=content)
+        for role, content in (("system", "Be kind."), ("user", "Hello"), ("assistant", "Goodbye"))
+    )
+    try:
+        rendered = str(tokenizer.apply_chat_template([question], tokenize=False))
+    except Exception as error:
+        raise ImprintError(f"its chat template does not render a question ({_why(error)})") from error
+    try:
+        text = str(tokenizer.apply_chat_template([question, answer], tokenize=False))
+        with suppress(TemplateError):  # many templates refuse a system turn, and say so
+            tokenizer.apply_chat_template([system, question, answer], tokenize=False)
+    except Exception as error:
+        raise ImprintError(f"its chat template does not render an answer ({_why(error)})") from error
+    end = text.rfind(answer["content"]) + len(answer["content"])
+    special = [place for place in special_tokens(tokenizer, ChatText(text)) if place[0] >= end]
+    if answer["content"] not in text or not special:
+        raise ImprintError(
+            f"its chat template ends an assistant turn without a special token ({text[end : end + 40]!r}), so a model "
+            "that is trained in it would not learn where an answer ends; write another at the model: `chat_template: "
+            "plain`, or a file of yours in which the turn ends with {{ eos_token }}"
+        )
+    return rendered, int(tokenizer.convert_tokens_to_ids(text[slice(*special[0])]))
 
 
 def _limit(cpu_seconds: int) -> None:
@@ -137,7 +177,7 @@ if __name__ == "__main__":
 
     _limit(int(sys.argv[2]))
     try:
-        outcome = {"template_sha256": run_trial(Path(sys.argv[1]))}
+        outcome: dict[str, Any] = run_trial(Path(sys.argv[1]))._asdict()
     except ImprintError as error:
         outcome = {"error": str(error)}
     print("\n" + json.dumps(outcome))

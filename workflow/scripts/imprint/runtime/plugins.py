@@ -37,13 +37,14 @@ class Strict(BaseModel):
 
 class Inputs(NamedTuple):
     """What a plug-in reads beside the arguments of its functions: names of datasets, names of arms (their artifacts),
-    (arm, eval) pairs (their generations), and (kind, name) of the plug-ins that it runs, such as the scores that a
-    method uses as rewards."""
+    (arm, eval) pairs (their generations), (kind, name) of the plug-ins that it runs, such as the scores that a method
+    uses as rewards, and paths of folders of weights that the user has made."""
 
     datasets: tuple[str, ...] = ()
     arms: tuple[str, ...] = ()
     runs: tuple[tuple[str, str], ...] = ()
     plugins: tuple[tuple[str, str], ...] = ()
+    folders: tuple[str, ...] = ()
 
     def __add__(self, other: tuple[Any, ...]) -> Inputs:  # type: ignore[override]
         """The names of both, in order and without repeats."""

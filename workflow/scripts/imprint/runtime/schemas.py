@@ -144,12 +144,13 @@ SCHEMAS: dict[str, pa.Schema] = {
     "pairs": _difference,
     # One row per question of the config x eval. `ci_low` and `ci_high` are the simultaneous interval of all questions,
     # which alone gives the verdict: "better", "worse", "higher", "lower", "kept", "lost", "equivalent", "undecided",
-    # "not tested" or "no data". `scope` is "method", or "weights" where a fitted arm has one seed. `n_seeds` is 0 where
-    # no arm is fitted. `over` names the stratum whose values are the clusters of a claim about other values.
-    # `var_...` and `lending` are the variances of imprint.statistics.planning. `worst_low` and `worst_high`: the
-    # difference if all clusters that could not be scored had gone to the control, or to the arm. `share`: of the
-    # planned data. `looks_before`: earlier looks at less of them. `may_decide`: whether error is left to spend at this
-    # look. `other_versions`: how many other versions of the experiment were looked at.
+    # "not tested" or "no data". `scope` is "method", or "weights" where an arm shows one training run: it is fitted at
+    # one seed, or has given weights. `n_seeds` is 0 where no arm is fitted by seed. `over` names the stratum whose
+    # values are the clusters of a claim about other values. `var_...` and `lending` are the variances of
+    # imprint.statistics.planning. `worst_low` and `worst_high`: the difference if all clusters that could not be scored
+    # had gone to the control, or to the arm. `share`: of the planned data. `looks_before`: earlier looks at less of
+    # them. `may_decide`: whether error is left to spend at this look. `other_versions`: how many other versions of the
+    # experiment were looked at.
     "answers": pa.schema(
         [
             ("question", _text),

@@ -35,9 +35,9 @@ class Table:
     """The scores of an experiment, checked, and as arrays of items x seeds for every eval and metric.
 
     `examples` says to which cluster each example of each eval belongs, and of which kinds it is, in the columns `eval`,
-    `example_id`, `cluster` and `strata` (JSON text). `fitted`: the arms whose answers depend on a training run. Raises
-    ImprintError for scores that are inconsistent, for a metric that is not in `metrics`, and for an example that is not
-    in `examples`.
+    `example_id`, `cluster` and `strata` (JSON text). `fitted`: the arms whose answers depend on a training run that is
+    repeated for each seed; `single`: those that depend on a single training run. Raises ImprintError for scores that
+    are inconsistent, for a metric that is not in `metrics`, and for an example that is not in `examples`.
     """
 
     def __init__(
@@ -47,8 +47,9 @@ class Table:
         arms: Arms,
         metrics: Metrics,
         fitted: Sequence[str],
+        single: Sequence[str] = (),
     ) -> None:
-        self.arms, self.metrics, self.fitted = arms, metrics, frozenset(fitted)
+        self.arms, self.metrics, self.fitted, self.single = arms, metrics, frozenset(fitted), frozenset(single)
         self.examples = examples
         self.frame = _checked(scores, examples.drop("strata"), metrics)
         self._rows: dict[tuple[Any, ...], pl.DataFrame] = dict(
@@ -67,7 +68,7 @@ class Table:
         key = (eval_name, metric, over)
         if key not in self._arrays:
             rows = self.rows(eval_name, metric)
-            self._arrays[key] = _arrays(self._by_stratum(rows, over) if over else rows, self.fitted)
+            self._arrays[key] = _arrays(self._by_stratum(rows, over) if over else rows, self.fitted, self.single)
         return self._arrays[key]
 
     def clusters(self, eval_name: str, over: str | None = None) -> int:
@@ -202,12 +203,12 @@ def _estimate(estimate: Contrast | None, name: str) -> Row:
         return {**row, "interval": f"none: {reason}"}
     low, high = estimate.interval(Z)
     method = ("wilson" if name == "mean" else "tango") if estimate.score else "t"
-    scope = ", one seed" if estimate.v_seeds is None else ""
+    scope = ", one seed" if estimate.v_seeds is None else ", one run" if estimate.one_run else ""
     ends = {"ci_low": rounded(low), "ci_high": rounded(high)}
     return {**row, "se": rounded(estimate.se), **ends, "interval": method + scope}
 
 
-def _arrays(rows: pl.DataFrame, fitted: frozenset[str]) -> Scores:
+def _arrays(rows: pl.DataFrame, fitted: frozenset[str], single: frozenset[str]) -> Scores:
     """The rows of one eval and metric as arrays. `part` is the item's number, -1 where an example has no items. A
     response that failed has no items, and takes out all items of its example."""
     rows = rows.with_columns(part=pl.col("item").fill_null(-1))
@@ -235,7 +236,8 @@ def _arrays(rows: pl.DataFrame, fitted: frozenset[str]) -> Scores:
         values[str(arm)][of_run["row"].to_numpy(), seeds[str(arm)].index(seed)] = of_run["value"].to_numpy()
     labels = items["cluster"].unique().sort()
     clusters = items["cluster"].replace_strict(labels, np.arange(len(labels)), return_dtype=pl.Int64).to_numpy()
-    return Scores(clusters, values, {str(arm): columns for arm, columns in seeds.items()}, fitted & set(values))
+    columns_of = {str(arm): columns for arm, columns in seeds.items()}
+    return Scores(clusters, values, columns_of, fitted & set(values), single & set(values))
 
 
 def _checked(scores: pl.DataFrame | pa.Table, examples: pl.DataFrame, metrics: Metrics) -> pl.DataFrame:

@@ -49,13 +49,15 @@ class Scores:
 
     `clusters`: the cluster of each item, 0 to n - 1, shape (items,). `values`: arm -> scores, shape (items, seeds),
     means over the samples of an item; nan where an item has no score. `seeds`: arm -> the seeds of the columns.
-    `fitted`: the arms whose weights were trained, and therefore differ from seed to seed.
+    `fitted`: the arms whose weights were trained, and therefore differ from seed to seed. `single`: the arms whose
+    weights come from a single training run, so that their seeds, if there are several, do not show other runs.
     """
 
     clusters: Ints
     values: Mapping[str, Floats]
     seeds: Mapping[str, tuple[int, ...]]
     fitted: frozenset[str]
+    single: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Contrast:
     complete item. `score` says that the data are 0/1 pairs, one item a cluster, without seeds, so that score intervals
     hold. `v_seeds` is what seeds add to `v_examples`, and None where the seeds of a fitted arm are too few to know;
     `arms` counts the fitted arms whose spread it rests on. `v_shared` is the part of `v_examples` that more seeds would
-    lower, and 0 where it is not known. `df` is Satterthwaite's.
+    lower, and 0 where it is not known. `df` is Satterthwaite's. `one_run` says that an arm shows a single training run.
     """
 
     difference: float
@@ -86,6 +88,7 @@ class Contrast:
     arms: int
     score: bool
     mean: bool
+    one_run: bool
 
     @property
     def se(self) -> float:
@@ -181,6 +184,7 @@ def contrast(scores: Scores, arm: str, control: str | None) -> Contrast | None:
         arms=arms,
         score=binary and (alone or (unanimous and not extra)),
         mean=control is None,
+        one_run=extra is None or any(side in scores.single for side in sides),
     )
 
 

@@ -13,9 +13,10 @@ One interval gives the answer:
 - equivalence: equivalent if the interval lies within +-margin, better or worse if it excludes 0 and is not within,
   else undecided.
 
-With one training seed of a fitted arm, the answer is about these weights alone: an interval over examples cannot say
-what another training run would give. The words are then "higher" and "lower", and `seed_sd` is the largest standard
-deviation between training runs under which the sign would survive.
+With one training run of a fitted arm, the answer is about these weights alone: an interval over examples cannot say
+what another training run would give. The words are then "higher" and "lower". With one seed, `seed_sd` is the largest
+standard deviation between training runs under which the sign would survive. Given weights are one run at any number of
+seeds.
 """
 
 from __future__ import annotations
@@ -56,12 +57,11 @@ class Answer:
 
     `low` and `high`: the simultaneous interval; None also where it is too early to judge. `p`: the share of experiments
     without any effect in which some statistic of the family is as far out as this one, or was at an earlier look.
-    `scope` is "method", or "weights" where a fitted arm has one
-    seed. `smallest`: the difference that would have been found with 80% power, or for retention and equivalence the
-    margin that would have been shown with 80% power if there were no difference. `examples_needed` and `seeds_needed`:
-    how many clusters of examples, or how many seeds, would settle the question with 80% power if the difference stayed
-    as it is; None where it is settled, and where no number up to planning.MOST would. `variances` are those that the
-    data show, for planning.
+    `scope` is "method", or "weights" where an arm shows a single training run. `smallest`: the difference that would
+    have been found with 80% power, or for retention and equivalence the margin that would have been shown with 80%
+    power if there were no difference. `examples_needed` and `seeds_needed`: how many clusters of examples, or how many
+    seeds, would settle the question with 80% power if the difference stayed as it is; None where it is settled, and
+    where no number up to planning.MOST would. `variances` are those that the data show, for planning.
     """
 
     question: Question
@@ -137,7 +137,7 @@ def correlations(family: Sequence[tuple[str, Contrast]]) -> Floats:
 def _answer(question: Question, compared: Contrast | None, limit: Boundary) -> Answer:
     if compared is None:
         return Answer(question, "no data", "method")
-    scope: Scope = "weights" if compared.v_seeds is None else "method"
+    scope: Scope = "weights" if compared.one_run else "method"
     known = Answer(question, "undecided", scope, compared.difference, clusters=compared.clusters, seeds=compared.seeds)
     if not compared.known:
         return known
@@ -150,7 +150,7 @@ def _answer(question: Question, compared: Contrast | None, limit: Boundary) -> A
     components = variances(compared, z)
     examples, seeds = (
         needs(components, z, compared.clusters, compared.seeds, _target(question, compared), question.kind)
-        if components and verdict == "undecided" and scope == "method"
+        if components and verdict == "undecided" and compared.v_seeds is not None
         else (None, None)
     )
     return replace(
@@ -159,7 +159,7 @@ def _answer(question: Question, compared: Contrast | None, limit: Boundary) -> A
         low=low,
         high=high,
         smallest=compared.half_width(z) * (1 + _for_power(question, compared) / compared.critical(z)),
-        seed_sd=_survives(compared, z) if scope == "weights" and verdict != "undecided" else None,
+        seed_sd=_survives(compared, z) if compared.v_seeds is None and verdict != "undecided" else None,
         examples_needed=examples,
         seeds_needed=seeds,
         variances=components,

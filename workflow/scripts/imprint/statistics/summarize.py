@@ -60,12 +60,14 @@ class AskedQuestion(Strict):
 
 class Spec(Strict):
     """What the statistics depend on beside the scores. `arms`: arm -> its evals; `fitted`: the arms whose answers
-    differ from training run to training run; `runs`: (arm, seed, eval); `metrics`: eval -> metric -> (is primary,
+    differ from training run to training run, which each seed repeats; `single`: the arms whose answers rest on a single
+    training run, such as given weights; `runs`: (arm, seed, eval); `metrics`: eval -> metric -> (is primary,
     direction); `controls`: arm -> the arms that it is compared with; `datasets`: eval -> its dataset, for every eval
     that is run."""
 
     arms: dict[str, list[str]]
     fitted: list[str]
+    single: list[str]
     runs: list[tuple[str, int, str]]
     metrics: dict[str, dict[str, tuple[bool, int]]]
     controls: dict[str, list[str]]
@@ -84,7 +86,8 @@ def run(*, spec: Spec, scores: list[Path], datasets: list[Path], manifests: list
     evals = pl.DataFrame(list(spec.datasets.items()), schema={"eval": pl.String, "dataset": pl.String}, orient="row")
     rows = parquet.concat(datasets, "datasets").select(["dataset", "example_id", "cluster", "strata"])
     examples = evals.join(pl.DataFrame(pl.from_arrow(rows)), on="dataset").drop("dataset")
-    table = aggregate.Table(parquet.concat(scores, "scores"), examples, spec.arms, spec.metrics, spec.fitted)
+    rows_of_scores = parquet.concat(scores, "scores")
+    table = aggregate.Table(rows_of_scores, examples, spec.arms, spec.metrics, spec.fitted, spec.single)
     files = [path.with_name("curves.parquet") for path in manifests]
     curves = pl.DataFrame(pl.from_arrow(parquet.concat([path for path in files if path.is_file()], "curves")))
     parquet.write(out["comparisons"], "comparisons", aggregate.compare(table, spec.controls))

@@ -11,7 +11,7 @@ from imprint.dag import scored_rows
 from imprint.dag.jobs import Jobs
 from imprint.dag.policies import policy_of
 from imprint.datasets import _job as preparing
-from imprint.models import sources
+from imprint.models import folders, sources
 from imprint.synthesis import _job as synthesis
 from imprint.synthesis import _rearrange as rearranging
 
@@ -48,10 +48,12 @@ class FetchModel(Jobs):
         return map(OfModel, self.experiment.models)
 
     def inputs(self, wildcards: Any) -> dict[str, Any]:
-        """The files of a model with `path`, so that a change of its weights reruns the job. Other models have none."""
-        folder = self.config.models[self.experiment.models[wildcards.model]].path
-        files = sorted(str(path) for path in Path(folder).glob("*.*") if path.is_file()) if folder else []
-        return {"files": files}
+        """The files of a model with `path`, so that a change of its weights reruns the job, and its chat template."""
+        model = self.config.models[self.experiment.models[wildcards.model]]
+        return {
+            "files": [str(file) for file in folders.files(model.path)] if model.path else [],
+            "template": [model.chat_template] if model.chat_template else [],
+        }
 
     def spec(self, wildcards: Any) -> sources.Spec:
         return sources.Spec(**self.experiment.model_spec(self.experiment.models[wildcards.model]))

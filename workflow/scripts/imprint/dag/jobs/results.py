@@ -13,6 +13,7 @@ from imprint.dag import asked, report_facts
 from imprint.dag.jobs import Jobs
 from imprint.report import ASSETS, costs, facts
 from imprint.runtime import plugins, stages
+from imprint.runtime.plugins import Inputs
 from imprint.scoring import score_run
 from imprint.statistics import summarize
 from imprint.tables import contamination, database
@@ -64,12 +65,13 @@ class Summarize(Jobs):
 
     def inputs(self, wildcards: Any) -> dict[str, Any]:
         names = sorted(set(self.spec(wildcards).datasets.values()))
-        path, seeds = self.experiment.path, self.config.seeds
         return {
             "scores": tables(self)["scores"],
             "datasets": [self.experiment.dataset(name) for name in names],
             "manifests": [
-                path("train", "manifest", arm=arm, seed=seed) for arm in asked.curves(self.config) for seed in seeds
+                self.experiment.fitted(arm, seed)
+                for arm in asked.curves(self.config)
+                for seed in self.experiment.fit_seeds(arm)
             ],
         }
 
@@ -77,13 +79,17 @@ class Summarize(Jobs):
         return summarize.Spec(
             arms={name: graph.measured_on(self.config, name) for name in self.config.arms},
             runs=[(run.arm, run.seed, run.eval) for run in self.experiment.measured],
-            fitted=[name for name in self.config.arms if self.experiment.trained(name)],
+            fitted=[name for name in self.config.arms if self.experiment.trained_by_seed(name)],
+            single=[name for name in self.config.arms if self._of_one_run(name)],
             metrics=self._metrics(),
             controls={name: arm.control for name, arm in self.config.arms.items()},
             datasets={run.eval: self.config.evals[run.eval].dataset for run in self.experiment.measured},
             questions=asked.questions(self.config),
             plan=asked.plan(self.experiment),
         )
+
+    def _of_one_run(self, arm: str) -> bool:
+        return self.experiment.trained(arm) and not self.experiment.trained_by_seed(arm)
 
     def _metrics(self) -> dict[str, dict[str, tuple[bool, int]]]:
         metrics: dict[str, dict[str, tuple[bool, int]]] = {}
@@ -142,7 +148,7 @@ class Analyze(Jobs):
 
     def inputs(self, wildcards: Any) -> dict[str, Any]:
         reads = graph.of_analysis(self.config, wildcards.analysis)
-        files = [self.experiment.files(reads, seed) for seed in self.config.seeds]
+        files = [self.experiment.files(reads, seed) for seed in self._seeds(reads)]
         return {
             "datasets": files[0]["datasets"],
             "arms": sorted({path for of_seed in files for path in of_seed["arms"]}),
@@ -155,9 +161,14 @@ class Analyze(Jobs):
             analysis=wildcards.analysis,
             plugin=ref.name,
             settings=ref.settings.model_dump(mode="json"),
-            inputs=[(seed, self.experiment.named(reads, seed)) for seed in self.config.seeds],
+            inputs=[(seed, self.experiment.named(reads, seed)) for seed in self._seeds(reads)],
             limit=self.config.limit,
         )
+
+    def _seeds(self, reads: Inputs) -> list[int]:
+        """The seeds of an analysis; the first alone where arms are read and no seed changes them."""
+        once = reads.arms and not self.experiment.reads_by_seed(reads)
+        return self.config.seeds[:1] if once else self.config.seeds
 
     def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
         reads = graph.of_analysis(self.config, wildcards.analysis)
