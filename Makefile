@@ -32,9 +32,11 @@ run: .venv/made
 	@targets="$$($(BIN)/python -m imprint.targets --configfile $(CONFIG) $(if $(SET),--config $(SET)) --arm="$$RUN_ARM" --question="$$RUN_QUESTION")" \
 	  && $(SNAKEMAKE) --quiet rules progress host -- $$targets
 
-# What the questions can find out, and what more it would take. make plan PILOT=results/other DIFFERENCE=0.05
+# What would run and why, what the questions can find out, and what more it would take. make plan SET=limit=8
+# make plan PILOT=results/other DIFFERENCE=0.05
 plan: .venv/made
-	$(BIN)/python -m imprint.plan --config $(CONFIG) $(if $(PILOT),--pilot $(PILOT)) $(if $(DIFFERENCE),--difference $(DIFFERENCE))
+	@$(BIN)/python -m imprint.plan --configfile $(CONFIG) $(if $(SET),--config $(SET)) \
+		$(if $(PILOT),--pilot $(PILOT)) $(if $(DIFFERENCE),--difference $(DIFFERENCE))
 
 # How far a running experiment is, in another terminal. make watch CONFIG=config/real.yaml LIMIT=32
 watch: .venv/made

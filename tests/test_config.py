@@ -33,6 +33,20 @@ arms:
 # (name, what to lay on the good config, what the message must hold)
 BAD = [
     ("unknown key", {"seedz": [0]}, ["seedz", "unknown key"]),
+    ("key spelled as one word", {"arms": {"tuned": {"fit": {"learningrate": 1}}}}, ["did you mean 'learning_rate'?"]),
+    ("initials of a key", {"arms": {"tuned": {"fit": {"lr": 1}}}}, ["did you mean 'learning_rate'?", "epochs"]),
+    ("beginning of a key", {"arms": {"tuned": {"fit": {"lora": {"r": 1}}}}}, ["fit.lora.r", "'rank'?", "alpha"]),
+    ("key of `fit` beside it", {"arms": {"tuned": {"context": "plain"}}}, ["`fit: {context: ...}` or `apply: {con"]),
+    ("key of `apply` beside it", {"arms": {"tuned": {"hooks": []}}}, ["inside `apply: {hooks: ...}`"]),
+    ("unknown key of a dataset", {"datasets": {"general": {"x": 1}}}, ["datasets.general.x", "remove it, since no"]),
+    ("unknown resource", {"arms": {"tuned": {"resources": {"gpus": 2}}}}, ["did you mean 'gpu'?", "mem_mb"]),
+    ("name in place of a list", {"arms": {"tuned": {"control": "base"}}}, ["tuned.control", "write a list, `[base]`"]),
+    ("number in place of a list", {"seeds": 3}, ["seeds: found 3; write a list, `[3]`"]),
+    (
+        "unknown keys of two places",
+        {"seedz": 1, "arms": {"tuned": {"fit": {"lr": 1}}}},
+        ["'seeds'?", "'learning_rate'?"],
+    ),
     ("unknown key in an arm", {"arms": {"tuned": {"paren": "base"}}}, ["arms.tuned.paren", "unknown key"]),
     ("unknown key of a method", {"arms": {"tuned": {"fit": {"epocs": 2}}}}, ["arms.tuned.fit.epocs", "unknown key"]),
     ("unknown key of a score", {"evals": {"general": {"score": {"options": {"x": 1}}}}}, ["evals.general.score.x"]),
@@ -93,7 +107,6 @@ BAD = [
     ("a number as a name", {"arms": {5: {"parent": "base"}}}, ["arms.5", "bad name"]),
     ("a switch as a name", {"arms": {True: {"parent": "base"}}}, ["arms.True", "bad name"]),
     ("text for an arm", {"arms": {"tuned": "base"}}, ["arms.tuned", "'base'", "mapping"]),
-    ("text for a list", {"arms": {"tuned": {"control": "base"}}}, ["arms.tuned.control", "'base'", "list"]),
     ("an option as a wheel", {"models": {"more": {"wheel": "--pre==1", "sha256": "0" * 64}}}, ["models.more.wheel"]),
     ("absolute results", {"results": "/tmp/elsewhere"}, ["results", "leaves the project"]),
     (

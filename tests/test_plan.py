@@ -1,4 +1,5 @@
-"""`make plan`: what the questions of a config can find out, from a pilot or from what is assumed."""
+"""`make plan`: which jobs would run, and what the questions of a config can find out, from a pilot or from what is
+assumed. tests/test_workflow.py has the jobs and reasons of a finished experiment."""
 
 from __future__ import annotations
 
@@ -11,16 +12,22 @@ import yaml
 from conftest import one_fit
 from imprint import plan
 from imprint.config import loading
+from imprint.dag import spending, to_run
 from imprint.dag.experiment import Experiment
 from imprint.dag.plan import Stated, announce, planned, variances
+from imprint.dag.spending import NOTHING, Spending
+from imprint.dag.to_run import ToRun
 from imprint.runtime import parquet
+from imprint.runtime.stages import STAGES
 from imprint.statistics import planning
 
 QUESTION = {"asks": "Does training help at all?", "arm": "tuned", "control": "base", "eval": "general"}
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Path:
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A config with a question. Snakemake is not asked which jobs would run."""
+    monkeypatch.setattr(to_run, "jobs", lambda *arguments: [])
     raw = {**one_fit(), "results": "results/planned", "seeds": [0, 1, 2], "questions": {"helps": QUESTION}}
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
@@ -50,8 +57,10 @@ def pilot(folder: Path, **changes: Any) -> Path:
 
 
 def said(config: Path, *words: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    plan.main(["--config", str(config), *words])
-    return capsys.readouterr().out.splitlines()
+    plan.main(["--configfile", str(config), *words])
+    jobs, blank, *questions = capsys.readouterr().out.splitlines()
+    assert (jobs, blank) == ("No job has to run: results/planned is up to date.", "")
+    return questions
 
 
 def test_without_a_pilot_the_assumption_is_named(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,9 +122,63 @@ def test_a_dry_run_announces_the_questions(config: Path, capsys: pytest.CaptureF
     ("words", "message"),
     [
         (["--pilot", "results/nowhere"], "answers.parquet is not there; write the results folder of a finished"),
-        (["--config", "tests/mini.yaml.missing"], "mini.yaml.missing"),
+        (["--configfile", "tests/mini.yaml.missing"], "mini.yaml.missing"),
+        (["--config", "limit=0"], "limit: found 0"),
+        (["--config", "limit"], "imprint.plan: "),
     ],
 )
 def test_what_is_missing_is_named(config: Path, words: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=message):
-        plan.main(["--config", str(config), *words])
+        plan.main(["--configfile", str(config), *words])
+
+
+def to_generate(arms: int, cost: Spending | None = None) -> list[ToRun]:
+    return [
+        ToRun("generate", f"generate arm{arm}.seed{seed}.general", f"arm{arm}", "new", cost)
+        for arm in range(arms)
+        for seed in (0, 1)
+    ]
+
+
+def test_each_job_has_a_line_where_they_fit_on_a_screen() -> None:
+    jobs = [*to_generate(2, Spending(60.0)), ToRun("report", "report", "", "its scores change", NOTHING)]
+    assert list(to_run.lines(jobs, "results")) == [
+        "5 jobs would run in results:",
+        "  generate arm0.seed0.general  new  (1 min 0 s)",
+        "  generate arm0.seed1.general  new  (1 min 0 s)",
+        "  generate arm1.seed0.general  new  (1 min 0 s)",
+        "  generate arm1.seed1.general  new  (1 min 0 s)",
+        "  report                       its scores change",
+        "  In all: 4 min 0 s, by what an earlier run took. Jobs that run no model are not counted.",
+    ]
+
+
+def test_many_jobs_share_a_line_of_their_arm_and_more_a_line_of_their_stage() -> None:
+    report = ToRun("report", "report", "", "new", NOTHING)
+    of_arms = list(to_run.lines([*to_generate(30), report], "results"))
+    assert len(of_arms) == 33 and of_arms[1] == "  generate arm0, 2 jobs   new  (2 of unknown time)"
+    of_stages = list(to_run.lines([*to_generate(200), report], "results"))
+    assert of_stages[1:3] == ["  generate, 400 jobs  new  (400 of unknown time)", "  report              new"]
+    assert of_stages[3].startswith("  In all: 400 of unknown time, ")
+
+
+def test_a_job_costs_what_it_did_or_what_its_like_did(config: Path, tmp_path: Path) -> None:
+    rows = parquet.read(pilot(tmp_path / "pilot") / "tables/costs.parquet", "costs").to_pylist()
+    other = {"parent": "base", "fit": {"method": "sft", "data": "dialogues"}}
+    composed = {"parent": "base", "fit": {"method": "task_arithmetic", "vectors": ["tuned"], "scale": 1.0}}
+    parsed = loading.load([config], {"arms": {"other": other, "composed": composed}})
+
+    def seconds(stage: str, arm: str, ev: str | None) -> float | None:
+        cost = spending.of_job(parsed, rows, stage, arm, ev)
+        return cost.seconds if cost else None
+
+    assert seconds("train", "tuned", None) == seconds("train", "other", None) == 60.0
+    assert seconds("train", "composed", None) is None, "no fit of this method has costs"
+    assert seconds("generate", "base", "general") == 10.0
+    assert seconds("generate", "other", "general") == 15.0, "the mean of the arms that took the eval"
+    assert seconds("judge", "base", "general") is None
+    assert seconds("score", "base", "general") == 0.0, "runs no model"
+
+
+def test_every_stage_that_others_read_has_a_word() -> None:
+    assert to_run.WHAT.keys() == STAGES.keys() - {"report", "database"}

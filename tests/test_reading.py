@@ -277,7 +277,7 @@ def test_the_stamp_is_on_what_is_made_with_a_transductive_arm(finished: Path) ->
     matrix = text[text.index('<table class="matrix">') :]
     rows = re.findall(r'<a href="#made-(\w+)">(.*?)</tr>', matrix[: matrix.index("</table>")], re.DOTALL)
     stamped = [arm for arm, cells in rows if "adapted on the eval's prompts" in cells]
-    assert stamped == ["remembering", "again", "measured", "shifted"], "the last reads the third's artifact"
+    assert stamped == ["remembering", "shifted"], "the last reads the artifact of an arm that has seen rows"
     pairs = table(finished, "contamination", "tables/contamination.parquet")
     assert {pair["arm"] for pair in pairs if pair["n_shared"]} == {"remembering", "measured"}
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,39 @@ def test_one_arm_added(done: Path) -> None:
         done, lambda config: config["arms"].update(played={"parent": "base", "apply": {"context": "role_play"}})
     )
     assert workflow.planned(done) == {*runs("played"), *AGGREGATE, *EVERY_ARM}
+
+
+def plan(project: Path, *arguments: str) -> dict[str, str]:
+    """What `make plan` says: job -> why it would run, and what it will cost."""
+    command = [sys.executable, "-m", "imprint.plan", *arguments]
+    done = subprocess.run(command, cwd=project, env=workflow.environment(), capture_output=True, text=True, check=True)
+    jobs = done.stdout.split("\n\n")[0].splitlines()[1:-1]
+    return dict(re.split(r" {2,}", line.strip(), maxsplit=1) for line in jobs)
+
+
+def test_a_plan_says_why_each_job_would_run(done: Path) -> None:
+    assert plan(done) == {}
+    workflow.edit(done, lambda config: config["arms"]["instruct"]["fit"].update(epochs=2))
+    edited = plan(done)
+    assert re.fullmatch(r"method.settings.epochs was 3.0, is 2.0 {2}\(\d.*\)", edited["train instruct.seed0"])
+    assert edited["generate instruct.seed0.general"].startswith("its weights change  (")
+    assert edited["score instruct.seed0.general"] == "its responses change"
+    as_snakemake = {re.sub(r"[ .]+(seed)?", " ", job).replace("train ", "train_sft ") for job in edited}
+    assert as_snakemake == workflow.planned(done)
+    assert set(plan(done, "--config", "limit=4").values()) == {"new", "new  (time unknown)"}
+
+
+def test_a_plan_names_changed_code_and_files(done: Path) -> None:
+    score = done / "workflow/scripts/imprint/scores/options.py"
+    score.write_text(f"{score.read_text()}\nUNUSED = 1\n")
+    rows = done / "resources/bundled/dialogues.jsonl"
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))
+    (done / "results/charts/scores.svg").unlink()
+    reasons = plan(done)
+    assert reasons["score base.seed0.general"] == "workflow/scripts/imprint/scores/options.py is other code"
+    assert reasons["prepare dialogues"] == "dialogues.jsonl has changed"
+    assert reasons["train instruct.seed0"].startswith("its data change")
+    assert reasons["plot scores"] == "its output is not there"
 
 
 def test_an_analysis_runs_when_its_arms_change_and_then_only(done: Path) -> None:

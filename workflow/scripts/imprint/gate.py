@@ -23,7 +23,7 @@ from imprint.dag.experiment import Experiment
 from imprint.dag.jobs import all_jobs
 from imprint.logs import command
 from imprint.report import gating
-from imprint.runtime import origin, parquet
+from imprint.runtime import origin, parquet, unknown_keys
 from imprint.runtime.errors import ImprintError, shown
 from imprint.runtime.identity import file_sha256
 
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _policy(path: Path) -> gating.Policy:
     try:
-        return gating.Policy.model_validate(strict_yaml.load(path))
+        return unknown_keys.validated(gating.Policy, strict_yaml.load(path))
     except ValidationError as error:
         problems = [checks.message(item) for item in error.errors(include_url=False)]
         raise ImprintError("\n".join(f"{path}: {problem}" for problem in problems)) from None

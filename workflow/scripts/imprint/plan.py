@@ -1,4 +1,5 @@
-"""`make plan`: what the questions of a config can find out, and what it would take to find out more.
+"""`make plan`: which jobs a run would do and why, what the questions of a config can find out, and what it would take
+to find out more.
 
 The variances come from the answers of a pilot: `--pilot RESULTS`, else the experiment's own results. Without either,
 they are stated by options, or assumed. Costs come from the pilot's table `costs`.
@@ -10,10 +11,14 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from imprint.config import loading
+from imprint.dag import to_run
 from imprint.dag.experiment import Experiment
-from imprint.dag.plan import Planned, Spending, Stated, costs, planned, variances, within_reach
+from imprint.dag.plan import Planned, Stated, planned, variances, within_reach
+from imprint.dag.spending import Spending, costs
+from imprint.dag.start import overrides
 from imprint.report.numbers import duration
 from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError, shown
@@ -21,11 +26,14 @@ from imprint.statistics import planning
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the plan of each question."""
+    """Print the jobs of a run and the plan of each question. `--configfile` and `--config` are snakemake's options."""
+    from snakemake.cli import parse_config
+
     parser = argparse.ArgumentParser(
-        prog="python -m imprint.plan", description="What the questions of a config can find out."
+        prog="python -m imprint.plan", description="What a run would do, and what the questions can find out."
     )
-    parser.add_argument("--config", default=str(loading.DEFAULT), help="the config of the experiment")
+    parser.add_argument("--configfile", nargs="+", default=[str(loading.DEFAULT)], help="the config of the experiment")
+    parser.add_argument("--config", nargs="*", default=[], help="KEY=VALUE in place of the config's value")
     parser.add_argument("--pilot", help="results folder of a finished experiment with the same evals")
     parser.add_argument(
         "--difference", type=float, help="the difference that a gain should show; without it, the pilot's"
@@ -39,27 +47,33 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     try:
-        experiment = Experiment(loading.load([Path(options.config)]))
+        changes = overrides(parse_config(options.config))
+        experiment = Experiment(loading.load([Path(name) for name in options.configfile], changes))
         folder = Path(options.pilot or experiment.results)
         answers = folder / "tables/answers.parquet"
         if options.pilot and not answers.is_file():
             raise ImprintError(f"--pilot: {answers} is not there; write the results folder of a finished experiment")
+        table = folder / "tables/costs.parquet"
+        spent = parquet.read(table, "costs").to_pylist() if table.is_file() else []
+        arguments = ["--configfile", *options.configfile, *(["--config", *options.config] if options.config else [])]
+        jobs = to_run.jobs(experiment, arguments, spent)
+        print(shown("\n".join([*to_run.lines(jobs, experiment.results), ""])))
         plans = planned(experiment, answers if answers.is_file() else None, {})
-        if not plans:
-            raise ImprintError(f"{options.config} asks no question; write `questions:` first")
-        lines = text(experiment, plans, folder, Stated(options.sd, options.seed_sd), options.difference)
-        print(shown("\n".join(lines)))
-    except (ImprintError, OSError) as error:
+        lines = text(experiment, plans, spent, Stated(options.sd, options.seed_sd), options.difference)
+        print(shown("\n".join(lines)) if plans else "The config asks no question (`questions:`).")
+    except (ImprintError, OSError, ValueError) as error:
         sys.exit(f"imprint.plan: {shown(error)}")
 
 
 def text(
-    experiment: Experiment, plans: list[Planned], pilot: Path, stated: Stated, difference: float | None
+    experiment: Experiment,
+    plans: list[Planned],
+    spent: list[dict[str, Any]],
+    stated: Stated,
+    difference: float | None,
 ) -> Iterator[str]:
-    """Three to five lines a question."""
+    """Three to five lines a question. `spent`: rows of a pilot's table `costs`."""
     z = planning.critical(len(plans))
-    table = pilot / "tables/costs.parquet"
-    spent = parquet.read(table, "costs").to_pylist() if table.is_file() else []
     for plan in plans:
         question = plan.question
         yield f"{question.name}: {question.asks}"

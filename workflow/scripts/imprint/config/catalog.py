@@ -28,6 +28,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import Field, ValidationError
 
 from imprint.config import strict_yaml
+from imprint.runtime import unknown_keys
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import atomic, file_sha256
 from imprint.runtime.plugins import Strict
@@ -82,7 +83,7 @@ def load(path: Path = PATH) -> dict[str, Entry]:
     entries = {}
     for name, value in strict_yaml.load(path).items():
         try:
-            entries[name] = Entry.model_validate(value)
+            entries[name] = unknown_keys.validated(Entry, value)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in (name, *first["loc"]))

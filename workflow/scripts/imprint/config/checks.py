@@ -13,7 +13,7 @@ from typing import Any
 from imprint.config import catalog, graph, paths, taking
 from imprint.config.questions import Check, Question
 from imprint.config.schema import Config
-from imprint.runtime import plugins
+from imprint.runtime import plugins, unknown_keys
 
 
 def unknown(where: str, name: str, defined: Iterable[str], what: str) -> str:
@@ -35,10 +35,13 @@ def message(error: Any) -> str:
     where = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(str(part) for part in location)) or "the file"
     value = error.get("input")
     kind = error["type"]
-    if kind == "extra_forbidden":
-        return f"{where}: unknown key '{location[-1]}'; remove it or write a key of config/README.md"
+    if kind == unknown_keys.TYPE:
+        return f"{where}: {error['msg']}"
     if kind == "missing":
         return f"{where}: missing; add it (config/README.md says what it is)"
+    if kind == "literal_error" and error["loc"][-1:] == ("[key]",):
+        keys = re.findall(r"'(\w+)'", error["ctx"]["expected"])
+        return f"{where}: {unknown_keys.text(value, keys)}"
     if error["loc"][-1:] == ("[key]",):
         where = ".".join(map(str, (*location[:-1], value)))  # pydantic's own location has 1 for a key of `true`
         return (
@@ -47,6 +50,8 @@ def message(error: Any) -> str:
         )
     if kind == "string_pattern_mismatch":
         return f"{where}: found {value!r}, which does not look like {error['ctx']['pattern']}"
+    if kind == "list_type" and isinstance(value, str | int | float):
+        return f"{where}: found {value!r:.80}; write a list, `[{value!s:.80}]`"
     if kind in SHAPES:
         return f"{where}: found {value!r:.80}; write {SHAPES[kind]}"
     text = error["msg"].removeprefix("Value error, ")

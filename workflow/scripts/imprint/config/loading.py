@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from imprint.config import checks, shorthand, strict_yaml
 from imprint.config.schema import Config
+from imprint.runtime import unknown_keys
 from imprint.runtime.errors import ImprintError
 
 DEFAULT = Path("config/config.yaml")
@@ -35,7 +36,7 @@ def parse(raw: dict[str, Any]) -> Config:
     if long := list(_long_numbers(raw)):
         raise ImprintError("\n".join(long))
     try:
-        config = Config.model_validate(shorthand.written_out(raw))
+        config = unknown_keys.validated(Config, shorthand.written_out(raw))
     except ValidationError as error:
         lines = dict.fromkeys(checks.message(item) for item in error.errors(include_url=False))
         raise ImprintError("\n".join(lines)) from None

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, StringConstraints, model_validator
 
-from imprint.runtime import plugins
+from imprint.runtime import plugins, unknown_keys
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Strict
 
@@ -29,7 +29,7 @@ def read(kind: str, name: Any, mapping: dict[str, Any]) -> Strict:
     pydantic's ValidationError for bad settings."""
     if not isinstance(name, str):
         raise ValueError(f"found {name!r}; write the name of a {kind} plug-in: {', '.join(plugins.names(kind))}")
-    settings: Strict = load(kind, name).Settings.model_validate(mapping)
+    settings: Strict = unknown_keys.validated(load(kind, name).Settings, mapping)
     return settings
 
 

@@ -66,8 +66,8 @@ def adopt(workflow: Any, outputs: Iterable[str], results: str) -> None:
             to_remake.append(f"{name}: nothing beside it says what it was made with, or it was changed since")
         elif changed:
             to_remake.append(f"{name}: {changed} is not what it was made from")
-        elif differences := list(_differences(source["params"], _planned(workflow, name))):
-            to_remake.append(f"{name}: {'; '.join(differences[:3])}")
+        elif changes := list(differences(source["params"], _planned(workflow, name))):
+            to_remake.append(f"{name}: {'; '.join(changes[:3])}")
         elif record is None:
             kept += 1
     contents.save()
@@ -168,7 +168,7 @@ def _planned(workflow: Any, name: str) -> dict[str, str]:
     return {key: str(value(wildcards) if callable(value) else value) for key, value in rule.params.items()}
 
 
-def _differences(made: dict[str, str], planned: dict[str, str]) -> Iterator[str]:
+def differences(made: dict[str, str], planned: dict[str, str]) -> Iterator[str]:
     """The differences between the params with which an output was made and those of the plan, in words. All params are
     JSON."""
     for name in sorted(made.keys() | planned.keys()):

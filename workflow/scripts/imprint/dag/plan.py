@@ -7,7 +7,6 @@ and metric. Without a pilot, they are stated by the user, or assumed (`Stated`).
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -148,63 +147,3 @@ def variances(plan: Planned, stated: Stated) -> tuple[Variances, str]:
     elif of_runs:
         of_runs = pilot["var_runs"]
     return Variances(pilot["var_examples"], pilot["var_answers"], of_runs, lending), source
-
-
-@dataclass(frozen=True)
-class Spending:
-    """Seconds of job time, seconds times GPUs, and tokens."""
-
-    seconds: float = 0.0
-    gpu_seconds: float = 0.0
-    tokens: float = 0.0
-
-    def __mul__(self, factor: float) -> Spending:
-        return Spending(self.seconds * factor, self.gpu_seconds * factor, self.tokens * factor)
-
-    def __add__(self, other: Spending) -> Spending:
-        return Spending(self.seconds + other.seconds, self.gpu_seconds + other.gpu_seconds, self.tokens + other.tokens)
-
-
-NOTHING = Spending()
-
-
-class Costs(NamedTuple):
-    """What a question costs. `training`: all fits that it needs, for one seed. `fitted`: asking its fitted sides, for
-    one example and one seed. `others`: asking its other sides, for one example."""
-
-    training: Spending
-    fitted: Spending
-    others: Spending
-
-    def of(self, clusters: int, seeds: int) -> Spending:
-        """The costs of this many examples and seeds."""
-        return self.training * seeds + (self.fitted * max(1, seeds) + self.others) * clusters
-
-
-def costs(experiment: Experiment, plan: Planned, rows: list[dict[str, Any]]) -> Costs | None:
-    """The costs of a question, from the rows of a pilot's table `costs`; None where the pilot lacks one of its jobs."""
-    config, question, pilot = experiment.config, plan.question, plan.pilot
-    if pilot is None or not pilot["n_pairs"]:
-        return None
-    sides = (question.arm, question.control)
-    behind = graph.behind(graph.edges(config), {("run", side, question.eval) for side in sides})
-    fits = [name for kind, name, *_ in behind if kind == "arm" and experiment.seeded(name) and config.arms[name].fit]
-    source = graph.source(config, question.eval)
-    jobs = [(arm, "train", None) for arm in fits] + [(side, "generate", source) for side in sides]
-    means = {job: mean for job in jobs if (mean := _mean(rows, *job))}
-    if len(means) < len(jobs):
-        return None
-    per_example = 1 / (pilot["n_pairs"] + pilot["n_missing"])
-    asking = {side: means[side, "generate", source] * per_example for side in sides}
-    return Costs(
-        training=sum((means[arm, "train", None] for arm in fits), NOTHING),
-        fitted=sum((asking[side] for side in sides if experiment.trained_by_seed(side)), NOTHING),
-        others=sum((asking[side] for side in sides if not experiment.trained_by_seed(side)), NOTHING),
-    )
-
-
-def _mean(rows: list[dict[str, Any]], arm: str, stage: str, ev: str | None) -> Spending | None:
-    """The mean costs of a job over its seeds; None where no job of this kind has costs."""
-    jobs = [row for row in rows if (row["arm"], row["stage"], row["eval"]) == (arm, stage, ev) and row["seconds"]]
-    spent = [Spending(job["seconds"], job["gpu_seconds"] or 0.0, job["tokens"] or 0) for job in jobs]
-    return sum(spent, NOTHING) * (1 / len(jobs)) if jobs else None

@@ -74,7 +74,7 @@ def load_config(workflow: Any) -> Config:
             scored_rows.check(config, rows)
             if run_lock.dry(sys.argv[1:]):
                 plan.announce(Experiment(config), rows)
-            if run_lock.changes(sys.argv[1:]):
+            if run_lock.changes(sys.argv[1:]) and not workflow.output_settings.dryrun:
                 run_lock.hold(Experiment(config).results)
                 shutil.rmtree(model_files.VERIFIED, ignore_errors=True)  # the marks of earlier runs
     except ImprintError as error:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from imprint.runtime import unknown_keys
 from imprint.runtime.errors import ImprintError
 
 PACKAGE = Path(__file__).parent.parent
@@ -176,8 +177,7 @@ def written(kind: str, raw: Any) -> tuple[str, Strict]:
         raise ValueError(str(error)) from None
     if not isinstance(value, dict):
         value = {next(iter(agreed.model_fields), "value"): value}
-    checked: Strict = agreed.model_validate(value)
-    return name, checked
+    return name, unknown_keys.validated(agreed, value)
 
 
 class Plug(Strict):
