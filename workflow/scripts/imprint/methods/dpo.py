@@ -39,7 +39,7 @@ class Settings(Strict):
     beta: float = Field(
         0.1,
         gt=0,
-        description="how closely the model keeps to the reference: the smaller, the farther it may go (arXiv 2305.18290)",
+        description="how closely the model keeps to the reference: the smaller, the looser (arXiv 2305.18290)",
     )
     epochs: float = Field(1.0, gt=0, description="passes over the pairs; a part of one takes its first pairs (ours)")
     batch_size: int = Field(8, ge=1, description="pairs a step (ours, small for a CPU; arXiv 2305.18290: 64)")
