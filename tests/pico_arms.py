@@ -25,7 +25,8 @@ def root(folder: Path, seed: int = 0, tied: bool = True) -> Path:
     return pico.sums(folder / "manifest.json")
 
 
-def _manifest(base: Path, folder: Path, kind: str) -> Path:
+def manifest(base: Path, folder: Path, kind: str) -> Path:
+    """The manifest of a fit whose weights lie in a folder."""
     template = read_json(base)["template_sha256"]
     write_json(folder / "manifest.json", {"kind": kind, "fingerprint": folder.name, "template_sha256": template})
     return pico.sums(folder / "manifest.json")
@@ -44,7 +45,7 @@ def full(base: Path, folder: Path, seed: int = 1, size: float = 0.02, change: Ch
             made[name] = new.contiguous()
     (folder / "weights").mkdir(parents=True)
     save_file(made, folder / "weights" / "model.safetensors", metadata={"format": "pt"})
-    return [base, _manifest(base, folder, "full")]
+    return [base, manifest(base, folder, "full")]
 
 
 def lora(base: Path, folder: Path, seed: int = 1, below: list[Path] | None = None) -> list[Path]:
@@ -66,4 +67,4 @@ def lora(base: Path, folder: Path, seed: int = 1, below: list[Path] | None = Non
     (folder / "weights").mkdir(parents=True)
     save_file(tensors, folder / "weights" / "adapter_model.safetensors", metadata={"format": "pt"})
     (folder / "weights" / "adapter_config.json").write_text(json.dumps(config))
-    return [*(below or [base]), _manifest(base, folder, "lora")]
+    return [*(below or [base]), manifest(base, folder, "lora")]

@@ -39,12 +39,13 @@ def example(number: int, reference: dict[str, Any], **more: Any) -> dict[str, An
 
 def run(folder: Path, of: score_run.Spec, judgements: Path | None = None) -> list[dict[str, Any]]:
     """The rows that the score job writes for the dataset `d.parquet` and the generations `g.parquet` of a folder. Its
-    file is `s.parquet` there."""
+    files are `s.parquet` and `t.parquet` there."""
     score_run.run(
         generations=folder / "g.parquet",
         dataset=folder / "d.parquet",
         spec=of,
         out=folder / "s.parquet",
+        scored_texts=folder / "t.parquet",
         judgements=judgements,
     )
     rows: list[dict[str, Any]] = parquet.read(folder / "s.parquet", "scores").to_pylist()

@@ -28,6 +28,7 @@ SCORES = fake.scores(24)
 ARMS = {"base": ["quiz"], "tuned": ["quiz"]}
 QUIZ = {"quiz": {"right": (True, 1), "cost": (False, -1), "length": (False, 0)}}
 CONTROL = {"tuned": ["base"]}
+NOTHING = database.Spec(arms=[], evals=[])
 
 
 def quiz(rows: list[tuple[str, str, str, float | None]], **more: Any) -> pl.DataFrame:
@@ -486,7 +487,7 @@ def test_duckdb_joins_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     files: dict[str, Path | list[Path]] = {name: Path(f"{name}.parquet") for name in made}
     files |= {"scores": [Path("scores.parquet")], "datasets": []}
     path = tmp_path / "results" / "it's.duckdb"
-    database.write_duckdb(path, files)
+    database.run(NOTHING, path, files)
     monkeypatch.chdir("/")
     with duckdb.connect(str(path), read_only=True) as connection:
         means = connection.execute("select arm_mean - control_mean - difference, n_missing from verdicts").fetchall()
@@ -502,13 +503,13 @@ def test_duckdb_joins_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_duckdb_refuses_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ImprintError, match="needs the table 'summary'"):
-        database.write_duckdb(tmp_path / "x.duckdb", {})
+        database.run(NOTHING, tmp_path / "x.duckdb", {})
     broken = tmp_path / "broken.parquet"
     broken.write_text("no")
     with pytest.raises(ImprintError, match="not a readable Parquet file"):
-        database.write_duckdb(tmp_path / "x.duckdb", {"summary": broken, "answers": broken})
+        database.run(NOTHING, tmp_path / "x.duckdb", {"summary": broken, "answers": broken})
     with pytest.raises(ImprintError, match="no table is called 'extra'"):
-        database.write_duckdb(tmp_path / "x.duckdb", {"extra": broken, "summary": broken, "answers": broken})
+        database.run(NOTHING, tmp_path / "x.duckdb", {"extra": broken, "summary": broken, "answers": broken})
     assert [p.name for p in tmp_path.iterdir()] == ["broken.parquet"]
 
 

@@ -100,6 +100,19 @@ def test_a_diverged_run_and_several_seeds_are_drawn() -> None:
     assert "seed" in _drawing.svg(plugins.load("charts", "loss_curves").chart(table, fake.ARMS, fake.EVALS))
 
 
+def test_a_loss_per_pair_has_an_axis_of_its_own() -> None:
+    curves = TABLES["curves"]
+    arm = curves["arm"][0]
+    pairs = curves.filter(pl.col("arm") == arm).with_columns(quantity=pl.lit("reward_margin"))
+    chart = plugins.load("charts", "loss_curves").chart
+    per_pair, per_token = "loss (nats per pair of answers)", "loss (nats per token)"
+    both = _drawing.svg(chart({"curves": pl.concat([curves, pairs])}, fake.ARMS, fake.EVALS))
+    assert both.count(per_pair) == both.count(per_token) == 1
+    assert per_pair not in _drawing.svg(chart({"curves": curves}, fake.ARMS, fake.EVALS))
+    alone = _drawing.svg(chart({"curves": pl.concat([curves, pairs])}, [arm], fake.EVALS))
+    assert per_pair in alone and per_token not in alone
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_captions_state_n_interval_and_test(name: str) -> None:
     module = plugins.load("charts", name)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+import scored
 from imprint.runtime import parquet, plugins, schemas
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Plug
@@ -311,8 +312,5 @@ def test_a_score_of_the_whole_response_sees_it_in_evaluation_too(tmp_path):
             contexts=[Plug(name="prior_prompt", settings={"style": "plan"})],
             limit=None,
         )
-        score_run.run(
-            generations=tmp_path / "g.parquet", dataset=tmp_path / "d.parquet", spec=spec, out=tmp_path / "s.parquet"
-        )
-        found = {r["metric"]: r["value"] for r in parquet.read(tmp_path / "s.parquet", "scores").to_pylist()}
+        found = {row["metric"]: row["value"] for row in scored.run(tmp_path, spec)}
         assert found[metric] == value and found["delimiter_missing"] == 0

@@ -64,6 +64,17 @@ def test_the_role_is_split_off_and_a_missing_delimiter_counted(tmp_path: Path) -
     assert found["0-0", "accuracy"]["value"] == 1.0
 
 
+def test_the_part_of_a_response_that_is_scored_is_kept(tmp_path: Path) -> None:
+    responses = [
+        generation("0-0", " You are number 7.\n[Answer] It is 18"),
+        generation("1-0", "You are number 7. It is 18"),
+        generation("2-0", None, finish_reason=None, error="no"),
+    ]
+    by_metric(tmp_path, responses, ["18", "18", "18"], contexts=[Plug(name="self_role")])
+    (row,) = parquet.read(tmp_path / "t.parquet", "scored_texts").to_pylist()
+    assert row == {"arm": "a1", "seed": 0, "eval": "e1", "example_id": "0-0", "sample": 0, "text": "It is 18"}
+
+
 def test_a_failed_first_turn_is_an_error_of_the_example(tmp_path: Path) -> None:
     found = by_metric(tmp_path, [generation("0-0", None, final=False, error="no")], ["1"])
     assert found["0-0", "accuracy"]["status"] == "error"

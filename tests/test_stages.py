@@ -164,7 +164,7 @@ def test_no_two_jobs_make_or_leave_the_same_file() -> None:
 def test_what_a_run_writes_lies_in_known_parts() -> None:
     assert sorted(stages.PARTS) == [
         "analyses", "arms", "benchmarks", "charts", "datasets", "generations", "imprint.duckdb", "judgements", "logs",
-        "looks.json", "prompts", "report.html", "scores", "tables",
+        "looks.json", "prompts", "report.html", "scored_texts", "scores", "tables",
     ]  # fmt: skip
 
 

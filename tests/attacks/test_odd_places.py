@@ -93,7 +93,7 @@ def test_the_views_of_a_database_read_its_own_rows_alone(tmp_path: Path) -> None
         return paths
 
     rows("run_2", "another checkout's")
-    database.write_duckdb(tmp_path / "imprint.duckdb", rows("run_?", "ours"))
+    database.run(database.Spec(arms=[], evals=[]), tmp_path / "imprint.duckdb", rows("run_?", "ours"))
     with duckdb.connect(str(tmp_path / "imprint.duckdb"), read_only=True) as db:
         assert db.execute("select prompt from prompts").fetchall() == [("ours",)]
     security.seen(

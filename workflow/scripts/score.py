@@ -11,4 +11,5 @@ with frame.job(snakemake):
         dataset=Path(snakemake.input.dataset),
         judgements=next(map(Path, snakemake.input.judgements), None),
         out=Path(snakemake.output.scores),
+        scored_texts=Path(snakemake.output.scored_texts),
     )

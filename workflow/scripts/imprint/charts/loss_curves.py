@@ -1,4 +1,5 @@
-"""Training loss by step, one line for each arm and seed."""
+"""Training loss by step, one line for each arm and seed: a panel for losses per token, and one for losses per pair of
+answers."""
 
 from __future__ import annotations
 
@@ -12,11 +13,13 @@ if TYPE_CHECKING:
 
 TABLES = ("curves",)
 
+PANELS = {False: "loss (nats per token)", True: "loss (nats per pair of answers)"}
+"""Whether an arm is trained on pairs -> the axis of its loss."""
+
 
 def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals) -> Any | None:
     """Lines in the colours and shapes of the arms; seeds after the first are dashed. A value that is not finite, as in
     a diverged run, is left out."""
-    import altair as alt
     import polars as pl
 
     from imprint.charts import _drawing as drawing
@@ -24,13 +27,28 @@ def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals)
     rows = _losses(tables["curves"]).filter(pl.col("value").is_finite() & pl.col("arm").is_in(list(arms)))
     if not len(rows):
         return None
+    paired = _arms_with(tables["curves"], "reward_margin")
+    panels = [
+        _panel(panel, arms, title)
+        for pairs, title in PANELS.items()
+        if len(panel := rows.filter(pl.col("arm").is_in(paired) == pairs))
+    ]
+    return drawing.stack(panels)
+
+
+def _panel(rows: pl.DataFrame, arms: Sequence[str], title: str) -> Any:
+    import altair as alt
+    import polars as pl
+
+    from imprint.charts import _drawing as drawing
+
     shown, seeds = [arm for arm in arms if arm in set(rows["arm"])], sorted(set(rows["seed"]))
     scales = drawing.arm_colour(arms)
     legend = alt.Legend(title=None, orient="bottom", values=shown, columns=3)
     values = rows.select("arm", "step", "value", pl.col("seed").cast(pl.String)).to_dicts()
     base = alt.Chart(alt.InlineData(values=values)).encode(
         x=alt.X("step:Q", title="optimiser step", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False)),
-        y=alt.Y("value:Q", title="loss (nats per token)", scale=alt.Scale(zero=False)),
+        y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)),
         color=alt.Color("arm:N", scale=scales["color"], legend=legend),
     )
     dashes = alt.Scale(domain=[str(seed) for seed in seeds], range=[[1, 0], [6, 3], [2, 2], [8, 2, 2, 2]])
@@ -46,9 +64,13 @@ def _losses(curves: pl.DataFrame) -> pl.DataFrame:
     # The loss of an arm trained by rewards is another quantity; the chart `rewards` shows that arm.
     import polars as pl
 
-    rewarded = curves.filter(pl.col("quantity") == "reward")["arm"].unique().to_list()
-    curves = curves.filter(~pl.col("arm").is_in(rewarded))
+    curves = curves.filter(~pl.col("arm").is_in(_arms_with(curves, "reward")))
     return curves.filter(pl.col("quantity") == "loss").sort("arm", "seed", "step")
+
+
+def _arms_with(curves: pl.DataFrame, quantity: str) -> list[str]:
+    """The arms that have a curve of a quantity."""
+    return curves.filter(curves["quantity"] == quantity)["arm"].unique().to_list()
 
 
 def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import atomic
 from imprint.runtime.schemas import SCHEMAS
 
-OF_A_RUN = ("generations", "judgements", "scores")
+OF_A_RUN = ("generations", "judgements", "scores", "scored_texts")
 """Tables with a file for each arm, seed and eval."""
 
 

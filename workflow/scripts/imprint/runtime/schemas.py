@@ -115,6 +115,9 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("truncated", _bool),
         ]
     ),
+    # One row per response of which the eval's score reads a part: `text` is this part. A response without a row is read
+    # whole.
+    "scored_texts": pa.schema([*_run, ("example_id", _text), ("sample", _int), ("text", _text)]),
     # One row per arm x eval x metric (all seeds and samples together).
     "summary": pa.schema(
         [

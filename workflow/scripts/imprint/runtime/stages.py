@@ -95,7 +95,10 @@ STAGES = {
         Stage(
             "score",
             "{arm}.seed{seed}.{eval}",
-            {"scores": "scores/{arm}/seed{seed}/{eval}.parquet"},
+            {
+                "scores": "scores/{arm}/seed{seed}/{eval}.parquet",
+                "scored_texts": "scored_texts/{arm}/seed{seed}/{eval}.parquet",
+            },
             "scoring.score_run",
         ),
         Stage(

@@ -35,8 +35,11 @@ class Spec(Strict):
     limit: int | None
 
 
-def run(*, generations: Path, dataset: Path, spec: Spec, out: Path, judgements: Path | None = None) -> None:
-    """Write the scores of one generations file. The statuses beside "scored" and "unparsed" are
+def run(
+    *, generations: Path, dataset: Path, spec: Spec, out: Path, scored_texts: Path, judgements: Path | None = None
+) -> None:
+    """Write the scores of one generations file to `out`, and the parts of its responses that the eval's own score has
+    read to `scored_texts`. The statuses beside "scored" and "unparsed" are
 
     - "error", value null: the engine or a context failed on the example;
     - "unjudged", value null: a judged score, without a file of judgements;
@@ -47,20 +50,19 @@ def run(*, generations: Path, dataset: Path, spec: Spec, out: Path, judgements: 
     checks = [_Check(plug, dataset) for plug in (spec.score, *spec.describe)]
     scored = _Scored(checks, spec.contexts, None if judgements is None else _answers(judgements))
     examples = {row["example_id"]: row for row in dataset_rows.read(dataset, spec.limit)}
-    rows = []
+    rows, texts = [], []
     for (example_id, sample), responses in _responses(generations, scored.of_options, set(examples), dataset).items():
-        fixed = {
-            "arm": spec.arm,
-            "seed": spec.seed,
-            "eval": spec.eval,
-            "example_id": example_id,
-            "sample": sample,
-            "truncated": any(row["finish_reason"] == "length" for row in responses),
-        }
-        rows += [{**fixed, **columns} for columns in scored.columns(examples[example_id], responses)]
+        run_key = {"arm": spec.arm, "seed": spec.seed, "eval": spec.eval}
+        key = {**run_key, "example_id": example_id, "sample": sample}
+        truncated = any(row["finish_reason"] == "length" for row in responses)
+        columns_of_verdicts = scored.columns(examples[example_id], responses)
+        rows += [{**key, "truncated": truncated, **columns} for columns in columns_of_verdicts]
+        if (text := scored.part(responses)) is not None:
+            texts.append({**key, "text": text})
     for check in checks:
         check.report(f"{spec.arm}/{spec.eval}")
     parquet.write(out, "scores", rows)
+    parquet.write(scored_texts, "scored_texts", texts)
 
 
 def _responses(
@@ -137,6 +139,15 @@ class _Scored:
         if any(row["error"] is not None for row in responses):
             return self._without_response()
         return self._options(example, responses) if self.of_options else self._text(example, responses[0])
+
+    def part(self, responses: list[dict[str, Any]]) -> str | None:
+        """The part of an example's response that the eval's own score reads; None if it reads all of the response, if
+        it reads options, and after an error."""
+        if self.of_options or responses[0]["error"] is not None:
+            return None
+        whole: str = responses[0]["response"]
+        text = answers.judged(self.checks[0].module.READS, self.contexts, whole)
+        return None if text == whole else text
 
     def _without_response(self) -> Iterator[dict[str, Any]]:
         """Columns without values, for an example on which the engine or a context failed."""

@@ -9,7 +9,7 @@ from imprint.analyses import _job as analysis
 from imprint.charts import _job as plotting
 from imprint.config import graph
 from imprint.config.evals import Eval
-from imprint.dag import asked, report_facts
+from imprint.dag import asked, described, report_facts
 from imprint.dag.jobs import Jobs
 from imprint.report import ASSETS, costs, facts
 from imprint.runtime import plugins, stages
@@ -179,10 +179,11 @@ class Database(Jobs):
     name = "database"
 
     def inputs(self, wildcards: Any) -> dict[str, Any]:
-        return tables(self)
+        texts = [self.experiment.path("score", "scored_texts", **run._asdict()) for run in self.experiment.scored]
+        return {**tables(self), "scored_texts": texts}
 
     def spec(self, wildcards: Any) -> database.Spec:
-        return database.Spec()
+        return described.spec(self.config)
 
 
 class Plot(Jobs):
