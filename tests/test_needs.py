@@ -35,7 +35,7 @@ def test_a_score_says_what_it_reads(name: str) -> None:
     module = plugins.load("scores", name)
     assert issubclass(module.Reference, Reads)
     assert all(field.description for field in module.Reference.model_fields.values())
-    free = {"behaviours", "clarification", "format", "judged_behaviours", "pairwise"}
+    free = {"behaviours", "clarification", "format", "judged_behaviours", "pairwise", "repetition"}
     assert (needs.problem(name, None) is None) == (needs.reads(name) == "nothing") == (name in free)
 
 
@@ -43,10 +43,10 @@ def test_a_score_says_what_it_reads(name: str) -> None:
     ("reference", "names"),
     [
         (OPTIONS, ["choice", "likelihood", "options"]),
-        (NUMBER, ["math", "numeric", "word"]),
+        (NUMBER, ["exact", "math", "numeric", "word"]),
         ({"answer": 18}, ["numeric"]),
         ({"options": ["a text"]}, ["likelihood"]),
-        (None, ["behaviours", "clarification", "format", "judged_behaviours", "pairwise"]),
+        (None, ["behaviours", "clarification", "format", "judged_behaviours", "pairwise", "repetition"]),
     ],
 )
 def test_the_scores_that_read_a_row(reference: Any, names: list[str]) -> None:
@@ -123,7 +123,7 @@ def test_a_table_with_a_wrong_score_is_refused_before_any_job(tmp_path: Path) ->
     scored_rows.check(config, leakage.check(config))
     prepare = all_jobs(Experiment(config))["prepare"]
     assert prepare.inputs(OfDataset("quiz"))["files"] == [str(tmp_path / "quiz.parquet")]
-    assert prepare.scores(OfDataset("quiz")) == "choice"
+    assert prepare.scores(OfDataset("quiz")) == "quiz:choice"
     raw["datasets"]["quiz"]["columns"]["messages"]["user"] = "question"
     with pytest.raises(ImprintError, match="has no column 'question'; it has: q, choices, label"):
         scored_rows.check(loading.parse(raw), {})
@@ -135,9 +135,9 @@ def test_the_job_that_makes_rows_refuses_them(tmp_path: Path) -> None:
     spec = preparing.Spec(dataset="sums", source="catalog", name="gsm8k_test", plugin="gsm8k", settings={})
     out = tmp_path / "sums.parquet"
     with pytest.raises(ImprintError, match=r"the score 'options' reads .* row 1 of 'sums' has a reference with answer"):
-        preparing.run(spec, [tmp_path / "test.jsonl"], ["math", "options"], out)
+        preparing.run(spec, [tmp_path / "test.jsonl"], ["sums:math", "sums:options"], out)
     assert not out.exists()
-    preparing.run(spec, [tmp_path / "test.jsonl"], ["math", "numeric"], out)
+    preparing.run(spec, [tmp_path / "test.jsonl"], ["sums:math", "sums:numeric", "others:options"], out)
     assert out.exists()
 
 

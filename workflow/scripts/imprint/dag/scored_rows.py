@@ -39,9 +39,9 @@ def _run(where: str, inputs: Inputs) -> Iterator[Judged]:
             yield from (Judged(where, score, dataset) for dataset in inputs.datasets)
 
 
-def scores_of(config: Config, dataset: str) -> list[str]:
-    """The scores that judge the rows of a dataset, sorted."""
-    return sorted({each.score for each in judged(config) if each.dataset == dataset})
+def scores(config: Config) -> list[str]:
+    """`DATASET:SCORE` of each score that judges the rows of a dataset, sorted."""
+    return sorted({f"{each.dataset}:{each.score}" for each in judged(config)})
 
 
 def check(config: Config, rows: leakage.Cache) -> None:

@@ -26,7 +26,7 @@ class Spec(Strict):
 
 def run(spec: Spec, files: list[Path], scores: list[str], out: Path) -> None:
     """Read or generate the rows of one dataset, and write them. `files` are the files that the plug-in reads, or the
-    manifest of a split of the hub, which lists them; `scores` are those that judge the rows. Raises ImprintError for a
+    manifest of a split of the hub, which lists them; `scores` are as in `needs.check`. Raises ImprintError for a
     dataset without rows, for a message without a role or text, and for a row that a score cannot judge."""
     files = of_manifest(files[0]) if spec.source == "hub" else files
     settings = plugins.settings("datasets", spec.plugin, spec.settings)

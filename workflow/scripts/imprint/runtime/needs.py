@@ -61,7 +61,9 @@ def refusal(score: str, dataset: str, rows: Iterable[dict[str, Any]]) -> str | N
 
 
 def check(scores: Iterable[str], dataset: str, rows: list[dict[str, Any]]) -> None:
-    """Raise ImprintError where one of the scores cannot judge a row."""
-    for score in scores:
-        if message := refusal(score, dataset, rows):
+    """Raise ImprintError where a score that judges the dataset cannot judge a row. `scores`: `DATASET:SCORE` of all
+    datasets of the experiment."""
+    for each in scores:
+        judged, _, score = each.partition(":")
+        if judged == dataset and (message := refusal(score, dataset, rows)):
             raise ImprintError(f"the score {message}")

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Strict
-from imprint.scores import Verdict
+from imprint.scores import Reads, Verdict
 
 ASKS = "generate"
 VERSION = "1"
@@ -22,6 +22,10 @@ METRICS = {"accuracy": 1}
 
 class Settings(Strict):
     case: bool = Field(False, description="tell small and capital letters apart, for tasks about them")
+
+
+class Reference(Reads):
+    answer: str = Field(min_length=1, description="the answer, as text")
 
 
 def answer(text: str, case: bool) -> str:

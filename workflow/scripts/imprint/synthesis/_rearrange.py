@@ -23,7 +23,7 @@ class Spec(Strict):
 
 
 def run(*, spec: Spec, datasets: list[Path], runs: list[Path], scores: list[str], out: Path, attempts: Path) -> None:
-    """Make one dataset. `scores` are those that judge its rows."""
+    """Make one dataset. `scores` are as in `needs.check`."""
     write(spec, datasets, runs, [], None, scores, out, attempts)
 
 

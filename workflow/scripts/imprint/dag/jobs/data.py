@@ -96,9 +96,10 @@ class MakesDataset(Jobs):
     """A stage that makes the rows of a dataset."""
 
     def scores(self, wildcards: Any) -> str:
-        """The scores that judge the rows, as a resource, with spaces between: the job compares the rows with what they
-        read, and a score that is changed later makes no rows anew."""
-        return " ".join(scored_rows.scores_of(self.config, wildcards.dataset))
+        """The scores that judge the rows of all datasets, as a resource, with spaces between: the job compares its rows
+        with what they read, and a score that is changed later makes no rows anew. The resource is the same for all
+        jobs, since Slurm runs them in one group."""
+        return " ".join(scored_rows.scores(self.config))
 
 
 class Prepare(MakesDataset):
