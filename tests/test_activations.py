@@ -299,6 +299,13 @@ def test_controls_are_as_long_as_the_direction_and_depend_on_the_seed(base: Path
         assert not torch.allclose(made[control, 0], made["true", 0])
 
 
+def test_a_direction_that_draws_nothing_is_one_for_all_seeds() -> None:
+    def draws(**keys: Any) -> bool:
+        return direction_method.draws(direction_method.Settings.model_validate({**SETS, "layer": 0, **keys}))
+
+    assert not draws() and draws(rows=4) and draws(instead="random") and draws(instead="permuted")
+
+
 def test_the_layer_is_the_one_at_which_the_answers_are_likeliest(base: Path, tmp_path: Path) -> None:
     choose = {"c": "plain"}
     metrics = fit_direction(base, tmp_path, choose=choose)

@@ -68,6 +68,11 @@ def makes(settings: Settings) -> str:
     return "hooks"
 
 
+def draws(settings: Settings) -> bool:
+    """Whether the seed draws rows or a control. If it draws nothing, all seeds have one direction."""
+    return settings.rows is not None or settings.instead is not None
+
+
 def fit(job: Fit) -> dict[str, Any]:
     """Write `differences` [layers, hidden size], the mean norms of the activations of `away`, `norms` [layers], and
     `layer` []. Returns the metrics for the manifest; lengths are in mean norms. A killed fit begins again: it reads

@@ -22,10 +22,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
 
+from imprint.contexts.few_shot import Layout
 from imprint.draws import order
 from imprint.methods import Fit
 from imprint.runtime.errors import ImprintError
@@ -46,7 +47,7 @@ class Settings(Strict):
     validation: str | None = Field(
         None, description="rows of the task by which the best of the checked gates are kept; null keeps the last"
     )
-    layout: Literal["turns", "text"] = Field(
+    layout: Layout = Field(
         "text", description="of questions and examples, as in the context `few_shot` (published: text)"
     )
     shots: int = Field(10, ge=1, description="examples in a prompt from which the embedding is made (published: 10)")
