@@ -107,7 +107,7 @@ def test_a_loss_per_pair_has_an_axis_of_its_own() -> None:
     chart = plugins.load("charts", "loss_curves").chart
     per_pair, per_token = "loss (nats per pair of answers)", "loss (nats per token)"
     both = _drawing.svg(chart({"curves": pl.concat([curves, pairs])}, fake.ARMS, fake.EVALS))
-    assert both.count(per_pair) == both.count(per_token) == 1
+    assert both.count(f">{per_pair}<") == both.count(f">{per_token}<") == 1
     assert per_pair not in _drawing.svg(chart({"curves": curves}, fake.ARMS, fake.EVALS))
     alone = _drawing.svg(chart({"curves": pl.concat([curves, pairs])}, [arm], fake.EVALS))
     assert per_pair in alone and per_token not in alone

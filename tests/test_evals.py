@@ -56,7 +56,11 @@ def folder(paths: Any, name: str) -> set[str]:
 def test_a_further_score_scores_and_changes_no_other_job() -> None:
     before, after = plan(shared("ifeval")), plan(shared("ifeval", "word"))
     new = after.keys() - before.keys()
-    assert new == {f"results/scores/{arm}/seed0/words_word.parquet" for arm in ("base", "tuned")}
+    assert new == {
+        f"results/{made}/{arm}/seed0/words_word.parquet"
+        for made in ("scores", "scored_texts")
+        for arm in ("base", "tuned")
+    }
     changed = {path for path in before if before[path] != after[path]}
     whole = {"answers", "comparisons", "pairs", "summary", "costs", "curves", "coefficients", "synthesis"}
     assert folder(changed, "tables") <= {f"{name}.parquet" for name in whole} | {

@@ -229,5 +229,5 @@ def test_adapting_arms_are_marked_transductive() -> None:
     child = {"parent": "base", "fit": {"method": "ties", "vectors": ["adapted", "tuned"]}}
     raw["arms"] |= {"child": child, "prompted": {"parent": "child", "apply": {"context": "role_play"}}}
     made = loading.parse(raw)
-    marked = [name for name in made.arms if name in graph.transductive(made)]
+    marked = [name for name, adapted in graph.transductive(made).items() if adapted]
     assert marked == ["adapted", "child", "prompted"], "what is made from an adapted arm has adapted too"

@@ -194,11 +194,11 @@ def test_a_verdict_that_runs_out_of_time_is_counted(tmp_path: Path, capsys: pyte
 
 
 def test_a_score_that_stumbles_over_everything_is_an_error(tmp_path: Path) -> None:
-    reference = {"instruction_id_list": [[1]], "kwargs": [{}]}
+    reference = {"task": "chain_sum", "entry": {"answer": {"~tuple": 1}}}
     rows = [scored.example(i, reference) for i in range(2)]
-    said = [scored.generation(f"{i}-0", "a") for i in range(2)]
+    said = [scored.generation(f"{i}-0", "1") for i in range(2)]
     with pytest.raises(ImprintError, match=r"2 of 2 checks came to no verdict, the first because of: .*TypeError"):
-        scored.scores(tmp_path, rows, said, scored.spec("ifeval"))
+        scored.scores(tmp_path, rows, said, scored.spec("reasoning_gym"))
 
 
 def test_results_that_are_slow_to_compare_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,10 +243,10 @@ def test_isolation_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch, 
     broken.write_text("print('unshare: not permitted')", encoding="utf-8")
     monkeypatch.setattr(isolation, "JAIL", broken)
     bounded.close()
-    for score in ("math", "reasoning_gym"):
+    for score, question in (("math", {"reference": {"answer": "1"}}), ("reasoning_gym", row("chain_sum"))):
         assert plugins.load("scores", score).JAILED
         with pytest.raises(ImprintError, match="not permitted"):
-            verification.verdicts(score, plugins.load("scores", score).Settings(), row("chain_sum"), "1")
+            verification.verdicts(score, plugins.load("scores", score).Settings(), question, "1")
     security.seen(
         "a system without namespaces", "what needs the jail is refused, with the reason; nothing runs without it"
     )

@@ -24,6 +24,7 @@ REASONS = 2  # the most differences that a line names
 WHAT = {
     "fetch_model": "model",
     "fetch_data": "files",
+    "fetch_hub": "files",
     "prepare": "data",
     "synthesize": "data",
     "rearrange": "data",
