@@ -209,10 +209,10 @@ def test_people_read_a_models_own_keys_first() -> None:
 
 
 def test_each_key_of_training_is_said_once() -> None:
-    from imprint.methods import dpo, grpo, sft
+    from imprint.methods import best_of_n, dpo, grpo, sft
     from imprint.training import fits
 
-    for method in (sft.Settings, dpo.Settings):
+    for method in (sft.Settings, dpo.Settings, best_of_n.Settings):
         assert issubclass(method, fits.RowTraining)
         assert not {*fits.RowTraining.model_fields} & {*inspect.get_annotations(method)}
     assert {*fits.Training.model_fields} & {*inspect.get_annotations(grpo.Settings)} == {"schedule", "checkpoint_steps"}
