@@ -59,6 +59,7 @@ def job(
     contexts: Sequence[Plug] = (),
     datasets: dict[str, list[dict[str, Any]]] | None = None,
     arms: dict[str, list[Path]] | None = None,
+    runs: dict[tuple[str, str], Path] | None = None,
     **settings: Any,
 ) -> Fit:
     """A fit in fp32 on one thread, whose results go to `out` and whose checkpoints to `work` in it."""
@@ -73,7 +74,7 @@ def job(
         out=out,
         threads=1,
         dtype="float32",
-        inputs=Read(datasets=datasets or {}, arms=arms or {}),
+        inputs=Read(datasets=datasets or {}, arms=arms or {}, runs=runs or {}),
     )
 
 

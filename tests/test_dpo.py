@@ -20,7 +20,7 @@ from imprint.models import chains, model_files
 from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Plug
-from imprint.training import checkpoints
+from imprint.training import checkpoints, fits
 from imprint.training.pairs import Pair, pairs
 
 REJECTED = ["I do not know.", "It is none of my business, and none of yours either.", "No"]
@@ -232,7 +232,7 @@ def test_a_context_that_reads_the_answer_is_refused(root: Path, tmp_path: Path, 
 
 def test_settings_say_what_they_are() -> None:
     assert dpo.inputs(dpo.Settings(data="d")).datasets == ("d",)
-    settings = dpo.Settings(data="d", epochs=2.0, lora=dpo.Lora())
+    settings = dpo.Settings(data="d", epochs=2.0, lora=fits.Lora())
     assert plugins.settings("methods", "dpo", settings.model_dump(mode="json")) == settings
     assert all(field.description for field in dpo.Settings.model_fields.values())
     for wrong in ({"data": "d", "beta": 0.0}, {"data": "d", "epochs": 0.0}, {"beta": 0.1}):

@@ -12,7 +12,7 @@ from conftest import one_fit
 from imprint.config import loading
 from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
-from imprint.runtime.plugins import Inputs, Plug
+from imprint.runtime.plugins import Inputs, Plug, Strict
 
 Add = Callable[[str, str, str], None]
 KINDS = sorted(
@@ -193,3 +193,26 @@ def test_inputs_are_added_name_by_name() -> None:
     two = Inputs(datasets=("b1", "c1"), runs=(("x1", "e1"), ("x1", "e2")), plugins=(("scores", "math"),))
     assert one + two == Inputs(("a1", "b1", "c1"), ("x1",), (("x1", "e1"), ("x1", "e2")), (("scores", "math"),))
     assert sum([one, two], Inputs()) == one + two
+
+
+def test_people_read_a_models_own_keys_first() -> None:
+    class Base(Strict):
+        steps: int = 3
+        rate: float = 1.0
+
+    class Own(Base):
+        data: str
+        rate: float = 2.0
+
+    assert list(plugins.fields(Own)) == ["data", "rate", "steps"] and plugins.fields(Own)["rate"].default == 2.0
+    assert set(plugins.fields(Own)) == set(Own.model_fields)
+
+
+def test_each_key_of_training_is_said_once() -> None:
+    from imprint.methods import best_of_n, dpo, grpo, sft
+    from imprint.training import fits
+
+    for method in (sft.Settings, dpo.Settings, best_of_n.Settings):
+        assert issubclass(method, fits.RowTraining)
+        assert not {*fits.RowTraining.model_fields} & {*inspect.get_annotations(method)}
+    assert {*fits.Training.model_fields} & {*inspect.get_annotations(grpo.Settings)} == {"schedule", "checkpoint_steps"}

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 import scored
 from imprint.runtime import parquet, plugins, schemas
@@ -211,16 +212,28 @@ def test_a_reward_is_what_the_score_says_in_an_evaluation(noise, parts):
         assert asked.failed == 0
 
 
-@pytest.mark.parametrize("term", ["choice", "choice.bad_rate"])
-def test_a_check_without_a_verdict_is_worth_nothing_and_stops_no_fit(monkeypatch, term):
-    """Of a metric of which less is better too: a trainer that is given None ends."""
+def test_a_check_without_a_verdict_is_worth_nothing_and_stops_no_fit(monkeypatch):
+    """A trainer that is given None ends."""
 
     def late(*_):
         raise bounded.Timeout("late")
 
     monkeypatch.setattr(verification, "verdicts", late)
-    asked = reward(term)
+    asked = reward("choice")
     assert asked.value({"reference": {}}, "A") == 0.0 and asked.failed == 1
+    with pytest.raises(bounded.Timeout, match="late"):
+        asked.verified({"reference": {}}, "A")
+
+
+def test_a_metric_where_lower_is_better_is_no_reward(monkeypatch):
+    """A trainer seeks what is high, and turns no sign. A metric that only describes may be a reward."""
+    assert Term.model_validate("choice.chance").metric == "chance"
+    said = r"lower is better in 'choice\.bad_rate', .*; write choice\.METRIC with one of: accuracy, chance, picked"
+    with pytest.raises(ValidationError, match=said):
+        Term.model_validate("choice.bad_rate")
+    monkeypatch.setattr(plugins.load("scores", "numeric"), "METRICS", {"accuracy": -1})
+    with pytest.raises(ValidationError, match=r"lower is better in 'numeric\.accuracy', .*; write another score"):
+        Term.model_validate("numeric")
 
 
 def test_a_killed_process_is_replaced():

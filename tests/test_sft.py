@@ -25,7 +25,7 @@ from imprint.runtime import parquet, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import file_sha256, write_json
 from imprint.runtime.plugins import Plug
-from imprint.training import checkpoints, examples, residual_dropout
+from imprint.training import checkpoints, examples, fits, residual_dropout
 from imprint.training.assistant_tokens import IGNORED, Example, encode, spans
 
 END = "<|im_end|>"
@@ -432,7 +432,7 @@ def test_settings_reject_what_they_do_not_know() -> None:
     settings = sft.Settings(data="d", epochs=2)
     assert sft.inputs(settings).datasets == ("d",)
     assert plugins.settings("methods", "sft", settings.model_dump(mode="json")) == settings
-    assert all(field.description for field in (*sft.Settings.model_fields.values(), *sft.Lora.model_fields.values()))
+    assert all(field.description for field in (*sft.Settings.model_fields.values(), *fits.Lora.model_fields.values()))
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(1, 400), st.integers(0, 3))

@@ -124,6 +124,7 @@ def test_accepted_answers_become_dialogues(tmp_path: Path) -> None:
         {"example_id": ids[1], "response": "<<Cut>> in the mid", "finish_reason": "length"},
         {"example_id": ids[3], "response": None, "finish_reason": None, "error": "too long"},
         {"example_id": ids[3], "response": "<<Not>> the answer", "final": False},
+        {"example_id": ids[3], "response": " \n", "sample": 1},
     ]
     settings = accepted.Settings.model_validate(
         {"arm": "rft", "eval": "practice", "dataset": "requests", "score": "ifeval"}
@@ -135,14 +136,14 @@ def test_accepted_answers_become_dialogues(tmp_path: Path) -> None:
         (ids[0], {"role": "assistant", "content": "<<Tides>> They turn."}),
         (ids[2], {"role": "assistant", "content": "<<Winds>> They blow."}),
     ]
-    assert [attempt["kept"] for attempt in made.attempts] == [True, False, True, False, False, False]
+    assert [attempt["kept"] for attempt in made.attempts] == [True, False, True, False, False, False, False]
     assert {attempt["reason"] for attempt in made.attempts} == {
         None,
         "not accepted by the score",
         "cut at the limit of tokens",
         "no written answer",
     }
-    with pytest.raises(ImprintError, match="write the dataset of the eval 'practice'"):
+    with pytest.raises(ImprintError, match=r"dataset 'requests', eval 'practice': .* write that of the run's eval"):
         accepted.rows(settings, Read({"requests": rows(3)}, {}, inputs.runs), None)
     none = generations(tmp_path / "n.parquet", said[1:2])
     with pytest.raises(ImprintError, match="accepts no answer"):

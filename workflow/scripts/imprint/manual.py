@@ -110,7 +110,7 @@ def in_yaml(value: Any) -> str:
 def fields(model: type[BaseModel]) -> list[str]:
     """The lines of a Markdown table of a model's fields."""
     rows = ["| key | type | default | what it is |", "|---|---|---|---|"]
-    for name, field in model.model_fields.items():
+    for name, field in plugins.fields(model).items():
         default = "required"
         if not field.is_required():
             value = field.get_default(call_default_factory=True)

@@ -147,13 +147,17 @@ def comes_from(config: Config, name: str) -> list[str]:
     return [other for other in reads if other not in omitted]
 
 
+def of_method(config: Config, arm: str) -> Inputs:
+    """What the method of an arm's fit reads."""
+    fit = config.arms[arm].fit
+    inputs: Inputs = plugins.load("methods", fit.method).inputs(fit.settings) if fit else Inputs()
+    return inputs
+
+
 def of_fit(config: Config, arm: str) -> Inputs:
     """What an arm's fit reads beside the weights of its parent: the inputs of its method and of its contexts."""
     fit = config.arms[arm].fit
-    if fit is None:
-        return Inputs()
-    inputs: Inputs = plugins.load("methods", fit.method).inputs(fit.settings)
-    return sum(map(_declared, fit.context), inputs)
+    return sum(map(_declared, fit.context if fit else []), of_method(config, arm))
 
 
 def of_apply(config: Config, arm: str) -> Inputs:

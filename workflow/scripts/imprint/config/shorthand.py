@@ -1,5 +1,6 @@
 """What a config may write in short: an arm that is `like` another one, an arm `for` each of several values, and several
-scores of one eval. `written_out` writes the arms and evals in full, before anything else looks at them."""
+scores of one eval, and a fit that reads a run without naming its dataset or score. `written_out` writes the arms and
+evals in full, before anything else looks at them."""
 
 from __future__ import annotations
 
@@ -34,6 +35,8 @@ def written_out(raw: Raw) -> Raw:
     if isinstance(evals, dict):
         each = {name: _with_members(ev, "arms", families) for name, ev in _one_score_each(evals).items()}
         full["evals"] = {name: _with_responses(each, name) for name in each}
+    if isinstance(arms, dict) and isinstance(evals, dict | None):
+        full["arms"] = {name: _with_run(name, arm, full.get("evals") or {}) for name, arm in full["arms"].items()}
     return full
 
 
@@ -151,6 +154,33 @@ def _laid_over(base: Raw, over: Raw) -> Raw:
     return merged
 
 
+def _with_run(name: str, arm: Any, evals: Raw) -> Any:
+    """An arm whose fit reads a run, with the dataset of the run's eval, and with the eval's score where the fit writes
+    none."""
+    fit = arm.get("fit") if isinstance(arm, dict) else None
+    if not isinstance(fit, dict) or not isinstance(fit.get("run"), dict) or not _reads_a_run(fit.get("method")):
+        return arm
+    run, where = fit["run"], f"arms.{name}.fit.run"
+    other = run.get("eval")
+    if not isinstance(other, str) or other not in evals:
+        raise ImprintError(f"{where}.eval: no eval named {other!r:.80}; write one of: {', '.join(map(str, evals))}")
+    if "dataset" in run:
+        raise ImprintError(f"{where}.dataset: the rows are those of the eval '{other}'; leave it out")
+    ev = evals[other] if isinstance(evals[other], dict) else {}
+    if ev.get("environment") is not None:
+        raise ImprintError(f"{where}.eval: a response of '{other}' ends a dialogue; write an eval without environment")
+    if _compares_options(ev.get("score")):
+        raise ImprintError(f"{where}.eval: '{other}' compares options, so it has no answers; write another eval")
+    filled = {"run": run | {"dataset": ev["dataset"]}} if "dataset" in ev else {}
+    if fit.get("score") is None and ev.get("score") is not None:
+        filled["score"] = ev["score"]
+    return arm | {"fit": fit | filled}
+
+
+def _reads_a_run(method: Any) -> bool:
+    return method in plugins.names("methods") and "run" in plugins.load("methods", method).Settings.model_fields
+
+
 # Evals
 
 
@@ -194,6 +224,11 @@ def _named(score: Any) -> str:
 def _asks_a_judge(score: Any) -> bool:
     name = _named(score)
     return name in plugins.names("scores") and bool(plugins.load("scores", name).QUESTIONS)
+
+
+def _compares_options(score: Any) -> bool:
+    name = _named(score)
+    return name in plugins.names("scores") and plugins.load("scores", name).ASKS == "loglikelihood"
 
 
 def _with_responses(evals: Raw, name: str) -> Any:

@@ -182,6 +182,9 @@ def _slots(arm: Arm) -> dict[str, dict[str, object]]:
     keys = arm.model_dump(mode="json", exclude={"like", "control", "resources"}, exclude_unset=True, by_alias=True)
     fit = keys.pop("fit", None) or {}
     of_method = fit.pop("settings", {})
+    if arm.fit:
+        named = [field.alias or name for name, field in plugins.fields(type(arm.fit.settings)).items()]
+        of_method = {key: of_method[key] for key in named if key in of_method}
     apply = keys.pop("apply", {})
     return {"arm": keys, "fit": {**fit, **of_method}, "apply": apply}
 

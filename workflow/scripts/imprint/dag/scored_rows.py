@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from imprint.config import graph
 from imprint.config.schema import Config
 from imprint.dag import leakage
-from imprint.runtime import needs, plugins
+from imprint.runtime import needs
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Inputs
 
@@ -26,11 +27,10 @@ def judged(config: Config) -> Iterator[Judged]:
     for name, ev in config.evals.items():
         for ref in ev.scores:
             yield Judged(f"evals.{name}.score", ref.name, ev.dataset)
-    for name, arm in config.arms.items():
-        if arm.fit:
-            yield from _run(f"arms.{name}.fit", plugins.load("methods", arm.fit.method).inputs(arm.fit.settings))
-    for name, dataset in config.datasets.items():
-        yield from _run(f"datasets.{name}", plugins.load(dataset.kind, dataset.plugin).inputs(dataset.settings))
+    for name in config.arms:
+        yield from _run(f"arms.{name}.fit", graph.of_method(config, name))
+    for name in config.datasets:
+        yield from _run(f"datasets.{name}", graph.of_dataset(config, name))
 
 
 def _run(where: str, inputs: Inputs) -> Iterator[Judged]:

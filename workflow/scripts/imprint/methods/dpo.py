@@ -18,23 +18,22 @@ A full fit keeps the reference as a second copy of the weights, 4 bytes a parame
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from imprint.draws import order
 from imprint.methods import Fit
 from imprint.models import chains
 from imprint.runtime import parquet
-from imprint.runtime.plugins import Inputs, Strict
+from imprint.runtime.plugins import Inputs
 from imprint.training import fits
-from imprint.training.fits import Lora
 from imprint.training.pairs import Pair, pairs
 
 RATE, RATE_LORA = 1e-6, 1e-5
 
 
-class Settings(Strict):
+class Settings(fits.RowTraining):
     data: str = Field(description="dataset of dialogues whose `fields` hold a `rejected` answer")
     beta: float = Field(
         0.1,
@@ -42,39 +41,12 @@ class Settings(Strict):
         description="how closely the model keeps to the reference: the smaller, the looser (arXiv 2305.18290)",
     )
     epochs: float = Field(1.0, gt=0, description="passes over the pairs; a part of one takes its first pairs (ours)")
-    batch_size: int = Field(8, ge=1, description="pairs a step (ours, small for a CPU; arXiv 2305.18290: 64)")
-    micro_batch_size: int | None = Field(
-        None,
-        ge=1,
-        description="pairs in one backward pass, against a lack of memory; null is all of a step, and the step is the "
-        "same but for rounding",
-    )
-    max_length: int = Field(
-        192, ge=8, description="tokens of a prompt with an answer; longer ones are cut at the end and counted (ours)"
-    )
     learning_rate: float | None = Field(
         None,
         gt=0,
         description=f"peak learning rate; null is {RATE:g} for a full fit (arXiv 2305.18290, TRL), {RATE_LORA:g} with "
         "lora (ours)",
     )
-    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="learning rate over the steps")
-    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps that warm up (arXiv 2305.18290: 150)")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay (TRL)")
-    lora: Lora | None = Field(None, description="fit an adapter instead of the whole model")
-    checkpoint_steps: int = Field(
-        50, ge=1, description="steps between checkpoints; a killed fit goes on from the last (ours)"
-    )
-    gradient_checkpointing: bool = Field(
-        False,
-        description="recompute activations in the backward pass: less memory, about a third more time (ours: off)",
-    )
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Settings:
-        if self.batch_size % (self.micro_batch_size or 1):
-            raise ValueError(f"micro_batch_size: {self.micro_batch_size} does not divide batch_size: {self.batch_size}")
-        return self
 
 
 def inputs(settings: Settings) -> Inputs:

@@ -20,15 +20,14 @@ from imprint.draws import order
 from imprint.methods import Fit, _prompts
 from imprint.models import chains
 from imprint.runtime import parquet
-from imprint.runtime.plugins import Inputs, Strict
+from imprint.runtime.plugins import Inputs
 from imprint.training import fits
-from imprint.training.fits import Lora
 from imprint.training.rewards import Reward, Term
 
 RATE, RATE_LORA = 2e-6, 2e-5
 
 
-class Settings(Strict):
+class Settings(fits.Training):
     data: str = Field(description="dataset of prompts with references that the rewards can judge")
     reward: list[Term] = Field(
         min_length=1,
@@ -62,18 +61,7 @@ class Settings(Strict):
         None, gt=0, description=f"learning rate; null is {RATE:g} for a full fit, {RATE_LORA:g} with lora (ours)"
     )
     schedule: Literal["linear", "cosine", "constant"] = Field("constant", description="learning rate over the updates")
-    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the updates that warm up")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
-    micro_batch_size: int | None = Field(
-        None, ge=1, description="completions in one backward pass, against a lack of memory; null is all of an update"
-    )
-    lora: Lora | None = Field(None, description="fit an adapter instead of the whole model")
-    checkpoint_steps: int = Field(
-        20, ge=1, description="steps between checkpoints; a killed fit goes on from the last (ours)"
-    )
-    gradient_checkpointing: bool = Field(
-        False, description="recompute activations in the backward pass: less memory, far more time (ours: off)"
-    )
+    checkpoint_steps: int = Field(20, ge=1, description="as of every fit; a step takes longer here (ours)")
 
     @field_validator("reward", mode="before")
     @classmethod

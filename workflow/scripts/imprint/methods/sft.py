@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -27,19 +27,19 @@ from imprint.draws import order
 from imprint.methods import Fit
 from imprint.models import chains
 from imprint.runtime import parquet
-from imprint.runtime.plugins import Inputs, Strict
+from imprint.runtime.plugins import Inputs
 from imprint.training import fits, residual_dropout
 from imprint.training.assistant_tokens import IGNORED, Example
 from imprint.training.examples import examples
-from imprint.training.fits import Lora
 
 RATE, RATE_LORA = 1e-4, 1e-3
 """Learning rates of a full fit and with lora. On a 135M model, each lowers the held-out loss from 3.56 to about 3.2 in
 12 steps of 4 rows."""
 
 
-class Settings(Strict):
-    data: str = Field(description="dataset of dialogues with assistant turns")
+class Recipe(fits.RowTraining):
+    """How rows are trained on, whichever they are."""
+
     epochs: float | None = Field(
         None,
         gt=0,
@@ -53,27 +53,12 @@ class Settings(Strict):
         description="instead of `epochs`: the tokens that are read in training, up to the end of the row that reaches "
         "them. The manifest and the report say how many an arm has read",
     )
-    batch_size: int = Field(8, ge=1, description="rows a step (ours; LIMA, arXiv 2305.11206, takes 32)")
-    micro_batch_size: int | None = Field(
-        None,
-        ge=1,
-        description="rows in one backward pass, against a lack of memory; null is all of a step, and the step is the "
-        "same but for rounding and the masks of dropout",
-    )
-    max_length: int = Field(
-        192, ge=8, description="tokens a row; longer rows are cut at the end and counted (ours, small for a CPU)"
-    )
     learning_rate: float | None = Field(
         None, gt=0, description=f"peak learning rate (ours); null is {RATE:g} for a full fit, {RATE_LORA:g} with lora"
-    )
-    schedule: Literal["linear", "cosine", "constant"] = Field(
-        "linear", description="learning rate over the steps (linear as in LIMA)"
     )
     final_learning_rate: float = Field(
         0.0, ge=0, description="learning rate at the end of a linear schedule (LIMA takes 1e-6, a tenth of its peak)"
     )
-    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps that warm up (none, as in LIMA)")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay (ours; LIMA takes 0.1)")
     beta2: float = Field(
         0.999, ge=0, lt=1, description="AdamW's decay of the squared gradients (torch's default; LIMA takes 0.95)"
     )
@@ -84,14 +69,6 @@ class Settings(Strict):
         description="dropout of what attention and MLP add to the residual stream, at the top layer; it rises linearly "
         "from 0 at the bottom layer (ours: none; LIMA takes 0.3 for 65B and 0.2 for smaller models)",
     )
-    lora: Lora | None = Field(None, description="fit an adapter instead of the whole model")
-    checkpoint_steps: int = Field(
-        50, ge=1, description="steps between checkpoints; a killed fit goes on from the last (ours)"
-    )
-    gradient_checkpointing: bool = Field(
-        False,
-        description="recompute activations in the backward pass: less memory, about a third more time (ours: off)",
-    )
 
     @property
     def rate(self) -> float:
@@ -99,9 +76,7 @@ class Settings(Strict):
         return self.learning_rate or (RATE_LORA if self.lora else RATE)
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Settings:
-        if self.batch_size % (self.micro_batch_size or 1):
-            raise ValueError(f"micro_batch_size: {self.micro_batch_size} does not divide batch_size: {self.batch_size}")
+    def _fits_together(self) -> Recipe:
         if self.final_learning_rate and (self.schedule != "linear" or self.final_learning_rate >= self.rate):
             raise ValueError(
                 f"final_learning_rate: found {self.final_learning_rate:g} with `schedule: {self.schedule}` and a "
@@ -112,17 +87,21 @@ class Settings(Strict):
         return self
 
 
+class Settings(Recipe):
+    data: str = Field(description="dataset of dialogues with assistant turns")
+
+
 def inputs(settings: Settings) -> Inputs:
     """The dataset."""
     return Inputs(datasets=(settings.data,))
 
 
-def makes(settings: Settings) -> str:
+def makes(settings: Recipe) -> str:
     """An adapter, or all weights."""
     return "lora" if settings.lora else "full"
 
 
-def in_order(rows: list[Example], settings: Settings, seed: int) -> list[Example]:
+def in_order(rows: list[Example], settings: Recipe, seed: int) -> list[Example]:
     """The rows in training order, as many as the settings say."""
     if settings.tokens is None:
         return [rows[i] for i in order(len(rows), settings.epochs or 1.0, seed)]
@@ -179,11 +158,16 @@ def trainer(job: Fit, model: Any, tokenizer: Any, rows: list[Example]) -> tuple[
 def fit(job: Fit) -> dict[str, Any]:
     """Train, going on from the last whole checkpoint in `job.folder`, and write weights and curves under `job.out`.
     Returns the metrics for the manifest."""
+    return on_rows(job, job.settings.data)
+
+
+def on_rows(job: Fit, data: str) -> dict[str, Any]:
+    """The fit on the dialogues that `job.inputs` holds as the dataset `data`, by the settings of a `Recipe`."""
     fits.begin(job)
     model, tokenizer = chains.load(job.manifests, "float32", job.device)
     if job.settings.residual_dropout:
         residual_dropout.install(model, job.settings.residual_dropout, job.arm)
-    dataset = examples(job, tokenizer, job.settings.data)
+    dataset = examples(job, tokenizer, data)
     rows = in_order(dataset, job.settings, job.seed)
     with fits.quiet():
         run, watch = trainer(job, model, tokenizer, rows)

@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 from imprint.runtime import unknown_keys
 from imprint.runtime.errors import ImprintError
@@ -34,6 +35,12 @@ class Strict(BaseModel):
     are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False)
+
+
+def fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a model as people read them: its own before those of the models that it builds on."""
+    names = dict.fromkeys(name for part in model.__mro__ for name in inspect.get_annotations(part))
+    return {name: model.model_fields[name] for name in names if name in model.model_fields}
 
 
 class Inputs(NamedTuple):

@@ -14,16 +14,14 @@ first accepted one is taken. The run is that of the first seed.
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
-from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Inputs, Strict
 from imprint.synthesis import SynthesisedRows
 from imprint.tables.inputs import Read
 from imprint.training.rewards import Reward, Term
+from imprint.training.run_rewards import dialogue, rewarded
 
 
 class Settings(Strict):
@@ -44,53 +42,25 @@ def inputs(settings: Settings) -> Inputs:
 def rows(settings: Settings, inputs: Read, ask: None) -> SynthesisedRows:
     """A row for each example with an accepted answer, in the dataset's order, and an attempt for each response. Raises
     ImprintError if the run is not of the dataset, and if no answer is accepted."""
-    path = inputs.runs[settings.arm, settings.eval]
-    examples = {row["example_id"]: row for row in inputs.datasets[settings.dataset]}
-    reward = Reward(settings.score, [])
+    run, examples = inputs.runs[settings.arm, settings.eval], inputs.datasets[settings.dataset]
     accepted: dict[str, str] = {}
     attempts = []
-    for response in parquet.read(path, "generations").to_pylist():
-        example = examples.get(response["example_id"])
-        if example is None:
-            raise ImprintError(
-                f"synth 'accepted': {path} answers rows that are not in '{settings.dataset}'; write the dataset of the "
-                f"eval '{settings.eval}'"
-            )
-        if not response["final"]:
-            continue
-        reason = _reason(response, example, reward)
+    where = f"synth 'accepted', dataset '{settings.dataset}', eval '{settings.eval}'"
+    for response in rewarded(run, examples, Reward(settings.score, []), where):
+        reason = "not accepted by the score" if response.value not in (None, 1) else response.reason
         if reason is None:
-            accepted.setdefault(response["example_id"], response["response"])
+            accepted.setdefault(response.example_id, response.text)
         attempts.append(
             {
-                "example_id": response["example_id"],
-                "kept": reason is None and accepted[response["example_id"]] == response["response"],
+                "example_id": response.example_id,
+                "kept": reason is None and accepted[response.example_id] == response.text,
                 "reason": reason,
-                "response": response["response"],
+                "response": response.text or None,
             }
         )
     if not accepted:
         raise ImprintError(
-            f"synth 'accepted': {settings.score.name} accepts no answer in {path}; take an arm that learned"
+            f"synth 'accepted': {settings.score.name} accepts no answer in {run}; take an arm that learned"
         )
-    return SynthesisedRows(
-        [_dialogue(examples[name], accepted[name]) for name in examples if name in accepted], attempts
-    )
-
-
-def _reason(response: dict[str, Any], example: dict[str, Any], reward: Reward) -> str | None:
-    """Why a response is not accepted; None if it is."""
-    if response["error"] is not None or response["finish_reason"] is None:
-        return "no written answer"
-    if response["finish_reason"] == "length":
-        return "cut at the limit of tokens"
-    return (
-        None
-        if reward.value({**example, "state": None}, response["response"] or "") == 1
-        else "not accepted by the score"
-    )
-
-
-def _dialogue(example: dict[str, Any], answer: str) -> dict[str, Any]:
-    messages = [*example["messages"], {"role": "assistant", "content": answer}]
-    return {**example, "messages": messages, "reference": None}
+    kept = [row for row in examples if row["example_id"] in accepted]
+    return SynthesisedRows([dialogue(row, accepted[row["example_id"]]) for row in kept], attempts)

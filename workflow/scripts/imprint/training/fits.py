@@ -1,4 +1,4 @@
-"""What gradient fits share: the trainer's arguments, adapters, training from a checkpoint, and curves.
+"""What gradient fits share: settings, the trainer's arguments, adapters, training from a checkpoint, and curves.
 
 The Snakefile reads the methods' settings, which import this module. So torch is imported inside functions.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from imprint.methods import Fit
 from imprint.runtime import plugins
@@ -30,6 +30,53 @@ class Lora(Strict):
     )
 
 
+class Training(Strict):
+    """The settings of every gradient fit. A method adds `learning_rate`, whose default is its own."""
+
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="learning rate over the updates (linear as in LIMA, arXiv 2305.11206)"
+    )
+    warmup_ratio: float = Field(
+        0.0, ge=0, lt=1, description="share of the updates that warm up (none, as in LIMA; DPO's paper takes 150)"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay (TRL's default; LIMA takes 0.1)")
+    micro_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="rows, pairs or completions in one backward pass, against a lack of memory; null is all of an "
+        "update, and the update is the same but for rounding and the masks of dropout",
+    )
+    lora: Lora | None = Field(None, description="fit an adapter instead of the whole model")
+    checkpoint_steps: int = Field(
+        50, ge=1, description="steps between checkpoints; a killed fit goes on from the last (ours)"
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="recompute activations in the backward pass: less memory, about a third more time, and far more "
+        "with grpo (ours: off)",
+    )
+
+
+class RowTraining(Training):
+    """The settings of a gradient fit that passes over the rows of a dataset."""
+
+    batch_size: int = Field(
+        8, ge=1, description="rows or pairs a step (ours, small for a CPU; LIMA takes 32, DPO's paper 64)"
+    )
+    max_length: int = Field(
+        192,
+        ge=8,
+        description="tokens of a row, or of a prompt with an answer; longer ones are cut at the end and counted (ours, "
+        "small for a CPU)",
+    )
+
+    @model_validator(mode="after")
+    def _in_whole_parts(self) -> RowTraining:
+        if self.batch_size % (self.micro_batch_size or 1):
+            raise ValueError(f"micro_batch_size: {self.micro_batch_size} does not divide batch_size: {self.batch_size}")
+        return self
+
+
 def begin(job: Fit) -> None:
     """Set the threads and silence the libraries. Raises ImprintError for a dtype that fits cannot train in."""
     import torch
@@ -44,7 +91,7 @@ def begin(job: Fit) -> None:
 def arguments(job: Fit, steps: int, learning_rate: float) -> dict[str, Any]:
     """The arguments of every trainer, for `steps` optimizer steps. All arguments that results depend on are set, since
     defaults differ between TRL and transformers and change between releases (TRL switches on bf16 and gradient
-    checkpointing). `job.settings` must have schedule, warmup_ratio, weight_decay and gradient_checkpointing."""
+    checkpointing). `job.settings` are a `Training`."""
     s = job.settings
     return {
         "output_dir": str(job.folder),

@@ -54,6 +54,12 @@ class Term(Strict):
             raise ValueError(f"'{name}' reads how a dialogue ends, and a completion is none; write another score")
         if (metric or module.PRIMARY) not in module.METRICS:
             raise ValueError(f"'{name}' has no metric '{metric}'; write one of: {', '.join(module.METRICS)}")
+        if module.METRICS[metric or module.PRIMARY] < 0:
+            rest = [other for other, direction in module.METRICS.items() if direction >= 0]
+            raise ValueError(
+                f"lower is better in '{name}.{metric or module.PRIMARY}', and a reward is the better the higher it is; "
+                + (f"write {name}.METRIC with one of: {', '.join(rest)}" if rest else "write another score")
+            )
         if not isinstance(settings, dict):
             settings = {next(iter(module.Settings.model_fields), "value"): settings}
         return {"score": name, "metric": metric or module.PRIMARY, "settings": module.Settings.model_validate(settings)}
@@ -98,15 +104,19 @@ class Reward:
     def value(self, row: dict[str, Any], text: str) -> float | None:
         """The term's value for one completion of a row: 0 if it cannot be judged, None if the row's reference cannot be
         read."""
-        if len(text) > LONGEST:
-            self.failed += 1
-            return 0.0
-        term = self.term
         try:
-            verdicts = verification.verdicts(term.score, term.settings, row, self.read(text))
+            return self.verified(row, text)
         except bounded.Failure:
             self.failed += 1
             return 0.0  # None would stop the fit, and one completion must not do that
+
+    def verified(self, row: dict[str, Any], text: str) -> float | None:
+        """The term's value for one text, or None if the score gives it none. Raises `bounded.Failure` if the text is
+        too long, or if its check comes to no verdict."""
+        if len(text) > LONGEST:
+            raise bounded.Failure(f"the text has {len(text):,} characters, more than {LONGEST:,}")
+        term = self.term
+        verdicts = verification.verdicts(term.score, term.settings, row, self.read(text))
         values = [verdict.value for verdict in verdicts if verdict.metric == term.metric]
         numbers = [value for value in values if value is not None]
         return sum(numbers) / len(numbers) if numbers and len(numbers) == len(values) else None
