@@ -90,6 +90,8 @@ def test_the_report_shows_them() -> None:
     assert "Written 2026-01-01 10:00 UTC from <code>config/a.yaml</code>, on n1; no GPU." in text
     assert "3 jobs with a model ran on n2; H100. 1 job with a model ran on n3." in text
     assert "with local changes</strong> in <code>&lt;b&gt;0</code>" in text and "and 3 more." in text
+    alone = origin.model_copy(update={"machines": {"n1; no GPU": 2}})
+    assert "2 jobs with a model ran on the same machine." in page.render(template, tables, {}, facts, alone, data)
     clean = page.render(template, tables, {}, facts, origin.model_copy(update={"changes": []}), data)
     assert "without local changes" in clean
     assert "local changes" not in page.render(template, tables, {}, facts, fake.PROVENANCE, data)
