@@ -12,6 +12,7 @@ rule generate:
         arm=of("generate", "arm"),
     resources:
         device=experiment.config.engine.device,
+        scores=stage["generate"].scores,
     params:
         code=stage["generate"].code,
         spec=stage["generate"].params,

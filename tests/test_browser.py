@@ -90,7 +90,38 @@ def sums(n: int, responses: dict[str, str] | None = None, tokens: int = 12) -> T
     return {**TABLES, "scores": scores, "generations": generations, "prompts": prompts, "datasets": datasets}
 
 
+def sampled(n: int) -> tuple[Tables, Any]:
+    """Tables and facts of the eval `sums` without scores, which only `base` was asked: one response was cut."""
+    tables = sums(n)
+    cut = pl.when(pl.col("example_id") == fake.example("sums", 1)).then(pl.lit("length")).otherwise("finish_reason")
+    tables["generations"] = tables["generations"].filter(pl.col("arm") == "base").with_columns(finish_reason=cut)
+    for name in ("scores", "summary"):
+        tables[name] = tables[name].filter(pl.col("eval") != "sums")
+    evals = [
+        {**vars(item), "private": item.name != "sums", **({"score": None} if item.name == "sums" else {})}
+        for item in fake.facts().evals
+    ]
+    return tables, fake.facts(evals=evals)
+
+
 # ---- which examples
+
+
+def test_an_eval_that_only_samples_is_shown_without_outcomes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(browser, "BLOCK", 4)
+    tables, facts = sampled(10)
+    data = browser.collect(tables, facts, browser.BUDGET)
+    ev = data["evals"]["sums"]
+    assert (ev["metric"], ev["n"], ev["discordant"], len(ev["blocks"])) == (None, 10, 0, 3)
+    assert set(map(tuple, ev["totals"].values())) == {(0, 0, 0)} and browser.holds_differences(data)
+    index = unpack(ev["index"])
+    base, instruct = (index["arms"][data["arms"].index(arm)] for arm in ("base", "instruct"))
+    assert sorted(base["marks"]) == [""] * 9 + ["truncated"] and set(base["values"]) == {None}
+    assert base["tokens"] == [12] * 10 and set(instruct["marks"]) == {None}
+    item, texts = example(data, "sums", fake.example("sums", 3))
+    side = item["sides"][str(data["arms"].index("base"))]
+    assert texts[item["question"]] == "What is 3 and 3?" and side["values"] == []
+    assert texts[side["responses"][0]["text"]].startswith("base answers")
 
 
 def test_every_example_that_differs_comes_first_then_the_others() -> None:
@@ -427,6 +458,24 @@ def test_a_page_without_room_says_how_much_it_holds(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(browser, "BUDGET", 0)
     empty = opened(tmp_path, render(tables), f"#browse?{PAIR}")
     assert "0 of 1500 examples of this eval are here: 0 of the 300 in which" in empty
+
+
+@needs_chromium
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        ("a=base&b=instruct", "1 of 10 · not scored: this eval only samples"),
+        ("a=instruct&b=base&q=is:truncated", "1 of 1 · not scored"),
+        ("a=instruct&b=self_prompt", "this eval was put to base; choose one of them"),
+    ],
+)
+def test_responses_without_scores_are_shown(tmp_path: Path, pair: str, said: str) -> None:
+    tables, facts = sampled(10)
+    data = browser.collect(tables, facts, browser.BUDGET)
+    html = page.render(RESOURCES / "report.html.jinja", tables, {}, facts, fake.PROVENANCE, data)
+    dom = opened(tmp_path, html, f"#browse?eval=sums&{pair}")
+    assert status(dom).startswith(said)
+    assert ("base answers" in words(dom)) == ("choose" not in said)
 
 
 @needs_chromium

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from imprint.config import catalog
 from imprint.runtime.errors import ImprintError
@@ -174,3 +176,24 @@ def test_the_mirror_has_every_file_of_the_catalog(tmp_path: Path) -> None:
     for name, item in catalog.load().items():
         for file_name, file in () if item.gated else item.files.items():
             catalog.fetch(file, tmp_path / name / file_name, Path(os.environ["IMPRINT_DATA_MIRROR"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"commit": "main"}, "commit: found 'main'; write 40 hex digits, in quotes where all of them are digits"),
+        ({"commit": 1234}, "commit: found 1234; write 40 hex digits, in quotes"),
+        ({"sha256": None}, "sha256: found None; write 64 hex digits"),
+        ({"bytes": "many"}, "bytes: found 'many'; "),
+        ({"comit": "x"}, "comit: unknown key 'comit'; did you mean 'commit'?"),
+    ],
+)
+def test_a_broken_entry_says_what_was_found_and_what_to_write(tmp_path: Path, change: dict, said: str) -> None:
+    entries = yaml.safe_load(catalog.PATH.read_text(encoding="utf-8"))
+    entry = next(entry for entry in entries.values() if entry["files"])
+    file = next(iter(entry["files"]))
+    entry["files"][file] |= change
+    path = tmp_path / "catalog.yaml"
+    path.write_text(yaml.safe_dump({"mine": entry}), encoding="utf-8")
+    with pytest.raises(ImprintError, match=re.escape(f"mine.files.{file}.{said}")):
+        catalog.load(path)

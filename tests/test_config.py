@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from conftest import one_fit
 from imprint import manual
 from imprint.config import loading, schema, strict_yaml
 from imprint.dag import leakage, start
@@ -411,3 +413,33 @@ def test_lists_and_mappings_of_the_command_line_have_types() -> None:
         "arms": {"rft": {"parent": "base", "fit": {"method": "sft", "epochs": 0.5}}},
     }
     assert start.typed([3, "a: b: c"]) == [3, "a: b: c"]
+
+
+@pytest.mark.parametrize(
+    ("fit", "said"),
+    [
+        ({"method": "given", "path": "adapter"}, "'given' puts no rows to the model"),
+        ({"method": "task_arithmetic", "vectors": ["tuned"], "scale": 1.0}, "'task_arithmetic' puts no rows"),
+        (
+            {"method": "direction", "toward": {"dialogues": "role_play"}, "away": {"dialogues": "plain"}, "layer": 1},
+            "each dataset of this fit has a context of its own",
+        ),
+        ({"method": "direction", "toward": {"dialogues": "role_play"}, "away": "dialogues", "layer": 1}, None),
+        ({"method": "sft", "data": "dialogues"}, None),
+    ],
+)
+def test_a_context_that_a_fit_would_not_use_is_refused(fit: dict[str, Any], said: str | None) -> None:
+    raw = one_fit()
+    raw["arms"]["other"] = {"parent": "base", "fit": fit}
+    where = "arms.other.fit.context: "
+    assert where not in problems_of(raw), "without a context there is nothing to refuse"
+    fit["context"] = "role_play"
+    assert (where + said in problems_of(raw)) if said else where not in problems_of(raw)
+
+
+def problems_of(raw: dict[str, Any]) -> str:
+    try:
+        loading.parse(raw)
+    except ImprintError as error:
+        return str(error)
+    return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -17,9 +18,10 @@ from imprint.dag.experiment import Experiment
 from imprint.dag.jobs import all_jobs
 from imprint.dag.jobs.data import OfDataset
 from imprint.datasets import _job as preparing
-from imprint.runtime import needs, plugins
+from imprint.runtime import frame, needs, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.scores import Reads
+from imprint.tables import dataset_rows
 
 OPTIONS = {"options": ["A", "B"], "answer": 1, "names": ["one", "two"]}
 NUMBER = {"answer": "18"}
@@ -139,6 +141,53 @@ def test_the_job_that_makes_rows_refuses_them(tmp_path: Path) -> None:
     assert not out.exists()
     preparing.run(spec, [tmp_path / "test.jsonl"], ["sums:math", "sums:numeric", "others:options"], out)
     assert out.exists()
+
+
+def test_a_score_that_is_changed_later_is_compared_before_the_first_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The dataset is there already, so no job makes it again; the job that asks the model sees the new score."""
+    for name in ("prepare", "log_to"):  # they change the process, which is the tests' here
+        monkeypatch.setattr(frame, name, lambda *given: None)
+    dataset = tmp_path / "sums.parquet"
+    rows = [{"messages": [{"role": "user", "content": "1 + 1?"}], "reference": {"answer": "2"}}]
+    dataset_rows.write(dataset, "sums", rows, "0")
+    ran = []
+
+    def generate(scores: str) -> None:
+        snakemake = SimpleNamespace(
+            **{"rule": "generate", "wildcards": {"arm": "base"}, "threads": 1, "params": {}},
+            **{"log": [str(tmp_path / "job.log")], "output": [str(dataset)], "resources": {"scores": scores}},
+            input=Named({"dataset": str(dataset)}),
+        )
+        with frame.job(snakemake):
+            ran.append(scores)
+
+    with pytest.raises(SystemExit):
+        generate("sums:numeric sums:options")
+    assert not ran and "the score 'options' reads" in capsys.readouterr().err
+    generate("others:options sums:numeric")
+    assert ran == ["others:options sums:numeric"]
+
+
+class Named(list[str]):
+    """Snakemake's input: a list of files, some of which have names."""
+
+    def __init__(self, named: dict[str, str]) -> None:
+        super().__init__(named.values())
+        self.get = named.get
+
+
+def test_a_changed_score_makes_no_answer_anew() -> None:
+    raw = evaluated({"generated": "ifeval_format", "n": 4, "instructions": "all", "part": "test"}, "ifeval")
+    params = []
+    for score in ("ifeval", ["ifeval", "repetition"]):
+        raw["evals"]["sums"]["score"] = score
+        jobs = all_jobs(Experiment(loading.parse(raw)))["generate"]
+        run = next(iter(jobs.jobs()))
+        params.append((jobs.params(run), jobs.scores(run)))
+    (before, of_one), (after, of_two) = params
+    assert before == after and of_one == "quiz:ifeval" and "quiz:repetition" in of_two
 
 
 def test_every_config_of_the_project_passes() -> None:

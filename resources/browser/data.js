@@ -28,9 +28,11 @@ async function exampleOf(name, rank) {
 }
 
 // "won", "lost" or "tied" by arm a against arm b; "open" if a value is missing; null if an arm has no such example.
+// Where an eval only samples, "open" if one of the arms has it.
 // The tolerance is that of report/browser.py.
-function outcomeOf(index, direction, rank, a, b) {
-  if (index.arms[a].marks[rank] === null || index.arms[b].marks[rank] === null) return null;
+function outcomeOf(index, { metric, direction }, rank, a, b) {
+  const missing = [a, b].filter((arm) => index.arms[arm].marks[rank] === null).length;
+  if (missing > (metric === null ? 1 : 0)) return null;
   const left = index.arms[a].values[rank], right = index.arms[b].values[rank];
   if (left === null || right === null) return "open";
   const gap = (left - right) * (direction || 1);

@@ -162,7 +162,7 @@ function showExample(view, { item, texts }, test, names, positions, differences)
   const prompts = alike ? [block("prompt as rendered, the same for both", texts[known[0].prompt])]
     : sides.map((side, i) => side && block(`${names[i]}: prompt as rendered`, texts[side.prompt])).filter(Boolean);
   if (item.question === undefined) view.append(...prompts);
-  else view.append(folded(alike ? "prompt, the same for both" : "prompts, not the same", ...prompts));
+  else view.append(folded(known.length < 2 ? "prompt" : alike ? "prompt, the same for both" : "prompts, not the same", ...prompts));
   if (item.reference !== undefined) view.append(folded("reference", block("reference", texts[item.reference])));
   const comparable = differences && known.length === 2 && known.every((side) => side.responses.length === 1);
   const contents = comparable ? compared(sides, texts) : null;

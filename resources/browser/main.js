@@ -27,7 +27,7 @@ function pairExamples() {
   const [a, b] = positions(), test = chosenEval(), examples = [];
   const counts = { all: 0, won: 0, lost: 0, tied: 0 };
   for (let rank = 0; a !== b && rank < index.ids.length; rank += 1) {
-    const outcome = outcomeOf(index, test.direction, rank, a, b);
+    const outcome = outcomeOf(index, test, rank, a, b);
     if (outcome === null) continue;
     examples.push({ rank, outcome });
     counts.all += 1;
@@ -45,6 +45,7 @@ function sayWhatIsHeld() {
   const test = chosenEval(), held = index.ids.length, certain = Math.min(held, test.discordant);
   const differing = `${certain < test.discordant ? `${certain} of the` : "all"} ${test.discordant} in which an arm won or lost`;
   part("held").textContent = held === test.n ? `All ${test.n} examples of this eval are here.`
+    : test.metric === null ? `${held} of ${test.n} examples of this eval are here, drawn by hash. The tables hold the rest.`
     : `${held} of ${test.n} examples of this eval are here: ${differing} against an arm that it is compared with`
       + `${held > certain ? `, and ${held - certain} others, drawn by hash` : ""}. The tables hold the rest.`;
 }
@@ -104,11 +105,17 @@ async function showPlace() {
 function statusOf(line, a, b, test) {
   if (a === b) return "choose two different arms";
   if (!line) return controls.q.value.trim() || controls.show.value !== "all" ? "no such example"
+    : test.metric === null ? `this eval was put to ${askedArms().join(", ")}; choose one of them`
     : "these two arms share no example of this eval";
   const values = [a, b].map((arm) => index.arms[arm].values[line.rank]).map(shortNumber);
-  const outcome = line.outcome === "open" ? "not compared: a value is missing"
+  const outcome = test.metric === null ? "not scored: this eval only samples" : line.outcome === "open" ? "not compared: a value is missing"
     : `${data.arms[a]} ${line.outcome} by ${test.metric}, ${values[0]} against ${values[1]}`;
   return `${place + 1} of ${listed.length} · ${outcome}`;
+}
+
+// The arms that have responses to the chosen eval.
+function askedArms() {
+  return data.arms.filter((_, arm) => index.arms[arm].marks.some((marks) => marks !== null));
 }
 
 function shortNumber(value) {

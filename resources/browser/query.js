@@ -29,7 +29,7 @@ function hasTokens(compare, bound) {
 }
 
 function isMarked(mark) {
-  return (index, rank, arms) => arms.some((arm) => index.arms[arm].marks[rank].split(/[ ,]+/).includes(mark));
+  return (index, rank, arms) => arms.some((arm) => (index.arms[arm].marks[rank] ?? "").split(/[ ,]+/).includes(mark));
 }
 
 function isOfType(key, value) {

@@ -23,6 +23,7 @@ import urllib.error
 import urllib.request
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, ValidationError
@@ -85,10 +86,23 @@ def load(path: Path = PATH) -> dict[str, Entry]:
         try:
             entries[name] = unknown_keys.validated(Entry, value)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in (name, *first["loc"]))
-            raise ImprintError(f"{path}: {where}: {first['msg']}") from None
+            raise ImprintError(f"{path}: {name}.{_fault(error.errors()[0])}") from None
     return entries
+
+
+def _fault(error: Any) -> str:
+    """The first fault of an entry: the place in the entry, what was found, and what to write."""
+    where = ".".join(map(str, error["loc"]))
+    if error["type"] == unknown_keys.TYPE:
+        return f"{where}: {error['msg']}"
+    if error["type"] == "missing":
+        return f"{where}: missing; add it"
+    if error["loc"][-1] in ("commit", "sha256"):
+        digits = 40 if error["loc"][-1] == "commit" else 64
+        return (
+            f"{where}: found {error['input']!r:.80}; write {digits} hex digits, in quotes where all of them are digits"
+        )
+    return f"{where}: found {error['input']!r:.80}; {error['msg'].removeprefix('Value error, ')}"
 
 
 def inside(root: Path, relative: str) -> Path:

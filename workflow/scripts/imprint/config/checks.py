@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imprint.config import catalog, graph, paths, taking
+from imprint.config.arms import FitSpec
 from imprint.config.questions import Check, Question
 from imprint.config.schema import Config
 from imprint.runtime import plugins, unknown_keys
@@ -138,6 +139,22 @@ def _arm(config: Config, name: str) -> Iterator[str]:
             yield f"{where}.control: shares no eval with '{control}'; add one to `evals` of both, or drop the control"
     if arm.fit and plugins.load("methods", arm.fit.method).TRANSDUCTIVE and not arm.transductive:
         yield f"{where}: {arm.fit.method} adapts to rows that may be an eval's; write `transductive: true`"
+    if arm.fit and "context" in arm.fit.model_fields_set and (why := _unused_context(arm.fit)):
+        yield f"{where}.fit.context: {why}"
+
+
+def _unused_context(fit: FitSpec) -> str | None:
+    """Why a fit's context would change nothing; None if rows are put to the model under it."""
+    datasets = plugins.load("methods", fit.method).inputs(fit.settings).datasets
+    if not datasets:
+        return f"'{fit.method}' puts no rows to the model, so a context would change nothing; leave it out"
+    values = fit.settings.model_dump().values()
+    parts = [part for value in values for part in (value if isinstance(value, list) else [value])]
+    rows = [part for part in parts if isinstance(part, dict) and set(part) == {"dataset", "contexts"}]
+    own = {part["dataset"] for part in rows if part["contexts"] is not None}
+    if all(part["contexts"] is not None for part in rows) and own >= set(datasets):
+        return "each dataset of this fit has a context of its own, so this one would change nothing; leave it out"
+    return None
 
 
 def _imported(config: Config, name: str) -> Iterator[str]:

@@ -15,6 +15,7 @@ from imprint.config.schema import Config
 from imprint.dag import code, leakage, plan, run_lock, scored_rows
 from imprint.dag.experiment import Experiment
 from imprint.models import model_files
+from imprint.runtime import provenance
 from imprint.runtime.errors import ImprintError
 
 
@@ -66,8 +67,10 @@ def load_config(workflow: Any) -> Config:
     leaks and for what scores cannot judge, and holds the results folder. The processes of jobs do none of this."""
     settings = workflow.config_settings
     files = [Path(path) for path in settings.configfiles] or [loading.DEFAULT]
+    written = overrides(settings.config)
+    provenance.keep_config(files, written)
     try:
-        config = loading.load(files, overrides(settings.config))
+        config = loading.load(files, written)
         if workflow.is_main_process:
             code.plan()
             rows = leakage.check(config)

@@ -4,6 +4,7 @@ texts in blocks that the page unpacks when it shows them.
 An arm has won, lost or tied an example against another arm by the eval's primary metric, in the mean over seeds,
 samples and items. The page holds every example that an arm won or lost against one of its controls, or against the
 other arm of a question, and then the others, in the order of their sha256, until the texts take a number of characters.
+An eval that only samples has no scores, so its examples are shown without outcomes.
 Where BUDGET is too small for the first of these, a page of responses, which has a larger budget, is written beside the
 report. Of several seeds and samples of an arm, the responses of the first are shown.
 """
@@ -33,13 +34,15 @@ FIRST_WORDS = 100  # characters of the question in a line of the list
 
 def collect(tables: Mapping[str, pl.DataFrame], facts: Spec, budget: int) -> dict[str, Any]:
     """The browser's data as plain data for JSON, from the tables answers, summary, scores, generations and prompts, and
-    from datasets, where that table is there: without it, questions, references and strata are not shown. Evals without
-    scores and private ones are left out. `budget`: characters that packed texts and indices may take.
+    from datasets, where that table is there: without it, questions, references and strata are not shown. Private
+    evals are left out, and those whose score has given no values. `budget`: characters that packed texts and indices
+    may take.
 
-    Each eval has `n`, the number of its examples; `discordant`, the number of those that an arm won or lost in a
-    comparison; and `totals`: "i-j", a pair of positions in `arms` with i < j -> how many of all examples arm i won,
-    lost and tied. `index` and `blocks` are packed."""
-    evals = {ev.name: _Eval(tables, facts, ev) for ev in facts.evals if not ev.private and _primary(tables, ev.name)}
+    Each eval has `metric`, null where it only samples; `n`, the number of its examples; `discordant`, the number of
+    those that an arm won or lost in a comparison; and `totals`: "i-j", a pair of positions in `arms` with i < j -> how
+    many of all examples arm i won, lost and tied. `index` and `blocks` are packed."""
+    shown = [ev for ev in facts.evals if not ev.private and (ev.score is None or _primary(tables, ev.name))]
+    evals = {ev.name: _Eval(tables, facts, ev) for ev in shown}
     blocks: dict[str, list[str]] = {name: [] for name, ev in evals.items() if ev.ids}
     room = budget
     index_sizes = {name: len(packed(evals[name].index(BLOCK))) for name in blocks}  # of a block's lines in the list
@@ -81,29 +84,30 @@ class _Eval:
     between arms that are compared. The rank of an example is its position in this order."""
 
     def __init__(self, tables: Mapping[str, pl.DataFrame], facts: Spec, ev: Eval) -> None:
-        primary = _primary(tables, ev.name) or {}
+        primary = _primary(tables, ev.name) or {"metric": None, "direction": 0}
         self.facts, self.ev = facts, ev
         self.metric, self.direction = primary["metric"], primary["direction"]
+        self.primary = pl.col("metric") == pl.lit(self.metric, pl.String)
         self.arms = [arm.name for arm in facts.arms]
         scores = tables["scores"].filter((pl.col("eval") == ev.name) & pl.col("arm").is_in(self.arms))
-        self.binary = _binary(scores, tables["summary"].filter(pl.col("eval") == ev.name))
-        self._order(scores, _compared(tables["answers"], facts, ev.name))
-        self.scores = _first_run(self._ranked(scores), sample=True).sort("rank", maintain_order=True)
         of_eval = pl.col("eval") == (ev.responses or ev.name)
         responses = tables["generations"].filter(of_eval & pl.col("arm").is_in(self.arms))
+        self.binary = _binary(scores, tables["summary"].filter(pl.col("eval") == ev.name))
+        asked = scores if ev.score else responses
+        self._order(asked["example_id"].unique().to_list(), scores, _compared(tables["answers"], facts, ev.name))
+        self.scores = _first_run(self._ranked(scores), sample=True).sort("rank", maintain_order=True)
         prompts = tables["prompts"].unique("prompt_sha256").select("prompt_sha256", "prompt")
         responses = self._ranked(responses).join(prompts, "prompt_sha256", "left")
         self.responses = _first_run(responses, sample=ev.asks == "generate").sort("rank", maintain_order=True)
         self.rows = self._rows(tables.get("datasets"))
 
-    def _order(self, scores: pl.DataFrame, compared: list[tuple[str, str]]) -> None:
+    def _order(self, ids: list[str], scores: pl.DataFrame, compared: list[tuple[str, str]]) -> None:
         """Set `ids`, `values` (arms x examples, NaN where a value is missing) and `discordant`."""
-        ids = scores["example_id"].unique().to_list()
         ids.sort(key=lambda example_id: hashlib.sha256(f"{self.ev.name} {example_id}".encode()).digest())
         ranks = pl.DataFrame({"example_id": ids, "rank": range(len(ids))}, schema_overrides={"example_id": pl.String})
         # An example that lacks a value in one of an arm's runs is not compared: the statistics leave it out, too.
         mean = pl.when(pl.col("value").is_null().any()).then(None).otherwise(pl.col("value").mean())
-        means = scores.filter(pl.col("metric") == self.metric).group_by("arm", "example_id").agg(mean.alias("value"))
+        means = scores.filter(self.primary).group_by("arm", "example_id").agg(mean.alias("value"))
         values = np.full((len(self.arms), len(ids)), np.nan)
         for position, arm in enumerate(self.arms):
             arm_means = means.filter(pl.col("arm") == arm).join(ranks, "example_id").drop_nulls("value")
@@ -162,13 +166,14 @@ class _Eval:
     def index(self, held: int) -> dict[str, Any]:
         """Lists over the first `held` examples, or over all if they are fewer: ids, first words and strata; for each
         arm also the values, the lengths in tokens, and the marks. The marks are "truncated" and the statuses other than
-        "scored"; null without a score."""
+        "scored"; null where the arm was not asked."""
         held = min(held, len(self.ids))
         rows = self.rows.head(held)
         status = pl.col("status").filter(pl.col("status") != "scored").unique().sort()
         cut = pl.when(pl.col("truncated").any()).then(pl.lit("truncated")).otherwise(pl.lit(""))
         marks = (
-            self.scores.filter((pl.col("rank") < held) & (pl.col("metric") == self.metric))
+            (self.scores.filter(self.primary) if self.ev.score else self._unscored())
+            .filter(pl.col("rank") < held)
             .group_by("arm", "rank")
             .agg(pl.format("{} {}", cut, status.str.join(" ")).str.strip_chars().alias("marks"))
         )
@@ -184,6 +189,15 @@ class _Eval:
             arms.append({"values": values, "marks": columns["marks"].to_list(), "tokens": columns["tokens"].to_list()})
         strata = [json.loads(text) if text else {} for text in rows["strata"]]
         return {"ids": self.ids[:held], "first": rows["first"].to_list(), "strata": strata, "arms": arms}
+
+    def _unscored(self) -> pl.DataFrame:
+        """The final responses of an eval that only samples, with the columns of `scores` that make up the marks."""
+        return self.responses.filter("final").select(
+            "arm",
+            "rank",
+            pl.when(pl.col("error").is_null()).then(pl.lit("scored")).otherwise(pl.lit("error")).alias("status"),
+            (pl.col("finish_reason") == "length").fill_null(False).alias("truncated"),
+        )
 
     def block(self, number: int) -> dict[str, Any]:
         """The examples of one block, with their texts."""

@@ -90,7 +90,12 @@ class Spec(Strict):
 
 
 class Provenance(Strict):
-    """The package versions and the project's commit with which the report was made."""
+    """What the report was made with, and by which machines; nothing of it decides a number."""
 
     versions: dict[str, str]
     commit: str | None = None
+    changes: list[str] = Field(default=[], description="files that differ from the commit or are not in it")
+    configs: list[str] = Field(default=[], description="config files, and keys that the command line has overridden")
+    date: str = Field(default="", description="when the report was written")
+    machine: str = Field(default="", description="the machine that has written the report, in words")
+    machines: dict[str, int] = Field(default={}, description="machine, in words -> jobs that ran a model on it")

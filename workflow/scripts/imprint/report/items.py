@@ -60,7 +60,7 @@ def block(facts: Spec, ev: Eval, rows: pl.DataFrame, responses: pl.DataFrame, sc
         side = items[row["rank"]]["sides"].setdefault(
             position, {"prompt": texts.place(row["prompt"]), "responses": [], "values": []}
         )
-        contexts = arm.contexts if reads_answer and ev.asks != "loglikelihood" else []
+        contexts = arm.contexts if ev.score and reads_answer and ev.asks != "loglikelihood" else []
         _add(side, row, contexts, texts)
     for row in scores.sort("rank", "arm", "metric", "item").select(READ_OF_SCORES).iter_rows(named=True):
         side = items[row["rank"]]["sides"].get(arms[row["arm"]][0])

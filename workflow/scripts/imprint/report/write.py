@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,10 +12,13 @@ import polars as pl
 
 from imprint.report import RESPONSES, browser, page
 from imprint.report.facts import Fit, Provenance, Spec
-from imprint.runtime import parquet
+from imprint.runtime import job_record, parquet, provenance
 from imprint.runtime.identity import atomic, read_object
 
 PACKAGES = ("snakemake", "torch", "transformers", "trl", "peft", "polars", "duckdb")
+
+OF_MODELS = ("generations", "judgements", "datasets")
+"""Tables whose files may have been made by a job that ran a model."""
 
 
 def run(
@@ -28,14 +31,14 @@ def run(
         svg.stem.replace("_", " "): (svg.read_text(encoding="utf-8") or None, caption.read_text(encoding="utf-8"))
         for svg, caption in charts.items()
     }
-    provenance = Provenance(versions={name: version(name) for name in PACKAGES}, commit=_commit())
+    made_with = _made_with([path for name in OF_MODELS for path in tables.get(name, ())], spec)
     facts = with_manifests(_with_rows(spec, frames))
     data, beside = browser.collect(frames, facts, browser.BUDGET), out.with_suffix(".responses.html")
     if browser.holds_differences(data):
         beside.unlink(missing_ok=True)
-        _write(out, page.render(template, frames, drawn, facts, provenance, data))
+        _write(out, page.render(template, frames, drawn, facts, made_with, data))
         return
-    _write(out, page.render(template, frames, drawn, facts, provenance, data, beside.name))
+    _write(out, page.render(template, frames, drawn, facts, made_with, data, beside.name))
     pair = page.first_pair(frames["answers"].to_dicts(), facts)
     more = browser.collect(frames, facts, browser.SIDE_BUDGET)
     _write(beside, page.responses(template.with_name(RESPONSES), more, facts, pair, out.name))
@@ -67,9 +70,27 @@ def with_manifests(spec: Spec) -> Spec:
     return spec.model_copy(update={"arms": arms})
 
 
-def _commit() -> str | None:
-    """The commit of the project; None without git or outside a repository."""
-    with suppress(OSError):
-        process = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", check=False)
-        return process.stdout.strip() or None
-    return None
+def _made_with(made: Iterable[Path], spec: Spec) -> Provenance:
+    """What is known of this run and its machines. `made`: files of tables that jobs with a model may have made."""
+    return Provenance(
+        versions={name: version(name) for name in PACKAGES},
+        commit=provenance.commit(),
+        changes=provenance.changes(),
+        configs=provenance.config_files(),
+        date=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        machine=provenance.words(provenance.machine()),
+        machines=machines([*made, *(Path(fit.manifest) for arm in spec.arms for fit in arm.fits)]),
+    )
+
+
+def machines(made: Iterable[Path]) -> dict[str, int]:
+    """Machine, in words -> how many of the files were made on it, by the records of their jobs. A file whose job left
+    no record ran no model."""
+    last = [attempts[-1] for path in made if (attempts := job_record.read(job_record.path_for(path)))]
+    counted = Counter(
+        provenance.words(
+            {"host": attempt.get("host"), **(attempt.get("machine") or {}), "gpus": attempt.get("gpu_names") or ()}
+        )
+        for attempt in last
+    )
+    return dict(counted.most_common())

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from imprint.runtime import job_record, local_gpus, origin
+from imprint.runtime import job_record, local_gpus, needs, origin
 from imprint.runtime.errors import ImprintError, shown
 
 TIME_TO_LOG = 10.0  # seconds that an ending process waits until its log is written
@@ -96,9 +96,10 @@ def job(snakemake: Any, network: bool = False) -> Iterator[None]:
     """The frame of every script.
 
     It sets the environment, copies what is printed into the log, and holds the job's GPUs. It compares the job's code
-    with the code of the plan before any of it is imported, and again at the end. It writes beside the outputs what they
-    were made from. A job whose rule has the resource `device` runs a model, so its record also says where it ran. An
-    `ImprintError`, or an error of a full or read-only disk, ends the process with one message instead of a traceback.
+    with the code of the plan before any of it is imported, and again at the end. It compares the rows of an eval with
+    what the scores in the resource `scores` read. It writes beside the outputs what they were made from. A job whose
+    rule has the resource `device` runs a model, so its record also says where it ran. An `ImprintError`, or an error of
+    a full or read-only disk, ends the process with one message instead of a traceback.
     """
     prepare(snakemake.threads, network)
     heading = f"{job_name(snakemake)} on {socket.gethostname()}, {datetime.now():%Y-%m-%d %H:%M:%S}"
@@ -112,6 +113,8 @@ def job(snakemake: Any, network: bool = False) -> Iterator[None]:
                     stack.enter_context(local_gpus.held(max(gpus, int(device == "cuda"))))
                 record = job_record.path_for(Path(snakemake.output[0]))
                 stack.enter_context(job_record.kept(record, gpus, snakemake.threads))
+            if dataset := snakemake.input.get("dataset"):
+                needs.check_made((snakemake.resources.get("scores") or "").split(), Path(dataset))
             yield
             origin.check_code()
         origin.write(snakemake)

@@ -1,5 +1,5 @@
-"""The record of a job: where and how it ran (host, Slurm job, GPUs, seconds). A record varies between equal runs, so it
-lies beside manifests and tables and is never a part of them. The costs are computed from the records.
+"""The record of a job: where and how it ran (machine, Slurm job, GPUs, seconds). A record varies between equal runs, so
+it lies beside manifests and tables and is never a part of them. The costs are computed from the records.
 
 A record is a list of attempts, since a job that was killed and repeated has cost both. When the last attempt ended
 well, the next run of the job starts a new record.
@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from imprint.runtime import provenance
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import read_json, write_json
 
@@ -45,6 +46,7 @@ def kept(path: Path, gpus: int, threads: int) -> Iterator[None]:
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "gpus": gpus,
         "threads": threads,
+        "machine": provenance.machine(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     attempts.append(attempt)

@@ -1,17 +1,20 @@
 """What a score reads of the rows that it judges, and rows that do not have it.
 
 A score declares in its `Reference` which keys of a row's reference it reads. Rows are compared with that before the
-first answer is generated: when the config is loaded, or by the job that makes a dataset whose rows only it can see.
+first answer is generated: when the config is loaded, by the job that makes a dataset whose rows only it can see, and
+by each job that puts a dataset to a model, since a score may have been changed after the dataset was made.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from imprint.runtime import plugins
+from imprint.runtime import parquet, plugins
 from imprint.runtime.errors import ImprintError
 
 
@@ -67,3 +70,10 @@ def check(scores: Iterable[str], dataset: str, rows: list[dict[str, Any]]) -> No
         judged, _, score = each.partition(":")
         if judged == dataset and (message := refusal(score, dataset, rows)):
             raise ImprintError(f"the score {message}")
+
+
+def check_made(scores: Iterable[str], path: Path) -> None:
+    """The same for a dataset that is there already, in the file DATASET.parquet."""
+    if judging := [each for each in scores if each.startswith(f"{path.stem}:")]:
+        references = parquet.read(path, "datasets")["reference"].to_pylist()
+        check(judging, path.stem, [{"reference": json.loads(text)} for text in references])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from imprint.dag import code
+from imprint.dag import code, scored_rows
 from imprint.dag.experiment import Experiment
 from imprint.runtime import stages
 from imprint.runtime.identity import canonical
@@ -56,6 +56,12 @@ class Jobs:
     def arm(self, wildcards: Any) -> str:
         """The arm whose weights a job loads. Only for stages that run a model."""
         return str(wildcards.arm)
+
+    def scores(self, wildcards: Any) -> str:
+        """The scores that judge the rows of all datasets, as a resource, with spaces between: a job that makes rows or
+        puts them to a model compares them with what the scores read. A score that is changed later makes nothing anew.
+        The resource is the same for all jobs, since Slurm runs some of them in one group."""
+        return " ".join(scored_rows.scores(self.config))
 
     @property
     def outputs(self) -> dict[str, str]:

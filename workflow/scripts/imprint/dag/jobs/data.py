@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imprint.config import catalog, graph, hub
-from imprint.dag import scored_rows
 from imprint.dag.jobs import Jobs
 from imprint.dag.policies import policy_of
 from imprint.datasets import _job as preparing
@@ -92,17 +91,7 @@ class FetchHub(Jobs):
         return {split.folder: split for split in splits}
 
 
-class MakesDataset(Jobs):
-    """A stage that makes the rows of a dataset."""
-
-    def scores(self, wildcards: Any) -> str:
-        """The scores that judge the rows of all datasets, as a resource, with spaces between: the job compares its rows
-        with what they read, and a score that is changed later makes no rows anew. The resource is the same for all
-        jobs, since Slurm runs them in one group."""
-        return " ".join(scored_rows.scores(self.config))
-
-
-class Prepare(MakesDataset):
+class Prepare(Jobs):
     name = "prepare"
 
     def jobs(self) -> Iterable[OfDataset]:
@@ -134,7 +123,7 @@ class Prepare(MakesDataset):
         return [("datasets", self.config.datasets[wildcards.dataset].plugin)]
 
 
-class Rearrange(MakesDataset):
+class Rearrange(Jobs):
     """Datasets that are made from others without a model."""
 
     name = "rearrange"
