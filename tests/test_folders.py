@@ -17,7 +17,9 @@ from imprint.dag import code
 from imprint.runtime import parsed, plugins
 
 PACKAGE = plugins.PACKAGE
-COMMANDS = {"ask", "compare", "export", "gate", "manual", "plan", "prune", "resume", "score", "targets", "watch"}
+COMMANDS = {"ask", "compare", "export", "gate", "manual", "pack", "plan", "prune", "resume", "score", "targets"} | {
+    *("unpack", "watch")
+}
 KINDS = {path.parent.name for path in PACKAGE.glob("*/__init__.py") if "\nCONTRACT = " in path.read_text()}
 FILES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path

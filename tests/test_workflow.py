@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -449,3 +450,45 @@ def test_tables_have_their_schemas(finished: Path) -> None:
     of_arms = ("answers", "summary", "comparisons", "pairs", "costs", "curves", "coefficients", "synthesis")
     for name in (*of_arms, *leaks):
         parquet.read(finished / "results/tables" / f"{name}.parquet", name)
+
+
+def imprint(project: Path, module: str, *arguments: str) -> str:
+    """What a command of ours prints in a project."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"imprint.{module}", *arguments],
+        cwd=project,
+        env=workflow.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("models", [False, True])
+def test_whoever_unpacks_a_pack_reruns_nothing(done: Path, tmp_path: Path, models: bool) -> None:
+    """In another folder, without Snakemake's records, and without the model's weights too."""
+    pack, other = tmp_path / "pico.tar", tmp_path / "the colleague's" / "checkout"
+    said = imprint(done, "pack", "--out", str(pack), *(["--models"] if models else []))
+    assert ("resources/local/pico" in said) is not models  # the folder that the other checkout needs
+    other.parent.mkdir()
+    workflow.shorten(make_project(other))
+    if not models:
+        shutil.copytree(done / "resources/local/pico", other / "resources/local/pico")
+    config = ("--configfile", "config/unpacked-config.yaml")
+    assert " ".join(config) in imprint(other, "unpack", str(pack))
+    assert len(list((other / "resources/models").glob("*/model.safetensors"))) == models
+    assert not (other / ".snakemake/metadata").exists()
+    assert workflow.planned(other, *config) == set()
+    assert (other / "results/report.html").read_bytes() == (done / "results/report.html").read_bytes()
+    assert imprint(other, "unpack", str(pack)).startswith("0 files unpacked")
+
+
+def test_a_pack_lacks_what_is_not_as_it_was_made(done: Path, tmp_path: Path) -> None:
+    changed = done / "results/scores/base/seed0/general.parquet"
+    changed.write_bytes(changed.read_bytes() + b" ")
+    said = imprint(done, "pack", "--out", str(tmp_path / "pico.tar"))
+    assert "1 not there, or changed since they were made" in said and str(changed.relative_to(done)) in said
+    with tarfile.open(tmp_path / "pico.tar") as archive:
+        assert str(changed.relative_to(done)) not in archive.getnames()
