@@ -42,6 +42,27 @@ rule collect:
         "../workflow/scripts/collect.py"
 
 
+# `probe` makes the analyses that ask an arm or record its activations, and so runs a model; `analyze` makes the others.
+rule probe:
+    input:
+        unpack(stage["probe"].inputs),
+    output:
+        **stage["probe"].outputs,
+    log:
+        stage["probe"].log,
+    benchmark:
+        stage["probe"].benchmark
+    wildcard_constraints:
+        analysis=of("probe", "analysis"),
+    resources:
+        device=experiment.config.engine.device,
+    params:
+        code=stage["probe"].code,
+        spec=stage["probe"].params,
+    script:
+        "../workflow/scripts/probe.py"
+
+
 rule analyze:
     input:
         unpack(stage["analyze"].inputs),
@@ -49,6 +70,8 @@ rule analyze:
         **stage["analyze"].outputs,
     log:
         stage["analyze"].log,
+    wildcard_constraints:
+        analysis=of("analyze", "analysis"),
     params:
         code=stage["analyze"].code,
         spec=stage["analyze"].params,

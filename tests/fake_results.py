@@ -203,6 +203,12 @@ def tables(n: int = 48) -> dict[str, pl.DataFrame]:
             [
                 {"arm": a, "seed": 0, "step": s, "quantity": "loss", "value": 2.6 - 0.1 * ARMS.index(a) + 6 / (s + 6)}
                 for a, s in steps
+            ]
+            + [
+                {"arm": a, "seed": s, "step": layer, "quantity": "loss_by_layer", "value": 2 + (layer - 3 - s) ** 2 / 9}
+                for a in ARMS[3:]
+                for s in (0, 1)
+                for layer in range(6)
             ],
         ),
         "costs": frame(
@@ -259,6 +265,34 @@ def tables(n: int = 48) -> dict[str, pl.DataFrame]:
                     **{"quantity": "accuracy", "value": value, "null": 0.25},
                 }
                 for rule, value in [("free_and_clean", 0.91), ("least_time", 0.96), ("best_material", 0.4)]
+            ]
+            + [
+                {
+                    **{"analysis": "gates", "seed": seed, "arm": arm, "layer": layer, "kind": f"head {head}"},
+                    **{"quantity": "gate", "value": (layer + head + seed) / 16},
+                }
+                for arm in ARMS[3:]
+                for seed in (0, 1)
+                for layer in range(4)
+                for head in range(12)
+            ]
+            + [
+                {
+                    **{"analysis": "geometry", "seed": 0, "arm": ARMS[0], "other": "roles", "layer": layer},
+                    **{"kind": kind, "quantity": quantity, "value": value, "null": null},
+                }
+                for layer, kind, quantity, value, null in [
+                    *((layer, "activations", "spearman", 0.1 * layer, 0.3) for layer in range(6)),
+                    *((layer, "activations", "spearman_permuted_95", 0.5, None) for layer in range(6)),
+                    (None, "words", "spearman", 0.8, 0.2),
+                ]
+            ]
+            + [
+                {
+                    **{"analysis": "geometry", "seed": 0, "arm": ARMS[0], "other": f"role {level}", "layer": 4},
+                    **{"kind": str(level), "quantity": "projection", "value": level / 4},
+                }
+                for level in range(1, 6)
             ],
         ),
         "contamination": frame(

@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM
 import fitting
 import pico
 import pico_arms
+from imprint.analyses import Analysis
+from imprint.analyses import gates as gates_analysis
 from imprint.artifacts import hooks
 from imprint.composition.settings import Rows
 from imprint.engines import Candidates, Pass, Prompt
@@ -397,3 +399,62 @@ def test_gates_act_at_the_last_prompt_token_alone_and_controls_are_what_they_say
     assert torch.allclose(half[0], (plain.view(LAYERS, HEADS, -1)[0] + embedding[0]) / 2, atol=1e-5)
     shuffled = [heads_of(gates="shuffled", seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(shuffled[0], shuffled[1]) and not torch.equal(shuffled[0], shuffled[2])
+
+
+def test_the_analysis_of_gates_reads_each_head_of_each_layer(base: Path, tmp_path: Path) -> None:
+    fit_gates(base, tmp_path)
+    settings = gates_analysis.Settings(arms=["a"])
+    assert gates_analysis.inputs(settings).arms == ("a",)
+    rows = list(gates_analysis.rows(Analysis(0, settings, Read(arms={"a": artifact(base, tmp_path)}))))
+    logits = load_file(tmp_path / "weights" / hooks.FILE)["logits"]
+    assert [(row["layer"], row["kind"]) for row in rows] == [
+        (i, f"head {j}") for i in range(LAYERS) for j in range(HEADS)
+    ]
+    assert [row["value"] for row in rows] == pytest.approx(logits.sigmoid().flatten().tolist())
+    hooks.write(tmp_path / "direction", found())
+    other = Read(arms={"a": artifact(base, tmp_path / "direction")})
+    with pytest.raises(ImprintError, match="analysis 'gates': arm 'made' has differences, layer, norms"):
+        list(gates_analysis.rows(Analysis(0, settings, other)))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("shape", [(LAYERS + 1, HEADS, WIDTH // HEADS), (LAYERS, HEADS, 3), (LAYERS, 2, WIDTH // 2)])
+def test_gates_of_another_model_are_refused(base: Path, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    hooks.write(tmp_path, {"embedding": torch.zeros(shape), "logits": torch.zeros(shape[:2])})
+    made, read = engine(base), Read(arms={"a": artifact(base, tmp_path)})
+    with pytest.raises(ImprintError, match="name an arm of this model"):
+        head_gates.install(made.model, head_gates.Settings.model_validate({"of": "a"}), read, made.passing)
+    with pytest.raises(ImprintError, match="name an arm of this model"):
+        fit_gates(base, tmp_path / "own", embedding_of="other", other=artifact(base, tmp_path))
+
+
+def test_a_task_without_rows_is_named(base: Path, tmp_path: Path) -> None:
+    empty = {"datasets": {"t": [], "v": [], "d": [], "c": []}}
+    with pytest.raises(ImprintError, match="dataset 't' has no rows; write a dataset of questions and answers"):
+        gates_method.fit(fitting.job("head_gates", [base], tmp_path, data="t", **empty))
+    with pytest.raises(ImprintError, match="dataset 'd' has no rows; write a dataset of prompts"):
+        direction_method.fit(fitting.job("direction", [base], tmp_path, layer=0, **SETS, **empty))
+
+
+def test_fewer_rows_than_shots_are_named(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ImprintError, match="few_shot: 40 examples are asked for, and there are 8 other rows"):
+        fit_gates(base, tmp_path, shots=40)
+
+
+def test_activations_that_are_not_finite_are_refused(base: Path, tmp_path: Path) -> None:
+    made = engine(base)
+    text = [made.render([{"role": "user", "content": "x"}])]
+    with torch.no_grad():
+        layers.output_projections(made.model, "t")[1].weight[0] = float("nan")
+    with pytest.raises(ImprintError, match="the model's activations are not finite"):
+        record(made, text, "last_prompt", "residual")
+    assert record(made, text, "last_prompt", "heads").isfinite().all(), "the heads come before the broken weight"
+    broken = pico_arms.full(
+        base, tmp_path / "broken", change=lambda name, tensor: tensor * float("nan") if "o_proj" in name else tensor
+    )
+    job = fitting.job("direction", broken, tmp_path / "fit", datasets={"d": ROWS}, layer=0, **SETS)
+    with pytest.raises(ImprintError, match="the model's activations are not finite"):
+        direction_method.fit(job)
+    assert not (tmp_path / "fit" / "weights").exists()

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 import fake_results as fake
-from imprint.charts import Eval, _drawing, _job, frontier
+from imprint.charts import Eval, _drawing, _job, frontier, places
 from imprint.runtime import parquet, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import canonical
@@ -25,6 +25,10 @@ NAMES = [
     "loss_curves",
     "coefficients",
     "vector_similarity",
+    "layers",
+    "gates",
+    "projections",
+    "places",
 ]
 CAPTIONS = Path(__file__).parents[1] / "resources" / "captions"
 TABLES = fake.tables(20)
@@ -244,3 +248,53 @@ def test_a_frontier_shows_arms_that_could_lose_something() -> None:
     assert set(marks) == first, "each against its first control"
     lost_nothing = {"comparisons": TABLES["comparisons"].filter(pl.col("eval") != "plain_text")}
     assert plugins.load("charts", "frontier").chart(lost_nothing, fake.ARMS, fake.EVALS) is None
+
+
+def said(name: str, tables: dict[str, pl.DataFrame] = TABLES) -> set[str]:
+    """The labels of the marks of a chart."""
+    picture = _drawing.svg(plugins.load("charts", name).chart(tables, fake.ARMS, fake.EVALS))
+    return set(re.findall(r'aria-label="([^"]*)"', picture))
+
+
+def test_layers_marks_the_least_mean_and_leaves_out_what_is_not_finite() -> None:
+    # The seeds have their least losses at the layers 3 and 4, and equal means there.
+    assert f"{fake.ARMS[3]}, layer 3: 2.056 nats per token, mean, the least" in said("layers")
+    assert f"{fake.ARMS[3]}, layer 4: 2.000 nats per token, one seed" in said("layers")
+    broken = TABLES["curves"].with_columns(
+        value=pl.when(pl.col("step") == 3).then(float("nan")).otherwise(pl.col("value"))
+    )
+    least = [label for label in said("layers", {"curves": broken}) if label.endswith("the least")]
+    assert len(least) == 2 and all("layer 4" in label for label in least)
+
+
+def test_gates_are_means_over_seeds_in_the_order_of_heads() -> None:
+    labels = said("gates")
+    assert (
+        f"{fake.ARMS[4]}, layer 3, head 11: gate 0.91" in labels
+        and f"{fake.ARMS[3]}, layer 0, head 0: gate 0.03" in labels
+    )
+    picture = _drawing.svg(plugins.load("charts", "gates").chart(TABLES, fake.ARMS, fake.EVALS))
+    heads = re.findall(r'text-anchor="end"[^>]*>(\d+)<', picture)
+    assert heads[:12] == [str(head) for head in range(12)], "9 comes before 10"
+    assert "22 of 48 above 0.5" in picture
+
+
+def test_projections_show_each_role_and_what_an_axis_of_permuted_levels_reaches() -> None:
+    labels = said("projections")
+    assert "role 5, level 5: 1.25" in labels
+    for line in ("held-out roles, layer 5: 0.50", "permuted levels, mean size, layer 5: 0.30"):
+        assert line in labels
+    assert {"permuted levels, 95% point, layer 0: 0.50", "words of the descriptions, layer 3: 0.80"} <= labels
+
+
+def test_places_are_drawn_so_that_up_and_right_are_better() -> None:
+    """Nats a token are better if they are lower, so the worst of them lies to the left."""
+    rows = {(row["eval"], row["arm"]): row for row in frontier.against_first_control(TABLES["comparisons"])}
+    gain, loss = rows["sums", "instruct"], rows["plain_text", "instruct"]
+    mark = places._mark(gain, loss)
+    assert (mark["gain"], mark["kept"]) == (gain["difference"], -loss["difference"])
+    assert mark["kept_low"] == -loss["ci_high"] < mark["kept"] < mark["kept_high"] == -loss["ci_low"]
+    picture = _drawing.svg(places.chart(TABLES, fake.ARMS, fake.EVALS))
+    gaining = [name for name, ev in fake.EVALS.items() if not ev.retention]
+    assert all(f">{name}<" in picture for name in gaining) and picture.count(">self_prompt<") == len(gaining)
+    assert places.chart(TABLES, fake.ARMS, dict.fromkeys(fake.EVALS, Eval())) is None, "nothing is to be kept"

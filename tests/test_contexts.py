@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from asking import drive
-from imprint.contexts import plain, role_play, self_role
+from imprint.contexts import instruction, plain, role_play, self_role
 from imprint.policies import answers
 from imprint.policies.dialogue import Request
 from imprint.runtime.errors import ImprintError
@@ -140,3 +140,15 @@ def test_the_form_that_a_chain_of_contexts_asks_for():
     assert answers.form([]) is None and answers.form([PLAIN, SELF]) is None
     assert answers.form([PLAN, PLAIN]) == answers.form([PLAN, none]) == "plan"
     assert answers.form([PLAN, think]) == "think"
+
+
+def test_an_instruction_stands_behind_the_last_user_turn():
+    settings = instruction.Settings(text="Be brief.")
+    said = [*QUESTION, {"role": "assistant", "content": "Light."}, {"role": "user", "content": "Why?"}]
+    (request,) = drive(turns(instruction, said, settings))
+    assert [m["content"] for m in request.messages] == ["Why is the sky blue?", "Light.", "Why? Be brief."]
+    assert said[-1]["content"] == "Why?", "the example itself is as it was"
+    (plain_text,) = drive(turns(instruction, [], settings, prefill="Light", options=OPTIONS))
+    assert plain_text == Request([], prefill="Light", options=OPTIONS)
+    with pytest.raises(ImprintError, match="no user turn to which it could be added"):
+        drive(turns(instruction, [{"role": "system", "content": "x"}], settings))

@@ -270,3 +270,11 @@ def test_same_rows_in_every_process() -> None:
         assert run.returncode == 0, run.stderr
         outputs.append(json.loads(run.stdout))
     assert outputs[0] == outputs[1] == make(n=100, instructions="all", per_prompt=3, seed=3)
+
+
+def test_an_instruction_that_is_not_stated_is_judged_all_the_same() -> None:
+    keys = {"n": 12, "instructions": "train", "per_prompt": 2}
+    said, unsaid = (list(generator.rows(generator.Settings(**keys, stated=stated), {})) for stated in (True, False))
+    for one, other in zip(said, unsaid, strict=True):
+        assert other["messages"] == [{"role": "user", "content": one["cluster"]}]
+        assert {**one, "messages": None} == {**other, "messages": None}

@@ -54,7 +54,10 @@ CONFIG = {
             },
         },
     },
-    "analyses": {"alike": {"vector_similarity": ["tuned", "other"]}},
+    "analyses": {
+        "alike": {"vector_similarity": ["tuned", "other"]},
+        "geometry": {"role_geometry": {"arm": "tuned", "roles": "sums", "layer": 0}},
+    },
 }  # fmt: skip
 
 
@@ -187,8 +190,9 @@ def leavings(stage: Stage, job: dict[str, Any]) -> list[str]:
         return [str(path.parent) for path in outputs] + [stages.log(stage).format(**job)]
     left = [*outputs, *map(origin.path_for, outputs), Path(stages.log(stage).format(**job))]
     if outputs and stage.name in ("generate", "judge", "synthesize"):
-        left += [outputs[0].with_suffix(".work"), job_record.path_for(outputs[0])]
+        left.append(outputs[0].with_suffix(".work"))
     if stage.runs_model:
+        left.append(job_record.path_for(outputs[0]))
         left.append(Path(stages.benchmark(stage).format(**job)))
     return list(map(str, left))
 
@@ -220,7 +224,14 @@ def test_prune_needs_all_that_an_experiment_makes() -> None:
 
 
 def test_rules_that_may_hold_a_gpu() -> None:
-    assert stages.rules_with_a_model(("grpo", "sft")) == ["train_grpo", "train_sft", "synthesize", "generate", "judge"]
+    assert stages.rules_with_a_model(("grpo", "sft")) == [
+        "train_grpo",
+        "train_sft",
+        "synthesize",
+        "generate",
+        "judge",
+        "probe",
+    ]
     assert stages.of_all_runs() == ["check_leakage", "summarize", "collect", "database", "report"]
 
 

@@ -17,7 +17,7 @@ def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals)
     """One panel for each eval that should gain, one mark for each arm that takes this eval and one of retention."""
     from imprint.charts import _drawing as drawing
 
-    rows = _against_first_control(tables["comparisons"])
+    rows = against_first_control(tables["comparisons"])
     losses = [row for row in rows if evals[row["eval"]].retention]
     worst = {arm: min((row for row in losses if row["arm"] == arm), key=reach, default=None) for arm in arms}
     panels = []
@@ -28,7 +28,7 @@ def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals)
     return drawing.stack(panels) if panels else None
 
 
-def _against_first_control(comparisons: pl.DataFrame) -> list[dict[str, Any]]:
+def against_first_control(comparisons: pl.DataFrame) -> list[dict[str, Any]]:
     """The comparisons of each arm with its first control, in primary metrics, that have an interval."""
     import polars as pl
 
@@ -95,4 +95,4 @@ def _panel(marks: list[dict[str, Any]], first: Mapping[str, Any], arms: Sequence
 
 def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
     """For the caption: the number of arms that have a control."""
-    return {"arms": len({row["arm"] for row in _against_first_control(tables["comparisons"])})}
+    return {"arms": len({row["arm"] for row in against_first_control(tables["comparisons"])})}

@@ -292,3 +292,6 @@ def _engines(config: Config) -> Iterator[str]:
     for name, ev_spec in config.evals.items():
         if ev_spec.judge:
             yield from (f"evals.{name}.judge: {lack}" for lack in lacks(ev_spec.judge, "generate"))
+    for name in config.analyses:
+        if asked := graph.asked_by(config, name):
+            yield from (f"analyses.{name}: {lack}" for lack in lacks(asked, "hooks"))

@@ -176,9 +176,19 @@ def of_scores(config: Config, ev: str) -> Inputs:
     return sum(map(_declared, config.evals[ev].scores), Inputs())
 
 
+def asked_by(config: Config, analysis: str) -> str | None:
+    """The arm that an analysis asks; None for one that runs no model."""
+    ref = config.analyses[analysis]
+    arm: str | None = plugins.load("analyses", ref.name).asks(ref.settings)
+    return arm
+
+
 def of_analysis(config: Config, name: str) -> Inputs:
-    """What an analysis reads."""
-    return _declared(config.analyses[name])
+    """What an analysis reads: its own inputs, the arm that it asks, and what this arm reads when it is asked."""
+    declared, arm = _declared(config.analyses[name]), asked_by(config, name)
+    if arm is None:
+        return declared
+    return declared + Inputs(arms=(arm,)) + (of_apply(config, arm) if arm in config.arms else Inputs())
 
 
 def readers(config: Config) -> Iterator[Reader]:

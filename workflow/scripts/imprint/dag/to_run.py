@@ -38,6 +38,7 @@ WHAT = {
     "summarize": "tables",
     "collect": "tables",
     "analyze": "tables",
+    "probe": "tables",
     "plot": "charts",
 }
 """Stage that other jobs read -> what it makes, in a word."""

@@ -43,6 +43,11 @@ class Settings(Strict):
         description="Which base requests; the parts share none. Unset: train for instructions: train, else test.",
     )
     per_prompt: int = Field(default=1, ge=1, le=3, description="Largest number of instructions in a prompt.")
+    stated: bool = Field(
+        default=True,
+        description="Whether a prompt says its instructions. false leaves the request alone: the score then measures "
+        "whether an answer follows them unasked, or asked in another place (context `instruction`).",
+    )
     seed: int = Field(default=0, description="Seed of all draws.")
 
 
@@ -89,7 +94,8 @@ def rows(settings: Settings, paths: dict[str, Path]) -> Iterator[dict[str, Any]]
             f"and part: {part}; write n: {len(pairs)} or less"
         )
     for first, request in pairs[: settings.n]:
-        yield _row(rng, first, request, pool, settings.per_prompt)
+        row = _row(rng, first, request, pool, settings.per_prompt)
+        yield row if settings.stated else {**row, "messages": [{"role": "user", "content": request.text}]}
 
 
 def _row(rng: Random, first: str, request: Request, pool: list[str], per_prompt: int) -> dict[str, Any]:

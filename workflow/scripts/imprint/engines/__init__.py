@@ -4,7 +4,7 @@ examples, arms or evals. An engine module says in `CAN` what it can do, and its 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -14,7 +14,8 @@ from imprint.runtime import plugins
 
 ABILITIES = ("generate", "loglikelihood", "hooks", "weights")
 """The abilities of engines, in this order: write responses; say how likely given texts are; let hooks into the model
-(`Running.model` is a torch module); run weights that are on disk, so that arms of the model can be fitted."""
+(`Running.model` is a torch module, and the engine is `Hooked`); run weights that are on disk, so that arms of the model
+can be fitted."""
 
 Positions = Literal["all", "prompt", "last_prompt", "written"]
 """Tokens of a pass: all of them, those of the prompt, the prompt's last one, those that follow the prompt."""
@@ -149,6 +150,15 @@ class Running(Protocol):
 
     def loglikelihood(self, asked: list[Candidates]) -> list[list[Response]]:
         """For each prompt, a response to each continuation, in order, or a single response with `error`."""
+
+
+class Hooked(Running, Protocol):
+    """An engine with the ability "hooks"."""
+
+    def read(self, texts: list[ChatText]) -> Iterator[list[int]]:
+        """Read rendered prompts without an answer, for hooks that record. Yields the indices of the prompts of a batch
+        after the batch's last pass; the rows of its passes are in this order. Raises ImprintError for a prompt that
+        does not fit into the model's positions."""
 
 
 class Engine(plugins.Contract):

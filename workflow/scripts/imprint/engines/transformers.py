@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imprint.engines import Candidates, Pass, Prompt, Response, _grouped_attention, failed
 from imprint.models import chains, chat_text
-from imprint.models.chat_text import ChatText
+from imprint.models.chat_text import ChatText, Message
 from imprint.runtime.errors import ImprintError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Engine:
         dtype = str(model.dtype).removeprefix("torch.")
         self.name = f"transformers {transformers.__version__} {dtype} {self.device.type}"
 
-    def render(self, messages: list[Any], prefill: str = "") -> ChatText:
+    def render(self, messages: Sequence[Message], prefill: str = "") -> ChatText:
         """The prompt of a dialogue whose assistant's turn begins with `prefill`, as `chat_text.render` says."""
         return chat_text.render(self.tokenizer, messages, prefill)
 

@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 from imprint.composition.settings import Data, Passes, Rows
 from imprint.draws import order, seed_of
 from imprint.methods import Fit
+from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Inputs
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ def _recorded(job: Fit, engine: Engine, rows: Rows) -> torch.Tensor:
     from imprint.policies.recording import record
 
     known = job.inputs.datasets[rows.dataset]
+    if not known:
+        raise ImprintError(f"arm '{job.arm}': dataset '{rows.dataset}' has no rows; write a dataset of prompts")
     drawn = order(len(known), 1.0, job.seed)[: job.settings.rows]
     under = job if rows.contexts is None else replace(job, contexts=rows.contexts)
     requests = [ask(under, known[index]) for index in sorted(drawn)]

@@ -97,12 +97,12 @@ def fit(job: Fit) -> dict[str, Any]:
     model, tokenizer = chains.load(job.manifests, job.dtype, job.device)
     model.requires_grad_(False)
     engine = Engine(model, tokenizer, s.read_together)
+    questions = _questions(job, engine, s.data)
+    validation = _questions(job, engine, s.validation)[:VALIDATION] if s.validation else []
     if s.embedding_of is None:
         embedding = _embedding(job, engine)
     else:
         embedding = hooks.read(job.inputs.arms[s.embedding_of], WHO, ("embedding", "logits"))["embedding"]
-    questions = _questions(job, engine, s.data)
-    validation = _questions(job, engine, s.validation)[:VALIDATION] if s.validation else []
     gates = _Gates(job, embedding.shape[:2])
     inject(model, embedding, gates.logits, engine.passing)
     rows = order(len(questions), s.steps * s.batch_size / len(questions), job.seed)

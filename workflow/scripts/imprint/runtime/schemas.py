@@ -194,7 +194,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("other_versions", _int),
         ]
     ),
-    # One row per arm x seed x stage ("train", or "generate" and "judge" with the eval's name).
+    # One row per arm x seed x stage ("train", or "generate" and "judge" with the eval's name), and one per analysis of
+    # an arm's model ("probe", at the first seed).
     "costs": pa.schema(
         [
             ("arm", _text),
@@ -230,9 +231,10 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
     # One row per quantity that an analysis computes of an arm or of a pair of arms, at a place in the model. `layer` is
-    # null outside the layers; `kind` is the part of the layer ("all": all parts). A rule that answers a dataset's
-    # questions without a model stands in place of an arm, and the dataset is `other`. The column `null` is the mean of
-    # the quantity under the null hypothesis; it is empty where no such mean is known.
+    # null outside the layers; `kind` is the part of the layer ("all": all parts), or another kind that the analysis
+    # knows. A rule that answers a dataset's questions without a model stands in place of an arm, and the dataset is
+    # `other`. The column `null` is the mean of the quantity under the null hypothesis; it is empty where no such mean
+    # is known.
     "analyses": pa.schema(
         [
             ("analysis", _text),

@@ -120,6 +120,7 @@ STAGES = {
             "report.costs",
         ),
         Stage("analyze", "{analysis}", {"analyses": "analyses/{analysis}.parquet"}, "analyses._job"),
+        Stage("probe", "{analysis}", {"analyses": "analyses/{analysis}.parquet"}, "analyses._probe", runs_model=True),
         Stage("database", "", {"database": "imprint.duckdb"}, "tables.database"),
         Stage("plot", "{chart}", {"svg": "charts/{chart}.svg", "caption": "charts/{chart}.md"}, "charts._job"),
         Stage("report", "", {"report": "report.html"}, "report.write"),

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from imprint.analyses import _job as analysis
+from imprint.analyses import _probe as probing
 from imprint.charts import _job as plotting
 from imprint.config import graph
 from imprint.config.evals import Eval
 from imprint.dag import asked, described, report_facts
 from imprint.dag.jobs import Jobs
+from imprint.dag.policies import policy_of
 from imprint.report import ASSETS, costs, facts
 from imprint.runtime import plugins, stages
 from imprint.runtime.plugins import Inputs
@@ -111,6 +113,7 @@ class Collect(Jobs):
             "synthesis": [path("synthesize", "synthesis", dataset=name) for name in synthesised(self)],
             "generations": tables(self)["generations"],
             "judgements": tables(self)["judgements"],
+            "analyses": [path("probe", "analyses", **job._asdict()) for job in Probe(self.experiment).jobs()],
         }
 
     def spec(self, wildcards: Any) -> costs.Spec:
@@ -124,7 +127,11 @@ class Collect(Jobs):
         runs, judged = self.experiment.asked, self.experiment.judged
         generations = [self._costed("generate", run.arm, run.seed, run.eval, **run._asdict()) for run in runs]
         judgements = [self._costed("judge", run.arm, run.seed, run.eval, **run._asdict()) for run in judged]
-        return costs.Spec(jobs=[*fits, *syntheses, *generations, *judgements])
+        probes = Probe(self.experiment)
+        probed = [
+            self._costed("probe", probes.arm(job), self.config.seeds[0], **job._asdict()) for job in probes.jobs()
+        ]
+        return costs.Spec(jobs=[*fits, *syntheses, *generations, *judgements, *probed])
 
     def _costed(self, name: str, of_arm: str, of_seed: int, of_eval: str | None = None, **job: Any) -> costs.Costed:
         stage = stages.STAGES[name]
@@ -141,10 +148,16 @@ class Collect(Jobs):
 
 
 class Analyze(Jobs):
+    """Analyses that run no model."""
+
     name = "analyze"
 
     def jobs(self) -> Iterable[OfAnalysis]:
-        return map(OfAnalysis, self.config.analyses)
+        return [
+            OfAnalysis(name)
+            for name in self.config.analyses
+            if bool(graph.asked_by(self.config, name)) == self.stage.runs_model
+        ]
 
     def inputs(self, wildcards: Any) -> dict[str, Any]:
         reads = graph.of_analysis(self.config, wildcards.analysis)
@@ -173,6 +186,28 @@ class Analyze(Jobs):
     def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
         reads = graph.of_analysis(self.config, wildcards.analysis)
         return [("analyses", self.config.analyses[wildcards.analysis].name), *graph.read_with(self.config, reads)]
+
+
+class Probe(Analyze):
+    """Analyses that ask an arm or record its activations."""
+
+    name = "probe"
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        reads = graph.of_analysis(self.config, wildcards.analysis)
+        chains = [self.experiment.chain(self.arm(wildcards), seed) for seed in self._seeds(reads)]
+        return {"manifests": [path for chain in chains for path in chain], **super().inputs(wildcards)}
+
+    def spec(self, wildcards: Any) -> probing.Spec:
+        return probing.Spec(**dict(super().spec(wildcards)), policy=policy_of(self.config, self.arm(wildcards)))
+
+    def plugins(self, wildcards: Any) -> Iterable[tuple[str, str]]:
+        arm = self.arm(wildcards)
+        applied = ((ref.kind, ref.name) for ref in self.config.arms[arm].apply.plugged())
+        return [*super().plugins(wildcards), *graph.asked_with(self.config, arm), *applied]
+
+    def arm(self, wildcards: Any) -> str:
+        return str(graph.asked_by(self.config, wildcards.analysis))
 
 
 class Database(Jobs):
@@ -267,4 +302,4 @@ TABLES = {name: stage for stage in ("summarize", "collect", "check_leakage") for
 """Table of the whole experiment -> the stage that makes it."""
 
 
-JOBS = (CheckLeakage, Summarize, Collect, Analyze, Database, Plot, Report)
+JOBS = (CheckLeakage, Summarize, Collect, Analyze, Probe, Database, Plot, Report)

@@ -1,0 +1,93 @@
+"""What arms gain on one eval, against what they lose on one eval of retention, both in the units of the metrics: each
+arm minus its first control. Up and to the right is better, whatever the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from imprint.charts import Evals
+from imprint.charts.frontier import against_first_control
+
+if TYPE_CHECKING:
+    import polars as pl
+
+TABLES = ("comparisons",)
+
+
+def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals) -> Any | None:
+    """One panel for each eval that should gain and eval of retention that the same arms take; one mark for each arm,
+    with both intervals and its name."""
+    from imprint.charts import _drawing as drawing
+
+    rows = {(row["eval"], row["arm"]): row for row in against_first_control(tables["comparisons"])}
+    panels = []
+    for gaining in (name for name, ev in evals.items() if not ev.retention):
+        for kept in (name for name, ev in evals.items() if ev.retention):
+            taken = [arm for arm in arms if (gaining, arm) in rows and (kept, arm) in rows]
+            if marks := [_mark(rows[gaining, arm], rows[kept, arm]) for arm in taken]:
+                first = rows[gaining, taken[0]], rows[kept, taken[0]]
+                panels.append(_panel(marks, *first, arms, evals))
+    return drawing.stack(panels) if panels else None
+
+
+def _mark(gain: Mapping[str, Any], loss: Mapping[str, Any]) -> dict[str, Any]:
+    """Differences and intervals, with the sign at which more is better."""
+    from imprint.report import numbers
+
+    mark: dict[str, Any] = {"arm": gain["arm"]}
+    for name, row in (("gain", gain), ("kept", loss)):
+        ends = sorted(row["direction"] * row[end] for end in ("ci_low", "ci_high"))
+        mark |= {name: row["direction"] * row["difference"], f"{name}_low": ends[0], f"{name}_high": ends[1]}
+    return {
+        **mark,
+        "told": f"{numbers.told(gain)}. What should be kept: {numbers.told(loss)}",
+        "address": numbers.browse(gain["eval"], gain["arm"], gain["control"]),
+    }
+
+
+def _panel(
+    marks: list[dict[str, Any]], gain: Mapping[str, Any], loss: Mapping[str, Any], arms: Sequence[str], evals: Evals
+) -> Any:
+    import altair as alt
+
+    from imprint.charts import _drawing as drawing
+
+    scales = drawing.arm_colour(arms)
+    colour = alt.Color("arm:N", scale=scales["color"], legend=None)
+
+    def up(field: str) -> alt.Y:
+        title = ["gained in", f"{gain['eval']}, {gain['metric']}"]
+        return alt.Y(f"{field}:Q", title=title, axis=alt.Axis(tickCount=5), scale=alt.Scale(nice=5))
+
+    def across(field: str) -> alt.X:
+        title = f"lost (left of 0) or gained in {loss['eval']}, {loss['metric']}"
+        return alt.X(f"{field}:Q", title=title, axis=alt.Axis(tickCount=5), scale=alt.Scale(nice=5))
+
+    base = alt.Chart(alt.InlineData(values=marks)).encode(color=colour)
+    zero = alt.Chart(alt.InlineData(values=[{"gain": 0, "kept": 0}]))
+    dashed = zero.mark_rule(color=drawing.INK, strokeDash=[3, 3], opacity=0.7, aria=False)
+    bars = base.mark_rule(strokeWidth=1.5, opacity=0.6, aria=False)
+    layers = alt.layer(
+        dashed.encode(x=across("kept")),
+        dashed.encode(y=up("gain")),
+        bars.encode(x=across("kept"), y=up("gain_low"), y2="gain_high:Q"),
+        bars.encode(y=up("gain"), x=across("kept_low"), x2="kept_high:Q"),
+        base.mark_point(filled=True, size=120, opacity=1).encode(
+            x=across("kept"),
+            y=up("gain"),
+            shape=alt.Shape("arm:N", scale=scales["shape"], legend=None),
+            **drawing.told(),
+        ),
+        base.mark_text(align="left", dx=9, dy=-9, fontSize=12, color=drawing.INK, aria=False).encode(
+            x=across("kept"), y=up("gain"), text="arm:N", color=alt.value(drawing.INK)
+        ),
+    )
+    note = f"0 is {gain['control']}; up: more gained, right: less lost"
+    title = drawing.eval_title(evals, gain["eval"], note)
+    return layers.properties(width=drawing.WIDTH, height=280, title=title)
+
+
+def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+    """For the caption: the number of arms that have a control."""
+    return {"arms": len({row["arm"] for row in against_first_control(tables["comparisons"])})}
