@@ -127,6 +127,16 @@ def test_a_shorter_answer_is_the_beginning_of_a_longer_one(engine: Running) -> N
         assert (long.text or "").startswith((short.text or "").rstrip("\ufffd"))
 
 
+def test_the_end_token_counts_and_is_no_text(engine: Running) -> None:
+    asked = prompts(engine, 80, temperature=1.0)
+    ended = [(a, r) for a, r in zip(asked, engine.generate(asked), strict=True) if r.finish_reason == "stop"]
+    assert ended
+    for one, whole in ended:
+        if (whole.response_tokens or 0) > 1:
+            (cut,) = engine.generate([dataclasses.replace(one, max_new_tokens=(whole.response_tokens or 0) - 1)])
+            assert (cut.text, cut.finish_reason) == (whole.text, "length"), "without the end token, it has not ended"
+
+
 def test_a_stop_text_ends_a_response_before_it(engine: Running) -> None:
     tried = 0
     for one, free in zip(prompts(engine), engine.generate(prompts(engine)), strict=True):
