@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from imprint.dag import pack_form, run_lock
 from imprint.dag.experiment import Experiment
 from imprint.dag.jobs import all_jobs
 from imprint.dag.start import overrides
-from imprint.runtime import origin
+from imprint.runtime import origin, provenance
 from imprint.runtime.errors import ImprintError, shown
 from imprint.runtime.identity import atomic, canonical, file_sha256, read_object
 
@@ -84,7 +83,7 @@ def pack(experiment: Experiment, configs: list[Path], settings: list[str], out: 
         results=experiment.results,
         configs=names,
         settings=settings,
-        commit=_git("rev-parse", "HEAD").strip(),
+        commit=provenance.commit() or "",
         code=pack_form.code_sum(),
         missing=len(missing),
         files=files,
@@ -105,7 +104,7 @@ def pack(experiment: Experiment, configs: list[Path], settings: list[str], out: 
             "folders of models (`path:`) that the other checkout needs; `make pack MODELS=1` takes those of resources/",
             needed,
         )
-    edited = [line[3:] for line in _git("status", "--porcelain", "--", *CODE).splitlines()]
+    edited = [name for name in provenance.changes() if name.split("/")[0] in CODE]
     _say("files of the project that are not as committed; commit and share them, or jobs may run again", edited)
 
 
@@ -172,15 +171,6 @@ def _member(name: str, size: int) -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
     member.size, member.mode = size, 0o644
     return member
-
-
-def _git(*arguments: str) -> str:
-    """What git says of this checkout; "" where there is no git or no repository."""
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, errors="replace", check=False)
-    except OSError:
-        return ""
-    return done.stdout if done.returncode == 0 else ""
 
 
 def _say(what: str, names: list[str]) -> None:

@@ -109,9 +109,9 @@ def lines(failed: list[Failed], began: float) -> list[str]:
         for job, why in causes[:TOLD]
     ]
     more = len(causes) - TOLD
-    return (
-        [*told, f"{more} more job{'s' * (more > 1)} failed; snakemake's messages above name them"] if more > 0 else told
-    )
+    if more > 0:
+        told.append(f"{more} more job{'s' * (more > 1)} failed; snakemake's messages above name them")
+    return told
 
 
 def name(job: Failed) -> str:
@@ -135,7 +135,9 @@ def written(log: str) -> str | None:
         return message.strip()
     _, traced, trace = (before or text).rpartition("Traceback (most recent call last):\n")
     raised = next((line for line in trace.splitlines() if line[:1].strip()), None) if traced else None
-    return raised or message.strip() if found else raised
+    if found:
+        return raised or message.strip()
+    return raised
 
 
 def fate(job: Failed) -> str:
