@@ -113,8 +113,8 @@ def job(snakemake: Any, network: bool = False) -> Iterator[None]:
                     stack.enter_context(local_gpus.held(max(gpus, int(device == "cuda"))))
                 record = job_record.path_for(Path(snakemake.output[0]))
                 stack.enter_context(job_record.kept(record, gpus, snakemake.threads))
-            if dataset := snakemake.input.get("dataset"):
-                needs.check_made((snakemake.resources.get("scores") or "").split(), Path(dataset))
+            if (scores := snakemake.resources.get("scores")) and (dataset := snakemake.input.get("dataset")):
+                needs.check_made(scores.split(), Path(dataset))
             yield
             origin.check_code()
         origin.write(snakemake)
