@@ -156,7 +156,7 @@ def _flat(values: Any) -> Iterator[str]:
 
 def _write(manifest: pack_form.Manifest, sources: dict[str, Path], out: Path) -> None:
     """Write the tar file. Links are followed. Raises ImprintError where a file has changed meanwhile."""
-    with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as archive:
+    with tarfile.open(out, "w", format=tarfile.PAX_FORMAT, encoding="utf-8") as archive:
         text = canonical(manifest.model_dump(mode="json")).encode()
         archive.addfile(_member(pack_form.MANIFEST, len(text)), io.BytesIO(text))
         for name, path in sources.items():

@@ -51,7 +51,7 @@ def unpack(path: Path) -> None:
     if not path.is_file():
         raise ImprintError(f"{path} is no file; write the pack's path as PACK")
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as archive:
             manifest = _manifest(archive, path)
             _check_places(manifest, path)
             with _staging() as folder:
