@@ -1,6 +1,6 @@
-# make tour | demo | run | plan | watch | gate | pack | unpack | test | test-slurm | test-gpu | resume | prune | ask     (README.md says more)
+# make tour | demo | run | plan | watch | report | gate | pack | unpack | test | test-slurm | test-gpu | resume | prune | ask     (README.md says more)
 .DEFAULT_GOAL := demo
-.PHONY: tour demo run plan watch gate pack unpack test test-slurm test-gpu lint resume prune ask lock
+.PHONY: tour demo run plan watch report gate pack unpack test test-slurm test-gpu lint resume prune ask lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -41,6 +41,10 @@ plan: .venv/made
 # How far a running experiment is, in another terminal. make watch CONFIG=config/real.yaml LIMIT=32
 watch: .venv/made
 	@$(BIN)/python -m imprint.watch --config $(CONFIG) $(if $(LIMIT),--limit $(LIMIT))
+
+# The report on what is finished so far, without verdicts; the run may go on. make report CONFIG=config/real.yaml
+report: .venv/made
+	@$(BIN)/python -m imprint.partial --configfile $(CONFIG) $(if $(SET),--config $(SET))
 
 lint: .venv/made
 	$(BIN)/ruff check .

@@ -167,7 +167,7 @@ def test_no_two_jobs_make_or_leave_the_same_file() -> None:
 def test_what_a_run_writes_lies_in_known_parts() -> None:
     assert sorted(stages.PARTS) == [
         "analyses", "arms", "benchmarks", "charts", "datasets", "generations", "imprint.duckdb", "judgements", "logs",
-        "looks.json", "prompts", "report.html", "scored_texts", "scores", "tables",
+        "looks.json", "partial.html", "prompts", "report.html", "scored_texts", "scores", "tables",
     ]  # fmt: skip
 
 

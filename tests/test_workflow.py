@@ -292,7 +292,7 @@ def test_a_job_imports_nothing_beside_its_code(finished: Path, monkeypatch: pyte
             files = {str(Path(file).relative_to(finished)) for file in told["files"].values()}
             carry = tuple(f"workflow/scripts/imprint/{part}/" for part in ("config", "dag", "runtime", "__init__"))
             decide = {file for file in files if not file.startswith(carry)} - {"workflow/scripts/imprint/__init__.py"}
-            if name in ("prepare", "rearrange", "synthesize"):  # they ask scores what these read, which changes no row
+            if name in ("prepare", "rearrange", "synthesize", "generate"):  # their frame asks scores what these read
                 decide -= read_by_scores
             assert decide <= codes[name], (name, decide - codes[name])
     assert seen == {name for name, jobs in stage.items() if list(jobs.jobs())}
@@ -464,6 +464,36 @@ def imprint(project: Path, module: str, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_a_partial_report_shows_what_is_finished_and_changes_nothing_else(done: Path) -> None:
+    """An arm that is not trained, and one eval of another arm that is not scored."""
+
+    def files() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in (done / "results").rglob("*") if path.is_file()}
+
+    assert "All of the experiment is finished" in imprint(done, "partial")
+    shutil.rmtree(done / "results/arms/shuffled")
+    (done / "results/scores/instruct/seed0/constraints.parquet").unlink()
+    before, to_do = files(), workflow.planned(done)
+    said = imprint(done, "partial")
+    assert "1 of 2 fits and 3 of 6 runs on evals are finished" in said and "results/partial.html" in said
+    page = (done / "results/partial.html").read_text()
+    assert "<title>Imprint report (partial)</title>" in page and "1 of 2 fits and 3 of 6 runs" in page
+    assert 'id="answers"' not in page and "Does training on dialogues help" not in page
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+    assert "instruct against base general accuracy" in text and "instruct against base constraints" not in text
+    assert "shuffled against instruct" not in text
+    assert {path: content for path, content in files().items() if not path.endswith("partial.html")} == before
+    assert workflow.planned(done) == to_do
+
+
+def test_a_partial_report_of_nothing_says_so(done: Path) -> None:
+    shutil.rmtree(done / "results/scores")
+    command = [sys.executable, "-m", "imprint.partial"]
+    ended = subprocess.run(command, cwd=done, env=workflow.environment(), capture_output=True, text=True, check=False)
+    assert ended.returncode == 1 and "no run has a score yet" in ended.stderr
+    assert not (done / "results/partial.html").exists()
 
 
 @pytest.mark.parametrize("models", [False, True])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from imprint.config import checks, loading
 from imprint.dag import asked
-from imprint.dag.experiment import Experiment, Run
+from imprint.dag.experiment import Experiment
 from imprint.dag.start import overrides
 from imprint.runtime.errors import ImprintError, shown
 from imprint.statistics.summarize import CurveCheck
@@ -45,7 +45,7 @@ def of_arm(experiment: Experiment, name: str) -> Iterator[str]:
     if name not in experiment.config.arms:
         raise ImprintError(checks.unknown("ARM", name, experiment.config.arms, "arm"))
     yield from _weights(experiment, name)
-    yield from (_result(experiment, run) for run in experiment.runs if run.arm == name)
+    yield from (experiment.result(run) for run in experiment.runs if run.arm == name)
 
 
 def of_question(experiment: Experiment, name: str) -> Iterator[str]:
@@ -62,19 +62,12 @@ def of_question(experiment: Experiment, name: str) -> Iterator[str]:
             yield from _weights(experiment, question.check.arm)
         elif question.check:
             compared |= {(arm, question.check.eval) for arm in (question.check.arm, question.check.control)}
-    yield from (_result(experiment, run) for run in experiment.runs if (run.arm, run.eval) in compared)
+    yield from (experiment.result(run) for run in experiment.runs if (run.arm, run.eval) in compared)
 
 
 def _weights(experiment: Experiment, name: str) -> list[str]:
     """The manifests of an arm's own fits."""
     return [experiment.path("train", "manifest", arm=arm, seed=seed) for arm, seed in experiment.fits if arm == name]
-
-
-def _result(experiment: Experiment, run: Run) -> str:
-    """The scores of a run; its responses where nothing scores them."""
-    if run in experiment.measured:
-        return experiment.path("score", "scores", **run._asdict())
-    return experiment.responses(*run)
 
 
 if __name__ == "__main__":

@@ -187,6 +187,15 @@ class Experiment:
         """The runs whose responses have scores."""
         return [run for run in self.runs if self.config.evals[run.eval].score]
 
+    def measured_on(self, arm: str) -> list[str]:
+        """The evals on which an arm has scores, in config order."""
+        return list(dict.fromkeys(run.eval for run in self.measured if run.arm == arm))
+
+    def result(self, run: Run) -> str:
+        """The scores of a run; its responses where nothing scores them."""
+        scored = self.config.evals[run.eval].score
+        return self.path("score", "scores", **run._asdict()) if scored else self.responses(*run)
+
     @cached_property
     def imported(self) -> list[Run]:
         """The runs that another harness has logged."""
@@ -222,6 +231,11 @@ class Experiment:
     def trainings(self) -> list[tuple[str, str]]:
         """Every (arm, dataset) where the arm is made with rows of the dataset."""
         return [(arm, dataset) for arm in self.config.arms for dataset in graph.sees(self.config, arm)]
+
+    @cached_property
+    def synthesised(self) -> list[str]:
+        """The names of the datasets that are made from others."""
+        return [name for name, dataset in self.config.datasets.items() if dataset.source == "synth"]
 
 
 def plug(ref: Any) -> Plug:

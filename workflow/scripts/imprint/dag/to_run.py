@@ -58,14 +58,14 @@ def jobs(experiment: Experiment, arguments: list[str], costs: list[dict[str, Any
     """The jobs of a run of the experiment, in the order of the stages. `arguments` are those of snakemake that name the
     config; `costs` are rows of a table `costs`. Raises ImprintError where snakemake cannot plan the run."""
     dag = _dag(arguments)
-    planned = {str(file): job for job in dag.needrun_jobs(exclude_finished=False) for file in job.output}
+    would_run = _makers(dag)
     stages = all_jobs(experiment)
     makers = {file: stage for stage, stage_jobs in stages.items() for file in stage_jobs.files()}
     to_run = []
     for stage, stage_jobs in stages.items():
         for wildcards in stage_jobs.jobs():
             values = wildcards._asdict() if wildcards else {}
-            job = planned.get(next(iter(stage_jobs.outputs.values())).format(**values))
+            job = would_run.get(next(iter(stage_jobs.outputs.values())).format(**values))
             if job is None:
                 continue
             runs_model = stage_jobs.stage.runs_model
@@ -80,6 +80,17 @@ def jobs(experiment: Experiment, arguments: list[str], costs: list[dict[str, Any
                 )
             )
     return to_run
+
+
+def planned(arguments: list[str]) -> list[str]:
+    """The files that a run would make. `arguments` are those of snakemake that name the config. Raises ImprintError
+    where snakemake cannot plan the run."""
+    return list(_makers(_dag(arguments)))
+
+
+def _makers(dag: Any) -> dict[str, Any]:
+    """File that a run would make -> snakemake's job that makes it."""
+    return {str(file): job for job in dag.needrun_jobs(exclude_finished=False) for file in job.output}
 
 
 def _dag(arguments: list[str]) -> Any:

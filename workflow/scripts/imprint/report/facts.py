@@ -86,6 +86,7 @@ class Spec(Strict):
     datasets: list[Source]
     seeds: list[int]
     limit: int | None
+    partial: str = Field(default="", description="how much is finished, where the report is on that part alone")
     folder: str = Field("results", description="where the tables lie, as shown to the reader")
 
 

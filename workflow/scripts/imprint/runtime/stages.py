@@ -126,8 +126,10 @@ STAGES = {
         Stage("report", "", {"report": "report.html"}, "report.write"),
     )
 }
+PARTIAL = "partial.html"
+"""The report that `make report` writes on what is finished so far."""
 PARTS = frozenset(
-    {"logs", "benchmarks", "looks.json"}
+    {"logs", "benchmarks", "looks.json", PARTIAL}
     | {path.split("/")[0] for stage in STAGES.values() for path in stage.outputs.values() if "resources/" not in path}
 )
 """Names of the files and folders that a run writes directly into its results folder."""

@@ -79,7 +79,7 @@ class Summarize(Jobs):
 
     def spec(self, wildcards: Any) -> summarize.Spec:
         return summarize.Spec(
-            arms={name: graph.measured_on(self.config, name) for name in self.config.arms},
+            arms={name: self.experiment.measured_on(name) for name in self.config.arms},
             runs=[(run.arm, run.seed, run.eval) for run in self.experiment.measured],
             fitted=[name for name in self.config.arms if self.experiment.trained_by_seed(name)],
             single=[name for name in self.config.arms if self._of_one_run(name)],
@@ -110,7 +110,7 @@ class Collect(Jobs):
         path = self.experiment.path
         return {
             "manifests": [path("train", "manifest", arm=arm, seed=seed) for arm, seed in self.experiment.fits],
-            "synthesis": [path("synthesize", "synthesis", dataset=name) for name in synthesised(self)],
+            "synthesis": [path("synthesize", "synthesis", dataset=name) for name in self.experiment.synthesised],
             "generations": tables(self)["generations"],
             "judgements": tables(self)["judgements"],
             "analyses": [path("probe", "analyses", **job._asdict()) for job in Probe(self.experiment).jobs()],
@@ -119,7 +119,8 @@ class Collect(Jobs):
     def spec(self, wildcards: Any) -> costs.Spec:
         """Every job that runs a model. The costs of a synthesis are its teacher's."""
         fits = [self._costed("train", arm, seed, arm=arm, seed=seed) for arm, seed in self.experiment.fits]
-        teachers = {name: teacher for name in synthesised(self) if (teacher := self.config.datasets[name].teacher())}
+        made = self.experiment.synthesised
+        teachers = {name: teacher for name in made if (teacher := self.config.datasets[name].teacher())}
         syntheses = [
             self._costed("synthesize", teacher, self.config.seeds[0], dataset=name)
             for name, teacher in teachers.items()
@@ -267,11 +268,6 @@ class Report(Jobs):
         return [*(("scores", ev.score.name) for ev in scored(self).values() if ev.score), *contexts]
 
 
-def synthesised(jobs: Jobs) -> list[str]:
-    """The names of the datasets that are made from others."""
-    return [name for name, dataset in jobs.config.datasets.items() if dataset.source == "synth"]
-
-
 def scored(jobs: Jobs) -> dict[str, Eval]:
     """The evals that have a score."""
     return {name: ev for name, ev in jobs.config.evals.items() if ev.score}
@@ -292,7 +288,7 @@ def tables(jobs: Jobs) -> dict[str, list[str]]:
     }
     return {
         **{name: [experiment.path(stage, name)] for name, stage in TABLES.items()},
-        "datasets": [experiment.dataset(name) for name in sorted(used | set(synthesised(jobs)))],
+        "datasets": [experiment.dataset(name) for name in sorted(used | set(experiment.synthesised))],
         "analyses": [experiment.path("analyze", "analyses", analysis=name) for name in config.analyses],
         **of_runs,
     }
