@@ -17,8 +17,9 @@ from imprint.dag import code
 from imprint.runtime import parsed, plugins
 
 PACKAGE = plugins.PACKAGE
-COMMANDS = {"ask", "compare", "export", "gate", "manual", "pack", "partial", "plan", "prune", "resume", "score", "targets"} | {
-    *("unpack", "watch")
+COMMANDS = {
+    *("ask", "compare", "export", "gate", "manual", "pack", "partial", "plan", "prune", "resume", "score", "targets"),
+    *("unpack", "watch"),
 }
 KINDS = {path.parent.name for path in PACKAGE.glob("*/__init__.py") if "\nCONTRACT = " in path.read_text()}
 FILES = {
