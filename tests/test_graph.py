@@ -455,7 +455,7 @@ def test_a_context_or_decoder_or_environment_that_draws_runs_at_every_seed(plug_
 def test_a_hook_that_acts_at_run_time_changes_no_weights(plug_in: Add) -> None:
     """An artifact that does not count as weights is no part of a chain, but is read by name."""
     plug_in("methods", "steers", READS + ENDS["methods"] + "\n\ndef makes(settings):\n    return 'vector'\n")
-    plug_in("artifacts", "vector", "WEIGHTS = False\n\n\ndef install(model, folder):\n    return model\n")
+    plug_in("artifacts", "vector", "WEIGHTS = False\n\n\ndef install(model, folder, dtype):\n    return model\n")
     plug_in("hooks", "reads", READS + ENDS["hooks"])
     arms = {
         "steering": {"parent": "tuned", "evals": [], "fit": {"method": "steers", "datasets": ["dialogues"]}},

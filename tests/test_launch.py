@@ -100,7 +100,7 @@ NOTES = '''
 """A text, which is no weights."""
 WEIGHTS = False
 
-def install(model, folder):
+def install(model, folder, dtype):
     raise NotImplementedError
 '''
 

@@ -503,6 +503,51 @@ def test_the_end_tokens_of_the_root_hold_for_its_fits(project, root):
         assert chains.load(chain, "float32", "cpu")[0].generation_config.eos_token_id == [2, 7]
 
 
+def test_rotary_frequencies_stay_in_fp32(project, root):
+    """In bf16 they turn late positions by wrong angles. transformers keeps them in fp32 when it loads in bf16."""
+    from transformers import AutoModelForCausalLM
+
+    one, _ = lora(project, root, "one", 2)
+    expected = dict(AutoModelForCausalLM.from_pretrained(root.parent, dtype="bfloat16").named_buffers())
+    for chain in ([root], [root, full(project, root, "sft", 0.5)], [root, one]):
+        model, _ = chains.load(chain, "bfloat16", "cpu")
+        copied = chains.copied(chains.load(chain, "float32", "cpu")[0], "bfloat16")
+        for loaded in (model, copied):
+            assert loaded.dtype == torch.bfloat16
+            for name, buffer in loaded.named_buffers():
+                assert buffer.dtype == torch.float32 and torch.equal(buffer, expected[name]), name
+
+
+def test_weights_stored_in_bf16_are_merged_in_fp32(project, root):
+    """Two adapters, so that a rounding between them would show."""
+    from safetensors.torch import load_file, save_file
+
+    path = root.parent / "model.safetensors"
+    save_file({name: tensor.bfloat16() for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+    pico.sums(root)
+    one, delta_one = lora(project, root, "one", 2)
+    two, delta_two = lora(project, root, "two", 3)
+    stored = load_file(path)
+    for dtype in (torch.bfloat16, torch.float32):
+        model, _ = chains.load([root, one, two], str(dtype).removeprefix("torch."), "cpu")
+        assert {weights.dtype for weights in model.parameters()} == {dtype}
+        for key in delta_one:
+            expected = stored[f"{key}.weight"].float() + delta_one[key] + delta_two[key]
+            assert torch.equal(model.get_submodule(key).weight, expected.to(dtype)), key
+
+
+def test_a_copy_shares_no_weights_and_keeps_what_is_tied(root):
+    model, _ = chains.load([root], "float32", "cpu")
+    for dtype in ("float32", "bfloat16"):
+        copied = chains.copied(model, dtype)
+        assert copied.lm_head.weight is copied.model.embed_tokens.weight
+        addresses = {weights.data_ptr() for weights in model.parameters()}
+        assert not addresses & {weights.data_ptr() for weights in copied.parameters()}
+        with torch.no_grad():
+            copied.model.norm.weight += 1
+        assert not torch.equal(model.model.norm.weight, copied.model.norm.weight.float())
+
+
 def test_adapters_are_merged_in_order_behind_the_last_full_fit(project, root):
     early, _ = lora(project, root, "early", 1)
     sft = full(project, root, "sft", 0.5)
@@ -535,7 +580,7 @@ def test_chains_that_do_not_fit_together(project, root):
 
 
 def test_an_artifact_that_is_no_weights_stands_in_no_chain(project, root, monkeypatch):
-    asking.plugin(monkeypatch, "artifacts", "steering", WEIGHTS=False, install=lambda model, folder: model)
+    asking.plugin(monkeypatch, "artifacts", "steering", WEIGHTS=False, install=lambda model, folder, dtype: model)
     manifest = fitted(project, "steered", "steering")
     with pytest.raises(ImprintError, match=r"then artifacts of weights \(full, lora\); found: .* is 'steering'"):
         chains.load([root, manifest], "float32", "cpu")

@@ -115,7 +115,7 @@ def fit(job):
 WEIGHTS = False
 
 
-def install(model, folder):
+def install(model, folder, dtype):
     return model
 ''',
     "scores/turns": '''

@@ -38,10 +38,10 @@ class Artifact(plugins.Contract):
     """Whether the artifact holds all weights, so that nothing before it in the chain matters."""
 
     @staticmethod
-    def install(model: Any, folder: Path) -> Any:
-        """The model with the artifact in it. The model's weights are fp32; they are cast after the last artifact. An
-        artifact that REPLACES is what the model was read from, and returns the model unchanged. Only kinds that count
-        as weights define it."""
+    def install(model: Any, folder: Path, dtype: Any) -> Any:
+        """The model with the artifact in it. It computes the weights that it changes in fp32, and casts them to the
+        torch `dtype`. An artifact that REPLACES is what the model was read from, and returns the model unchanged. Only
+        kinds that count as weights define it."""
         raise NotImplementedError
 
     @staticmethod

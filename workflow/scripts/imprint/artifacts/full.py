@@ -13,7 +13,7 @@ from imprint.models.model_files import WEIGHTS as FILE
 REPLACES = True
 
 
-def install(model: Any, folder: Path) -> Any:
+def install(model: Any, folder: Path, dtype: Any) -> Any:
     """The model itself: `chains.load` has read it from the chain's last artifact of this kind."""
     return model
 

@@ -16,14 +16,22 @@ FILE = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 
 
-def install(model: Any, folder: Path) -> Any:
-    """Merge the adapter into the model's fp32 weights. Raises ImprintError if its file is missing."""
+def install(model: Any, folder: Path, dtype: Any) -> Any:
+    """Merge the adapter into the model's weights, layer by layer, so that one layer at a time is in fp32. Raises
+    ImprintError if its file is missing."""
     from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     if not (folder / "weights" / FILE).is_file():
         raise ImprintError(f"{folder / 'weights'} has no {FILE}; fit the arm again")
-    merged = PeftModel.from_pretrained(model, folder / "weights").merge_and_unload()
-    return merged.requires_grad_(True)  # PEFT freezes the model, and a fit of all weights may follow
+    adapted = PeftModel.from_pretrained(model, folder / "weights")
+    for layer in adapted.modules():
+        if isinstance(layer, BaseTunerLayer):
+            weights = layer.get_base_layer().weight
+            weights.data = weights.data.float()
+            layer.merge()
+            weights.data = weights.data.to(dtype)
+    return adapted.unload().requires_grad_(True)  # PEFT freezes the model, and a fit of all weights may follow
 
 
 def save(model: Any, folder: Path) -> None:

@@ -1,12 +1,16 @@
 """Weights: what a model folder holds, and how a chain of manifests becomes a model in memory.
 
 A chain is [manifest of the root model, manifests of the fitted ancestors from the root down, the arm's own]. The last
-full fit in it replaces the root's weights; adapters after it are merged in fp32, in order, and the result is cast once,
-at the end. `imprint/artifacts` says what each kind of artifact does to a model. Only safetensors are read, and no code
-from a repository runs."""
+full fit in it replaces the root's weights; adapters after it are merged in fp32, in order, and the result is cast once.
+`imprint/artifacts` says what each kind of artifact does to a model. Only safetensors are read, and no code from a
+repository runs.
+
+Weights are cast and buffers are not. Among the buffers are the frequencies of rotary positions. They must stay in fp32,
+since in bf16 they turn late positions by wrong angles."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +20,8 @@ from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import read_manifest
 
 DTYPES = ("bfloat16", "float16", "float32")
+STORED = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+"""A number format in the header of a safetensors file -> one of DTYPES."""
 
 
 def dtype_of(choice: str, device: str) -> str:
@@ -29,12 +35,13 @@ def dtype_of(choice: str, device: str) -> str:
     return "float32" if device == "cpu" and not native else "bfloat16"
 
 
-def _from_folder(folder: Path, root: Path) -> Any:
-    """A model in fp32. The weights are the safetensors of `folder`; the architecture and the end tokens are those of
-    `root`, because a fit's folder does not repeat them.
+def _from_folder(folder: Path, root: Path, dtype: str, device: str) -> Any:
+    """A model whose weights go from the files to the device one by one, in `dtype`. The weights are the safetensors of
+    `folder`; the architecture and the end tokens are those of `root`, because a fit's folder does not repeat them.
 
     Raises ImprintError if a tensor is missing, left over or of another shape: transformers would only warn, and go on
     with random numbers."""
+    import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
     from transformers.utils import logging
 
@@ -51,7 +58,9 @@ def _from_folder(folder: Path, root: Path) -> Any:
             folder,
             config=config,
             generation_config=generation,
-            dtype="float32",
+            dtype=dtype,
+            # With the number of the GPU: without it, Trainer takes the model for one that is spread over GPUs.
+            device_map=None if device == "cpu" else {"": torch.cuda.current_device()},
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -125,7 +134,33 @@ def load(manifests: list[Path], dtype: str, device: str) -> tuple[Any, Any]:
     tokenizer = load_tokenizer(chain.root)
     if (template := template_sha256(tokenizer)) != read_manifest(manifests[0]).get("template_sha256"):
         raise ImprintError(_other_template(manifests[0], chain.root, template))
-    model = _from_folder(chain.weights, chain.root)
-    for kind, folder in chain.changes:
-        model = plugins.load("artifacts", kind).install(model, folder)
-    return model.to(device=device, dtype=getattr(torch, dtype)).eval(), tokenizer
+    model = _from_folder(chain.weights, chain.root, _stored(chain.weights) if chain.changes else dtype, device)
+    for place, (kind, folder) in enumerate(chain.changes, 1):
+        last = place == len(chain.changes)
+        model = plugins.load("artifacts", kind).install(model, folder, getattr(torch, dtype if last else "float32"))
+    for weights in model.parameters():
+        weights.data = weights.data.to(getattr(torch, dtype))
+    return model.eval(), tokenizer
+
+
+def copied(model: Any, dtype: str) -> Any:
+    """A copy of a model with its weights in `dtype`, one of DTYPES, in eval mode. Each weight is cast while it is
+    copied, so no second copy in the model's own dtype is made."""
+    import torch
+
+    cast = {
+        id(weights): torch.nn.Parameter(weights.detach().to(getattr(torch, dtype), copy=True), requires_grad=False)
+        for weights in model.parameters()
+    }
+    return copy.deepcopy(model, cast).eval()
+
+
+def _stored(folder: Path) -> str:
+    """The dtype in which the weights of a folder lie; float32 where they differ."""
+    from safetensors import safe_open
+
+    formats = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="np") as handle:
+            formats |= {handle.get_slice(name).get_dtype() for name in handle.keys()}  # noqa: SIM118
+    return STORED.get(formats.pop(), "float32") if len(formats) == 1 else "float32"

@@ -27,6 +27,7 @@ from trl.trainer.utils import add_fused_lm_head
 from imprint.draws import seed_of
 from imprint.engines import Prompt
 from imprint.methods import Fit
+from imprint.models import chains
 from imprint.policies import policy
 from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError
@@ -43,8 +44,7 @@ class Sampler:
 
     def __init__(self, job: Fit, model: Any, tokenizer: Any) -> None:
         size = BATCH.get(model.device.type, BATCH_ELSEWHERE)
-        copied_model = copy.deepcopy(model).to(getattr(torch, job.dtype)).eval()
-        self.policy = policy.over(copied_model, tokenizer, size, job.contexts, job.inputs)
+        self.policy = policy.over(chains.copied(model, job.dtype), tokenizer, size, job.contexts, job.inputs)
         self.engine: Any = self.policy.engine
         self.weights = dict(self.engine.model.named_parameters())
 
