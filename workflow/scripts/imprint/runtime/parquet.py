@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,39 +35,57 @@ KEYS = frozenset(
 """Columns that no row of any table leaves empty."""
 
 
-def read(path: Path, name: str) -> pa.Table:
-    """Read a Parquet file with the schema `name`. Raises ImprintError with the file's name where it is broken, has
-    another schema, lacks a value of `KEYS`, or holds rows of another run than the one that its path names."""
+def read(path: Path, name: str, columns: Collection[str] = (), coded: bool = False) -> pa.Table:
+    """Read a Parquet file with the schema `name`, or these columns of it. With `coded`, texts are arrays of
+    dictionaries, as the file has them: they take a fraction of the memory, and of the time. Raises ImprintError with
+    the file's name where it is broken, has another schema, lacks a value of `KEYS`, or holds rows of another run than
+    the one that its path names, as far as these columns show it."""
+    schema = _schema(name, columns, coded)
+    texts = [field.name for field in schema if pa.types.is_dictionary(field.type)]
     try:
-        table = pq.read_table(path, partitioning=None)
+        with pq.ParquetFile(path, read_dictionary=texts) as file:
+            names = file.schema_arrow.names
+            # A thread for each column takes longer than a column of a run.
+            table = file.read(schema.names, use_threads=False) if names == SCHEMAS[name].names else None
     except (OSError, pa.ArrowException) as error:
         raise ImprintError(f"{path} is not a readable Parquet file ({error}); delete it and run again") from error
-    if table.schema.names != SCHEMAS[name].names:
+    if table is None:
         raise ImprintError(
-            f"{path} has the columns {', '.join(table.schema.names)}, but a '{name}' table has "
+            f"{path} has the columns {', '.join(names)}, but a '{name}' table has "
             f"{', '.join(SCHEMAS[name].names)}; delete it and run again"
         )
-    columns = []
-    for field in SCHEMAS[name]:
+    checked = []
+    for field in schema:
         try:
-            columns.append(table[field.name].cast(field.type))
-            columns[-1].validate(full=True)  # texts are UTF-8
+            checked.append(table[field.name].cast(field.type))
+            checked[-1].validate(full=True)  # texts are UTF-8
         except (ValueError, pa.ArrowException) as error:
             raise not_as_made(
-                path, f"the column '{field.name}' is not {field.type}, as in every '{name}' table ({error})"
+                path,
+                f"the column '{field.name}' is not {SCHEMAS[name].field(field.name).type}, as in every '{name}' table "
+                f"({error})",
             ) from error
-        if field.name in KEYS and columns[-1].null_count:
-            raise not_as_made(path, f"the column '{field.name}' is empty in {columns[-1].null_count} rows")
-    table = pa.Table.from_arrays(columns, schema=SCHEMAS[name])
+        if field.name in KEYS and checked[-1].null_count:
+            raise not_as_made(path, f"the column '{field.name}' is empty in {checked[-1].null_count} rows")
+    table = pa.Table.from_arrays(checked, schema=schema)
     if name in OF_A_RUN and re.fullmatch(r"seed\d+", path.parent.name):
         _check_run(path, table)
     return table
+
+
+def _schema(name: str, columns: Collection[str], coded: bool) -> pa.Schema:
+    """The schema of a table, or of these columns of it."""
+    fields = [field for field in SCHEMAS[name] if not columns or field.name in columns]
+    code = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema([field.with_type(code) if coded and field.type == pa.string() else field for field in fields])
 
 
 def _check_run(path: Path, table: pa.Table) -> None:
     """Raise unless all rows are of the run that the path names: ARM/seedSEED/EVAL.parquet."""
     run = {"arm": path.parts[-3], "seed": int(path.parent.name.removeprefix("seed")), "eval": path.stem}
     for column, expected in run.items():
+        if column not in table.schema.names:
+            continue
         others = [value for value in pc.unique(table[column]).to_pylist() if value != expected]
         if others:
             raise ImprintError(
@@ -80,6 +98,7 @@ def not_as_made(path: Path, why: str) -> ImprintError:
     return ImprintError(f"{path}: {why}; delete it and run again")
 
 
-def concat(paths: Iterable[Path], name: str) -> pa.Table:
-    """The rows of several files with the schema `name`, in the order of `paths`."""
-    return pa.concat_tables([SCHEMAS[name].empty_table(), *(read(path, name) for path in paths)])
+def concat(paths: Iterable[Path], name: str, columns: Collection[str] = (), coded: bool = False) -> pa.Table:
+    """The rows of several files with the schema `name`, in the order of `paths`; `columns` and `coded` as in `read`."""
+    empty = _schema(name, columns, coded).empty_table()
+    return pa.concat_tables([empty, *(read(path, name, columns, coded) for path in paths)]).unify_dictionaries()

@@ -19,7 +19,7 @@ import pyarrow as pa
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.schemas import SCHEMAS
 from imprint.statistics import contrasts
-from imprint.statistics.contrasts import Contrast, Scores, contrast
+from imprint.statistics.contrasts import Contrast, Floats, Scores, contrast
 from imprint.statistics.looks import Z
 
 Metrics = Mapping[str, Mapping[str, tuple[bool, int]]]  # eval -> metric -> (is primary, direction)
@@ -27,8 +27,18 @@ Arms = Mapping[str, Sequence[str]]  # arm -> the evals it runs, both in the orde
 Row = dict[str, Any]
 
 MOST_ARMS = 24
-_KEY = ("arm", "seed", "eval", "example_id", "sample", "metric", "item")
+NO_ROWS = pl.DataFrame(pl.from_arrow(SCHEMAS["scores"].empty_table())).with_columns(cluster=pl.lit(None, pl.String))
+_KEY = ("arm", "seed", "example_id", "sample", "item")  # of the rows of one eval and metric
+COLUMNS = (*_KEY, "eval", "metric", "value", "status", "truncated")
+"""The columns of the table `scores` that are read."""
 _NULL = ("error", "unjudged")  # rows of these statuses have no value; "unparsed" and "unverified" rows may have one
+_COUNTS = {
+    "n_examples": pl.col("example_id").n_unique(),
+    "n_attempted": (pl.col("status") != "unjudged").sum(),
+    "n_scored": pl.col("value").count(),
+    **{f"n_{status}": (pl.col("status") == status).sum() for status in ("error", "unparsed", "unverified")},
+    "n_truncated": (pl.col("truncated") & pl.col("value").is_not_null()).sum(),
+}
 
 
 class Table:
@@ -51,16 +61,13 @@ class Table:
     ) -> None:
         self.arms, self.metrics, self.fitted, self.single = arms, metrics, frozenset(fitted), frozenset(single)
         self.examples = examples
-        self.frame = _checked(scores, examples.drop("strata"), metrics)
-        self._rows: dict[tuple[Any, ...], pl.DataFrame] = dict(
-            self.frame.partition_by("eval", "metric", as_dict=True, maintain_order=True)
-        )
+        self._rows = _checked(scores, examples.drop("strata"), metrics)
         self._arrays: dict[tuple[str, str, str | None], Scores] = {}
         self._contrasts: dict[tuple[str | None, ...], Contrast | None] = {}
 
     def rows(self, eval_name: str, metric: str) -> pl.DataFrame:
-        """The score rows of all arms."""
-        return self._rows.get((eval_name, metric), self.frame.clear())
+        """The score rows of all arms, sorted by cluster and key."""
+        return self._rows.get((eval_name, metric), NO_ROWS)
 
     def arrays(self, eval_name: str, metric: str, over: str | None = None) -> Scores:
         """The scores of all arms, as the statistics take them. With `over`, the clusters are the values of that
@@ -79,6 +86,7 @@ class Table:
     def _by_stratum(self, rows: pl.DataFrame, over: str) -> pl.DataFrame:
         """The rows, with the values of the stratum as clusters."""
         values = self.examples.select("eval", "example_id", stratum=_stratum(over))
+        rows = rows.with_columns(pl.col("eval", "example_id").cast(pl.String))
         rows = rows.join(values, on=["eval", "example_id"], how="left", maintain_order="left")
         if rows["stratum"].null_count():
             row = rows.filter(pl.col("stratum").is_null()).row(0, named=True)
@@ -116,27 +124,29 @@ def summarize(table: Table) -> list[Row]:
     - `n_unverified`: rows whose check came to no verdict. They have a value, 0, if higher is better;
     - `n_truncated`: rows with a value whose response was cut off.
     """
-    summary = []
-    for arm, evals in table.arms.items():
-        for eval_name in (name for name in table.metrics if name in evals):
-            for metric, (primary, direction) in table.metrics[eval_name].items():
-                rows = table.rows(eval_name, metric).filter(pl.col("arm") == arm)
-                scored = rows.drop_nulls("value")
-                summary.append(
-                    {
-                        **{"arm": arm, "eval": eval_name, "metric": metric},
-                        **{"primary": primary, "direction": direction},
-                        "n_examples": rows["example_id"].n_unique(),
-                        "n_attempted": int((rows["status"] != "unjudged").sum()),
-                        "n_scored": len(scored),
-                        "n_error": int((rows["status"] == "error").sum()),
-                        "n_unparsed": int((rows["status"] == "unparsed").sum()),
-                        "n_unverified": int((rows["status"] == "unverified").sum()),
-                        "n_truncated": int(scored["truncated"].fill_null(False).sum()),
-                        **_estimate(table.contrast(eval_name, metric, arm), "mean"),
-                    }
-                )
-    return summary
+    counted = {
+        (eval_name, metric): _counted(table.rows(eval_name, metric))
+        for eval_name, of_eval in table.metrics.items()
+        for metric in of_eval
+    }
+    return [
+        {
+            **{"arm": arm, "eval": eval_name, "metric": metric},
+            **{"primary": primary, "direction": direction},
+            **counted[eval_name, metric].get(arm, dict.fromkeys(_COUNTS, 0)),
+            **_estimate(table.contrast(eval_name, metric, arm), "mean"),
+        }
+        for arm, evals in table.arms.items()
+        for eval_name in table.metrics
+        if eval_name in evals
+        for metric, (primary, direction) in table.metrics[eval_name].items()
+    ]
+
+
+def _counted(rows: pl.DataFrame) -> dict[str, Row]:
+    """Arm -> the counts of its rows of one eval and metric."""
+    counts = rows.group_by("arm").agg(**_COUNTS).with_columns(pl.col("arm").cast(pl.String))
+    return {row.pop("arm"): row for row in counts.iter_rows(named=True)}
 
 
 def compare(table: Table, controls: Mapping[str, Sequence[str]], secondary: bool = True) -> list[Row]:
@@ -180,7 +190,7 @@ def counts(table: Table, eval_name: str, metric: str, sides: tuple[str, str], ov
     """How many clusters are compared, are missing, and were won, lost and tied by the first arm."""
     difference = table.contrast(eval_name, metric, *sides, over)
     if difference is None:
-        clusters = len(np.unique(table.arrays(eval_name, metric, over).clusters))
+        clusters = table.arrays(eval_name, metric, over).n_clusters
         return dict.fromkeys(("n_pairs", "n_seeds", "wins", "losses", "ties"), 0) | {"n_missing": clusters}
     up, down, n = difference.wins, difference.losses, difference.clusters
     wins, losses = (up, down) if table.metrics[eval_name][metric][1] > 0 else (down, up)
@@ -222,31 +232,37 @@ def _arrays(rows: pl.DataFrame, fitted: frozenset[str], single: frozenset[str]) 
         .sort("cluster", "example_id", "part")
         .with_row_index("row")
     )
+    columns = rows.select("arm", "seed").unique().sort("arm", "seed").with_row_index("column")
     cells = (
         rows.join(lost_examples, on=["arm", "seed", "example_id"], how="anti")
         .group_by("arm", "seed", "example_id", "part")
         .agg(pl.col("value").mean(), nulls=pl.col("value").is_null().any())
         .filter(~pl.col("nulls"))
-        .join(items, on=["example_id", "part"], how="inner")
-        .sort("arm", "seed", "row")
+        .join(items, on=["example_id", "part"])
+        .join(columns, on=["arm", "seed"])
     )
-    seeds = {arm: tuple(of_arm["seed"].unique().sort()) for (arm,), of_arm in rows.group_by("arm")}
-    values = {arm: np.full((len(items), len(columns)), np.nan) for arm, columns in seeds.items()}
-    for (arm, seed), of_run in cells.group_by("arm", "seed"):
-        values[str(arm)][of_run["row"].to_numpy(), seeds[str(arm)].index(seed)] = of_run["value"].to_numpy()
-    labels = items["cluster"].unique().sort()
-    clusters = items["cluster"].replace_strict(labels, np.arange(len(labels)), return_dtype=pl.Int64).to_numpy()
-    columns_of = {str(arm): columns for arm, columns in seeds.items()}
-    return Scores(clusters, values, columns_of, fitted & set(values), single & set(values))
+    all_values = np.full((len(items), len(columns)), np.nan)
+    all_values[cells["row"].to_numpy(), cells["column"].to_numpy()] = cells["value"].to_numpy()
+    seeds: dict[str, tuple[int, ...]] = {}
+    values: dict[str, Floats] = {}
+    for arm, of_arm, first in columns.group_by("arm").agg("seed", pl.col("column").min()).iter_rows():
+        seeds[arm] = tuple(of_arm)
+        values[arm] = np.ascontiguousarray(all_values[:, first : first + len(of_arm)])
+    clusters = items["cluster"].rle_id().cast(pl.Int64).to_numpy()
+    return Scores(clusters, values, seeds, fitted & set(values), single & set(values))
 
 
-def _checked(scores: pl.DataFrame | pa.Table, examples: pl.DataFrame, metrics: Metrics) -> pl.DataFrame:
-    """The scores sorted by key, with a column `cluster`. Raises ImprintError for scores that cannot be counted."""
+def _checked(
+    scores: pl.DataFrame | pa.Table, examples: pl.DataFrame, metrics: Metrics
+) -> dict[tuple[Any, ...], pl.DataFrame]:
+    """(eval, metric) -> its scores with a column `cluster`, sorted by cluster and key. Texts are numbered in their
+    order, so that rows are sorted and joined by numbers. Raises ImprintError for scores that cannot be counted."""
     frame = scores if isinstance(scores, pl.DataFrame) else pl.DataFrame(pl.from_arrow(scores))
-    if list(frame.columns) != SCHEMAS["scores"].names:
+    if not set(COLUMNS) <= set(frame.columns):
         raise ImprintError(
             f"the scores have the columns {', '.join(frame.columns)}; write {', '.join(SCHEMAS['scores'].names)}"
         )
+    frame = frame.select(COLUMNS)
     declared = {(name, metric) for name, eval_metrics in metrics.items() for metric in eval_metrics}
     for name, metric in sorted(set(frame.select("eval", "metric").unique().rows()) - declared):
         raise ImprintError(f"the scores hold metric '{metric}' of eval '{name}', which its score module does not name")
@@ -263,19 +279,36 @@ def _checked(scores: pl.DataFrame | pa.Table, examples: pl.DataFrame, metrics: M
             f"value {row['value']} with status '{row['status']}'; write a finite value with 'scored', 'unparsed' or "
             "'unverified', null with 'error' or 'unjudged'"
         )
-    duplicates = frame.filter(frame.select(_KEY).is_duplicated())
+    examples = examples.with_columns(_numbered(examples["cluster"]))
+    parts = frame.with_columns(map(_numbered, frame.select("arm", "example_id"))).partition_by("eval", "metric", as_dict=True)
+    for eval_name, metric in list(parts):
+        known = examples.filter(pl.col("eval") == eval_name).select("example_id", "cluster")
+        parts[eval_name, metric] = _sorted(parts[eval_name, metric], known)
+    return parts
+
+
+def _sorted(rows: pl.DataFrame, clusters: pl.DataFrame) -> pl.DataFrame:
+    """The rows of one eval and metric with their clusters, sorted by cluster and key. Raises ImprintError for two rows
+    with one key, and for an example that is not in `clusters`."""
+    clusters = clusters.with_columns(pl.col("example_id").cast(rows.schema["example_id"], strict=False))
+    rows = rows.join(clusters.drop_nulls("example_id"), on="example_id", how="left").sort("cluster", *_KEY)
+    duplicates = rows.filter(pl.all_horizontal(pl.col(key).eq_missing(pl.col(key).shift()) for key in _KEY))
     if len(duplicates):
-        row = duplicates.select(_KEY).row(0, named=True)
+        row = duplicates.select(*_KEY, "eval", "metric").row(0, named=True)
         raise ImprintError(f"the scores hold two rows for {row}; delete the scores file of that run and score again")
-    clustered = frame.join(examples, on=["eval", "example_id"], how="left").sort("cluster", *_KEY)
-    unknown = clustered.filter(pl.col("cluster").is_null())
+    unknown = rows.filter(pl.col("cluster").is_null())
     if len(unknown):
         row = unknown.row(0, named=True)
         raise ImprintError(
             f"eval '{row['eval']}', arm '{row['arm']}': the scores hold the example {row['example_id']}, which the "
             "eval's dataset lacks; delete the scores file of that run and score again"
         )
-    return clustered
+    return rows
+
+
+def _numbered(texts: pl.Series) -> pl.Series:
+    """Texts as numbers in their alphabetic order."""
+    return texts.cast(pl.Enum(texts.unique().cast(pl.String).sort()))
 
 
 def rounded(value: float | None) -> float | None:

@@ -70,7 +70,7 @@ def amounts(table: Table, asked: Sequence[AskedQuestion]) -> Amounts:
         for side in (question.arm, question.control)
         if side in arrays[_named(question)].fitted
     ]
-    clusters = {name: len(np.unique(scores.clusters)) for name, scores in arrays.items()}
+    clusters = {name: scores.n_clusters for name, scores in arrays.items()}
     return Amounts(clusters=clusters, seeds=min(seeds, default=0))
 
 

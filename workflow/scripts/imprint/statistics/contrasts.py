@@ -26,13 +26,14 @@ The interval uses Student's t with Satterthwaite's degrees of freedom (Satterthw
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtr, ndtri, stdtr, stdtrit  # what scipy.stats calls; its own wrappers take most of the time
 
 from imprint.statistics.intervals import paired_score, tango, wilson
 
@@ -58,6 +59,45 @@ class Scores:
     seeds: Mapping[str, tuple[int, ...]]
     fitted: frozenset[str]
     single: frozenset[str] = frozenset()
+
+    @cached_property
+    def n_clusters(self) -> int:
+        """How many clusters there are."""
+        return len(np.unique(self.clusters))
+
+    @cached_property
+    def unpaired(self) -> Spread:
+        """How the seed means of a fitted arm spread, pooled over the fitted arms."""
+        means = [_seed_means(self.values[name]) for name in sorted(self.fitted) if name in self.values]
+        means = [of_arm for of_arm in means if len(of_arm) > 1 and np.isfinite(of_arm).all()]
+        df = sum(len(of_arm) - 1 for of_arm in means)
+        squares = sum(float(np.square(of_arm - of_arm.mean()).sum()) for of_arm in means)
+        return Spread(squares / df if df else 0.0, df, len(means))
+
+    def paired(self, seeds: tuple[int, ...]) -> Spread:
+        """How the seed means of the fitted arms that have these seeds spread, beyond what arms and seeds explain."""
+        if seeds not in self._paired:
+            arms = [name for name in sorted(self.fitted) if set(seeds) <= set(self.seeds.get(name, ()))]
+            table = np.array([_seed_means(_columns(self, name, seeds)) for name in arms])
+            table = table[np.isfinite(table).all(axis=1)]
+            rows, columns = table.shape
+            rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
+            df = (rows - 1) * (columns - 1)
+            self._paired[seeds] = Spread(float(np.square(rest).sum()) / df, df, rows)
+        return self._paired[seeds]
+
+    @cached_property
+    def _paired(self) -> dict[tuple[int, ...], Spread]:
+        return {}
+
+
+class Spread(NamedTuple):
+    """A mean square of seed means, its degrees of freedom, and how many arms it rests on. All contrasts of an eval
+    share it."""
+
+    square: float
+    df: int
+    arms: int
 
 
 @dataclass(frozen=True)
@@ -103,7 +143,7 @@ class Contrast:
 
     def critical(self, z: float) -> float:
         """The critical value of this contrast's t that has the tail of the normal critical value `z`."""
-        return z if self.score else float(student.isf(norm.sf(z), self.df))
+        return z if self.score else -float(stdtrit(self.df, ndtr(-z)))
 
     def interval(self, z: float) -> tuple[float, float]:
         """The interval whose level is that of +-z of the standard normal distribution. `known` must hold."""
@@ -126,7 +166,7 @@ class Contrast:
         t = (self.difference - null) / self.se if self.se else math.copysign(math.inf, self.difference - null)
         if self.score:
             return t
-        return math.copysign(float(norm.isf(student.sf(abs(t), self.df))), t)
+        return math.copysign(float(-ndtri(stdtr(self.df, -abs(t)))), t)
 
 
 def contrast(scores: Scores, arm: str, control: str | None) -> Contrast | None:
@@ -134,17 +174,20 @@ def contrast(scores: Scores, arm: str, control: str | None) -> Contrast | None:
     is no such item."""
     sides = [arm] if control is None else [arm, control]
     fitted = [side for side in sides if side in scores.fitted]
-    shared = [seed for seed in scores.seeds[arm] if all(seed in scores.seeds[side] for side in fitted)]
+    shared = tuple(seed for seed in scores.seeds[arm] if all(seed in scores.seeds[side] for side in fitted))
     paired = len(fitted) == 2 and bool(shared)
     values = [_columns(scores, side, shared) if side in fitted and paired else scores.values[side] for side in sides]
     complete = np.all([np.isfinite(side).all(axis=1) for side in values], axis=0)
     if not complete.any():
         return None
-    labels, index = np.unique(scores.clusters[complete], return_inverse=True)
+    of_items = scores.clusters[complete]
+    there = np.bincount(of_items) > 0
+    labels, index = np.flatnonzero(there), (np.cumsum(there) - 1)[of_items]
     kept = [side[complete] for side in values]
-    items = kept[0].mean(axis=1) - (kept[1].mean(axis=1) if control is not None else 0.0)
+    level = kept[0].mean(axis=1)
+    items = level - (kept[1].mean(axis=1) if control is not None else 0.0)
     # Two runs of equal weights may differ in the last bits of a log-likelihood. They tie.
-    items = np.where(np.abs(items) <= 1e-12 + 1e-9 * np.abs(kept[0].mean(axis=1)), 0.0, items)
+    items = np.where(np.abs(items) <= 1e-12 + 1e-9 * np.abs(level), 0.0, items)
     counts = np.bincount(index).astype(np.float64)
     sums = np.bincount(index, weights=items)
     difference = float(sums.sum() / counts.sum())
@@ -152,10 +195,10 @@ def contrast(scores: Scores, arm: str, control: str | None) -> Contrast | None:
     influence = np.zeros(int(scores.clusters.max()) + 1)
     influence[labels] = (sums - difference * counts) / counts.sum()
     v_examples = float(np.square(influence).sum()) * n / (n - 1) * _few_differ(sums / counts) if n > 1 else 0.0
-    binary = all(bool(np.isin(side, (0.0, 1.0)).all()) for side in kept)
+    binary = all(bool(((side == 0.0) | (side == 1.0)).all()) for side in kept)
     widths = [side.shape[1] for side, name in zip(kept, sides, strict=True) if name in scores.fitted]
     seeds = min(widths, default=0)
-    v_seeds, df_seeds, arms = _of_seeds(scores, widths, shared if paired else [])
+    v_seeds, df_seeds, arms = _of_seeds(scores, widths, shared if paired else ())
     df: float = max(n - 1, 1)
     extra: float | None = 0.0
     v_shared = 0.0
@@ -167,11 +210,11 @@ def contrast(scores: Scores, arm: str, control: str | None) -> Contrast | None:
         spread = v_examples**2 / max(n - 1, 1) + v_seeds**2 / df_seeds
         df = max(1.0, (v_examples + extra) ** 2 / spread) if spread else df
     alone = bool((counts == 1).all()) and all(side.shape[1] == 1 for side in kept)
-    unanimous = bool(np.isin(sums / counts, (-1.0, 0.0, 1.0)).all()) and v_examples == 0
+    unanimous = v_examples == 0 and bool(np.isin(sums / counts, (-1.0, 0.0, 1.0)).all())
     return Contrast(
         difference=difference,
         clusters=n,
-        missing=int(len(np.unique(scores.clusters)) - n),
+        missing=scores.n_clusters - n,
         seeds=seeds,
         wins=int(np.count_nonzero(sums > 0)),
         losses=int(np.count_nonzero(sums < 0)),
@@ -196,32 +239,24 @@ def _few_differ(values: Floats) -> float:
     return (others + 2) / others * n / (n + 2) if others and most_common > 1 else 1.0
 
 
-def _columns(scores: Scores, arm: str, seeds: list[int]) -> Floats:
+def _columns(scores: Scores, arm: str, seeds: Sequence[int]) -> Floats:
     """The scores of the arm at these seeds, in their order."""
     return scores.values[arm][:, [scores.seeds[arm].index(seed) for seed in seeds]]
 
 
-def _of_seeds(scores: Scores, widths: list[int], shared: list[int]) -> tuple[float, float, int]:
+def _of_seeds(scores: Scores, widths: list[int], shared: tuple[int, ...]) -> tuple[float, int, int]:
     """The variance of a difference between training runs, its degrees of freedom, and how many arms lent theirs.
 
     `widths`: the numbers of seeds of the fitted arms of the difference. `shared`: the seeds that pair two fitted arms;
     empty where seeds are not paired.
     """
     if len(shared) > 1:
-        arms = [name for name in sorted(scores.fitted) if set(shared) <= set(scores.seeds.get(name, ()))]
-        table = np.array([_seed_means(_columns(scores, name, shared)) for name in arms])
-        table = table[np.isfinite(table).all(axis=1)]
-        rows, columns = table.shape
-        rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
-        df = (rows - 1) * (columns - 1)
-        return 2 * float(np.square(rest).sum()) / df / columns, df, rows
-    means = [_seed_means(scores.values[name]) for name in sorted(scores.fitted) if name in scores.values]
-    means = [of_arm for of_arm in means if len(of_arm) > 1 and np.isfinite(of_arm).all()]
-    df = sum(len(of_arm) - 1 for of_arm in means)
-    if not widths or not df:
+        spread = scores.paired(shared)
+        return 2 * spread.square / len(shared), spread.df, spread.arms
+    spread = scores.unpaired
+    if not widths or not spread.df:
         return 0.0, 1, 0
-    pooled = sum(float(np.square(of_arm - of_arm.mean()).sum()) for of_arm in means) / df
-    return pooled * sum(1 / width for width in widths), df, len(means)
+    return spread.square * sum(1 / width for width in widths), spread.df, spread.arms
 
 
 def _seed_means(values: Floats) -> Floats:

@@ -86,8 +86,14 @@ def run(*, spec: Spec, scores: list[Path], datasets: list[Path], manifests: list
     evals = pl.DataFrame(list(spec.datasets.items()), schema={"eval": pl.String, "dataset": pl.String}, orient="row")
     rows = parquet.concat(datasets, "datasets").select(["dataset", "example_id", "cluster", "strata"])
     examples = evals.join(pl.DataFrame(pl.from_arrow(rows)), on="dataset").drop("dataset")
-    rows_of_scores = parquet.concat(scores, "scores")
-    table = aggregate.Table(rows_of_scores, examples, spec.arms, spec.metrics, spec.fitted, spec.single)
+    table = aggregate.Table(
+        parquet.concat(scores, "scores", aggregate.COLUMNS, coded=True),
+        examples,
+        spec.arms,
+        spec.metrics,
+        spec.fitted,
+        spec.single,
+    )
     files = [path.with_name("curves.parquet") for path in manifests]
     curves = pl.DataFrame(pl.from_arrow(parquet.concat([path for path in files if path.is_file()], "curves")))
     parquet.write(out["comparisons"], "comparisons", aggregate.compare(table, spec.controls))
