@@ -6,11 +6,13 @@ import dataclasses
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 import pico
 from imprint.engines import Candidates, Prompt, _grouped_attention
-from imprint.engines.transformers import Engine
+from imprint.engines.transformers import Engine, _shared
 from imprint.models.model_files import load_tokenizer
 from imprint.runtime.errors import ImprintError
 
@@ -84,6 +86,65 @@ def test_long_prompts_are_read_in_segments(engine, monkeypatch):
     whole = engine.generate(prompts(engine))
     monkeypatch.setattr("imprint.engines.transformers.PREFILL", 64)
     same(engine.generate(prompts(engine)), whole)
+
+
+def few_shot(engine, texts=TEXTS):
+    """Prompts that begin with the same three hundred characters."""
+    shots = "What is the sum of two and three? It is five. " * 7
+    return [Prompt(engine.render([{"role": "user", "content": shots + text}]).text, 12) for text in texts]
+
+
+def test_what_all_prompts_begin_with_is_read_once_and_changes_nothing(engine, monkeypatch):
+    """Greedy, drawn, and scored; whole, and in segments."""
+    drawn = [dataclasses.replace(one, temperature=1.0, seed=i) for i, one in enumerate(few_shot(engine))]
+    scored = [Candidates(one.text, ("yes", " no", "perhaps the sea")) for one in drawn]
+    read = []
+    forward = engine._forward
+    monkeypatch.setattr(engine, "_forward", lambda ids, *more: read.append(ids.numel()) or forward(ids, *more))
+
+    def answers():
+        read.clear()
+        said = [engine.generate(few_shot(engine)), engine.generate(drawn), *engine.loglikelihood(scored)]
+        return said, sum(read)
+
+    with monkeypatch.context() as alone:
+        alone.setattr("imprint.engines.transformers.SHARED", 10**6)
+        expected, apart = answers()
+    found, once = answers()
+    for left, right in zip(found, expected, strict=True):
+        same(left, right)
+    assert once < apart / 2
+    monkeypatch.setattr("imprint.engines.transformers.PREFILL", 64)
+    for left, right in zip(answers()[0], expected, strict=True):
+        same(left, right)
+
+
+def test_a_hook_is_told_of_a_shared_beginning(engine, monkeypatch):
+    """The columns of its one pass and those of a prompt's own passes are the prompt; what records sees every prompt."""
+    tokens = [engine.tokens(one.text) for one in few_shot(engine)]
+    passes = []
+    monkeypatch.setattr(engine.passing, "begin", lambda *told, **more: passes.append({**more, "real": told[0]}))
+    with torch.inference_mode():
+        engine._prefill(tokens)
+        shared, own = passes
+        assert shared["real"].all() and len(shared["real"]) == 1 and not shared["ends"]
+        assert own["ends"] and [shared["real"].shape[1] + int(row.sum()) for row in own["real"]] == list(
+            map(len, tokens)
+        )
+        passes.clear()
+        batches = list(engine.read([engine.render([{"role": "user", "content": "word " * 200 + t}]) for t in TEXTS]))
+    assert [len(one["real"]) for one in passes] == list(map(len, batches))
+
+
+@given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=9), min_size=1, max_size=5), st.integers(0, 6))
+def test_the_shared_beginning_is_common_and_leaves_each_prompt_a_token(rows, least):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imprint.engines.transformers.SHARED", max(1, least))
+        shared = _shared(rows)
+    assert all(row[:shared] == rows[0][:shared] and len(row) > shared for row in rows)
+    further = all(row[: shared + 1] == rows[0][: shared + 1] and len(row) > shared + 1 for row in rows)
+    assert not (shared and further), "there is no longer one"
+    assert shared == 0 or (shared >= least and len(rows) > 1)
 
 
 def test_rows_that_end_are_dropped_and_change_nothing(engine, monkeypatch):

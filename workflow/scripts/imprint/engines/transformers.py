@@ -34,6 +34,8 @@ SHARES = 1 << 48
 """The integer that stands for a probability of 1 in a draw."""
 SCORED = 1024
 """Positions whose logits over the vocabulary are held in memory at once."""
+SHARED = 64
+"""The fewest tokens that a batch reads once for all its prompts, if they all begin with them."""
 
 
 CAN = frozenset({"generate", "loglikelihood", "hooks", "weights"})
@@ -96,7 +98,7 @@ class Engine:
                 raise ImprintError(str(refusal.error))
         for batch in self._batches(tokens, list(range(len(tokens)))):
             with torch.inference_mode():
-                self._prefill([tokens[i] for i in batch])
+                self._prefill([tokens[i] for i in batch], share=False)
             yield batch
 
     def loglikelihood(self, asked: list[Candidates]) -> list[list[Response]]:
@@ -153,23 +155,40 @@ class Engine:
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
 
-    def _prefill(self, tokens: list[list[int]]) -> tuple[Any, torch.Tensor, torch.Tensor]:
-        """Read prompts. Returns the cache, the mask (rows x columns, 0 on the padding at the left), and the logits of
-        the next token (rows x vocabulary, fp32)."""
+    def _prefill(self, tokens: list[list[int]], share: bool = True) -> tuple[Any, torch.Tensor, torch.Tensor]:
+        """Read prompts. Returns the cache, the mask (rows x columns, 0 on the padding), and the logits of the next
+        token (rows x vocabulary, fp32). With `share`, the tokens with which all prompts begin are read as one row,
+        which becomes the beginning of every row; the padding then stands behind them."""
         import torch
         from transformers import DynamicCache
 
-        width = max(map(len, tokens))
-        ids = torch.tensor([[self.tokenizer.pad_token_id] * (width - len(t)) + t for t in tokens], device=self.device)
-        mask = torch.tensor([[0] * (width - len(t)) + [1] * len(t) for t in tokens], device=self.device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
         cache = DynamicCache(config=self.model.config)
+        shared = _shared(tokens) if share else 0
+        if shared:
+            self._read(cache, [tokens[0][:shared]], torch.ones(1, 0, dtype=torch.long, device=self.device), ends=False)
+            cache.batch_select_indices(torch.zeros(len(tokens), dtype=torch.long, device=self.device))
+        read = torch.ones(len(tokens), shared, dtype=torch.long, device=self.device)
+        mask, logits = self._read(cache, [row[shared:] for row in tokens], read, ends=True)
+        return cache, mask, logits
+
+    def _read(
+        self, cache: Any, tokens: list[list[int]], mask: torch.Tensor, ends: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read tokens of prompts behind those in the cache, whose mask is `mask`. Returns the longer mask and the
+        logits of the next token. `ends`: the prompts end with these tokens."""
+        import torch
+
+        before, width = mask.shape[1], max(map(len, tokens))
+        ids = torch.tensor([[self.tokenizer.pad_token_id] * (width - len(t)) + t for t in tokens], device=self.device)
+        real = torch.tensor([[0] * (width - len(t)) + [1] * len(t) for t in tokens], device=self.device)
+        mask = torch.cat([mask, real], 1)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, before:]
         step = max(1, PREFILL // len(tokens))
         for start in range(0, width, step):
             part = slice(start, start + step)
-            self.passing.begin(mask[:, part].bool(), written=False, ends=start + step >= width)
-            logits = self._forward(ids[:, part], mask[:, : start + step], positions[:, part], cache, 1)
-        return cache, mask, logits[:, -1].float()
+            self.passing.begin(real[:, part].bool(), written=False, ends=ends and start + step >= width)
+            logits = self._forward(ids[:, part], mask[:, : before + start + step], positions[:, part], cache, 1)
+        return mask, logits[:, -1].float()
 
     def _forward(
         self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any, keep: int
@@ -328,6 +347,15 @@ class Row:
         text = self._decode([token for token in kept if token not in self.engine.ends])
         ends = [place for stop in self.prompt.stop if (place := text.find(stop)) >= 0]
         return text[: min(ends)] if ends else text
+
+
+def _shared(tokens: list[list[int]]) -> int:
+    """The number of tokens with which all prompts begin and that are read once; 0 if that saves little. Each prompt
+    keeps a token of its own, whose logits follow."""
+    first, last = min(tokens), max(tokens)  # the two that differ earliest
+    common = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    common = min(common, *(len(row) - 1 for row in tokens))
+    return common if len(tokens) > 1 and common >= SHARED else 0
 
 
 def _choose(logits: torch.Tensor, rows: list[Row]) -> torch.Tensor:
