@@ -100,5 +100,10 @@ def not_as_made(path: Path, why: str) -> ImprintError:
 
 def concat(paths: Iterable[Path], name: str, columns: Collection[str] = (), coded: bool = False) -> pa.Table:
     """The rows of several files with the schema `name`, in the order of `paths`; `columns` and `coded` as in `read`."""
-    empty = _schema(name, columns, coded).empty_table()
-    return pa.concat_tables([empty, *(read(path, name, columns, coded) for path in paths)]).unify_dictionaries()
+    tables = [read(path, name, columns, coded) for path in paths]
+    return pa.concat_tables([empty(name, columns, coded), *tables]).unify_dictionaries()
+
+
+def empty(name: str, columns: Collection[str] = (), coded: bool = False) -> pa.Table:
+    """A table without rows."""
+    return _schema(name, columns, coded).empty_table()

@@ -280,7 +280,9 @@ def _checked(
             "'unverified', null with 'error' or 'unjudged'"
         )
     examples = examples.with_columns(_numbered(examples["cluster"]))
-    parts = frame.with_columns(map(_numbered, frame.select("arm", "example_id"))).partition_by("eval", "metric", as_dict=True)
+    parts = frame.with_columns(map(_numbered, frame.select("arm", "example_id"))).partition_by(
+        "eval", "metric", as_dict=True
+    )
     for eval_name, metric in list(parts):
         known = examples.filter(pl.col("eval") == eval_name).select("example_id", "cluster")
         parts[eval_name, metric] = _sorted(parts[eval_name, metric], known)
