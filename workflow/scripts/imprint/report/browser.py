@@ -167,7 +167,7 @@ class _Eval:
 
     def head(self, n_blocks: int) -> dict[str, Any]:
         """What the page says of the eval, and the index of the examples in its first `n_blocks` blocks."""
-        totals = {}
+        totals: dict[str, list[int]] = {}
         for i in range(len(self.arms)):
             signs = outcomes(self.values[i], self.values[i + 1 :], self.direction)
             of_pairs = np.stack([(signs == sign).sum(axis=1) for sign in (1, -1, 0)], axis=1)

@@ -43,17 +43,15 @@ def read(path: Path, name: str, columns: Collection[str] = (), coded: bool = Fal
     schema = _schema(name, columns, coded)
     texts = [field.name for field in schema if pa.types.is_dictionary(field.type)]
     try:
-        with pq.ParquetFile(path, read_dictionary=texts) as file:
-            names = file.schema_arrow.names
-            # A thread for each column takes longer than a column of a run.
-            table = file.read(schema.names, use_threads=False) if names == SCHEMAS[name].names else None
+        with _opened(path, texts) as file:
+            if file.schema_arrow.names != SCHEMAS[name].names:
+                raise ImprintError(
+                    f"{path} has the columns {', '.join(file.schema_arrow.names)}, but a '{name}' table has "
+                    f"{', '.join(SCHEMAS[name].names)}; delete it and run again"
+                )
+            table = file.read(schema.names, use_threads=False)  # starting threads takes longer than reading a run
     except (OSError, pa.ArrowException) as error:
         raise ImprintError(f"{path} is not a readable Parquet file ({error}); delete it and run again") from error
-    if table is None:
-        raise ImprintError(
-            f"{path} has the columns {', '.join(names)}, but a '{name}' table has "
-            f"{', '.join(SCHEMAS[name].names)}; delete it and run again"
-        )
     checked = []
     for field in schema:
         try:
@@ -71,6 +69,15 @@ def read(path: Path, name: str, columns: Collection[str] = (), coded: bool = Fal
     if name in OF_A_RUN and re.fullmatch(r"seed\d+", path.parent.name):
         _check_run(path, table)
     return table
+
+
+def _opened(path: Path, texts: list[str]) -> pq.ParquetFile:
+    """The file, whose `texts` are read as dictionaries if it has all these columns. Else its columns are refused
+    later."""
+    try:
+        return pq.ParquetFile(path, read_dictionary=texts)
+    except KeyError:
+        return pq.ParquetFile(path)
 
 
 def _schema(name: str, columns: Collection[str], coded: bool) -> pa.Schema:
