@@ -1,10 +1,11 @@
 """What the tables of a large experiment cost: `python benchmarks/tables.py [--rows 1 3 10]`, in millions of score rows.
 
 Made-up runs of 20 arms for each million rows (200 arms for 10 million), 12 evals and 3 seeds are written into a
-temporary folder by the writers of the pipeline, in its layout: a file of scores for each arm, seed and eval. The jobs
-`summarize`, `collect`, `database` and `report` then run on them, each in a process of its own, as their rules run them.
-Of each, CPU seconds (user and system, of all threads) and peak resident memory are taken. The responses of the report
-are made once more: 200 arms x 12 evals x 300 responses of 1 KB.
+temporary folder by the writers of the pipeline, in its layout: a file of scores for each arm, seed and eval. The job
+`summarize` then runs on them in a process of its own, with one thread, as its rule runs it. CPU seconds (user and
+system, of all threads and children) and peak resident memory are taken. The jobs `summarize`, `collect`, `database` and
+`report` also run on 200 arms x 12 evals x 300 examples with responses of 1 KB, and `python -m imprint.score` on
+541 prompts with verifiable instructions and on 100,000 answers that are numbers.
 
 The summaries and comparisons of a small experiment are first compared with plain sums over its rows. The last line is
 one JSON object: figures, limits, and whether they hold.
@@ -16,6 +17,7 @@ import argparse
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -27,20 +29,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from imprint.report import costs, facts, write
+from imprint.datasets import ifeval_format
 from imprint.runtime import parquet
 from imprint.runtime.plugins import Plug
 from imprint.runtime.schemas import SCHEMAS
-from imprint.statistics import summarize
-from imprint.tables import database, dataset_rows
+from imprint.tables import dataset_rows
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "resources/report.html.jinja"
 SEEDS = 3
 ARMS_A_MILLION = 20
 EXAMPLES = 170  # of each eval, so that an arm with its seeds has some 50,000 score rows
-LIMITS = {"seconds": 60.0, "gb": 4.0, "growth": 1.2}
+LIMITS = {"seconds": 60.0, "gb": 4.0, "growth": 1.2, "ifeval": 10.0, "numeric": 60.0}
 """CPU seconds and peak memory of `summarize` with the most rows; seconds for a row with the most rows over those with
-the fewest."""
+the fewest; CPU seconds of scoring."""
 OF_RESPONSES = {"response_tokens": (False, 0), "answer_tokens": (False, 0), "delimiter_missing": (False, 0)}
 
 
@@ -265,6 +266,8 @@ def files(folder: Path, size: Size, *names: str) -> dict[str, list[Path]]:
 
 def run_summarize(folder: Path, size: Size) -> None:
     """The job `summarize`, with 24 questions."""
+    from imprint.statistics import summarize
+
     asked = [
         summarize.AskedQuestion(
             name=f"{arm} gains on {name}",
@@ -309,6 +312,8 @@ def made(folder: Path, *names: str) -> dict[str, Path]:
 
 def run_collect(folder: Path, size: Size) -> None:
     """The job `collect`."""
+    from imprint.report import costs
+
     jobs = [
         costs.Costed(
             stage="generate",
@@ -340,11 +345,15 @@ def all_tables(folder: Path, size: Size) -> dict[str, list[Path]]:
 
 def run_database(folder: Path, size: Size) -> None:
     """The job `database`."""
+    from imprint.tables import database
+
     database.run(database.Spec(arms=[], evals=[]), folder / "imprint.duckdb", all_tables(folder, size))
 
 
 def run_report(folder: Path, size: Size) -> None:
     """The job `report`."""
+    from imprint.report import facts, write
+
     controls = size.controls()
     spec = facts.Spec(
         title="A large experiment",
@@ -371,17 +380,48 @@ JOBS = {"summarize": run_summarize, "collect": run_collect, "database": run_data
 
 
 def measured(job: str, folder: Path, size: Size) -> dict[str, float]:
-    """CPU seconds and peak resident memory, in GB, of a job in a process of its own. It has as many threads as its
-    rule gives it: one."""
+    """What a job costs on a folder."""
+    found = cost([__file__, "--job", job, "--folder", str(folder), "--size", json.dumps(size)])
+    print(f"{job}, {size.arms} arms x {len(EVALS)} evals x {size.seeds} seeds: {found}", flush=True)
+    return found
+
+
+def cost(words: list[str]) -> dict[str, float]:
+    """CPU seconds and peak resident memory, in GB, of a Python process with one thread. What it prints is lost."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS"), "1")
-    words = [sys.executable, __file__, "--job", job, "--folder", str(folder), "--size", json.dumps(size)]
-    process = subprocess.Popen(words, env={**os.environ, **threads})
+    process = subprocess.Popen([sys.executable, *words], env={**os.environ, **threads}, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         sys.exit(f"{' '.join(words)} failed")
-    found = {"seconds": round(usage.ru_utime + usage.ru_stime, 1), "gb": round(usage.ru_maxrss * 1024 / 1e9, 2)}
-    print(f"{job}, {size.arms} arms x {len(EVALS)} evals x {size.seeds} seeds: {found}", flush=True)
+    return {"seconds": round(usage.ru_utime + usage.ru_stime, 1), "gb": round(usage.ru_maxrss * 1024 / 1e9, 2)}
+
+
+def scoring(folder: Path, share: float = 1.0) -> dict[str, dict[str, float]]:
+    """What `python -m imprint.score` costs: of 541 responses of some 200 words to prompts with one to three verifiable
+    instructions, and of 100,000 responses of some 50 words that end in a number; or of a share of them."""
+    draw = random.Random(0)
+    words = ["A", "gardener", "plants", "rows", "of", "trees.", "And", "sells", "each,", "for", "*some*", "money\n\n"]
+    settings = ifeval_format.Settings(n=int(541 * share), instructions="all", part="test", per_prompt=3)
+    of_score = {
+        "ifeval": [
+            {**row["reference"], "response": " ".join(draw.choices(words, k=200))}
+            for row in ifeval_format.rows(settings, {})
+        ],
+        "numeric": [
+            {
+                "answer": str(number),
+                "response": f"{' '.join(draw.choices(words, k=50))}\n#### {draw.choice((number, 7)):,}",
+            }
+            for number in range(int(100_000 * share))
+        ],
+    }
+    found = {}
+    for score, rows in of_score.items():
+        path = folder / f"{score}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        found[score] = cost(["-m", "imprint.score", score, str(path)])
+        print(f"imprint.score {score}, {len(rows)} responses: {found[score]}", flush=True)
     return found
 
 
@@ -398,9 +438,7 @@ def check(folder: Path, size: Size) -> None:
     """Compare the tables of a small experiment with plain sums over its score rows: counts and means of `summary`, and
     differences, wins, losses and ties of `comparisons` of unfitted arms. Ends the process where they differ."""
     clusters = {
-        (name, each): cluster
-        for name in EVALS
-        for each, cluster in zip(*examples(name, size)[:2], strict=True)
+        (name, each): cluster for name in EVALS for each, cluster in zip(*examples(name, size)[:2], strict=True)
     }
     counts: dict[tuple[str, str, str], dict[str, Any]] = defaultdict(lambda: defaultdict(int))
     values: dict[tuple[str, str, str], dict[Any, dict[int, list[float | None]]]] = defaultdict(
@@ -419,11 +457,11 @@ def check(folder: Path, size: Size) -> None:
         """(example, item) -> the mean over seeds and samples, of items with a value in each. A response that failed
         takes out all items of its example."""
         seeds = 1 if key[0] == "base" else size.seeds
-        lost = {example for (example, item), of in values[key].items() if item is None and None in sum(of.values(), [])}
+        lost = {example for (example, item), of in values[key].items() if item is None and _holes(of)}
         return {
             (example, item): sum(sum(each) / len(each) for each in of.values()) / seeds
             for (example, item), of in values[key].items()
-            if example not in lost and len(of) == seeds and None not in sum(of.values(), [])
+            if example not in lost and len(of) == seeds and not _holes(of)
         }
 
     def differs(found: dict[str, Any], expected: dict[str, Any]) -> bool:
@@ -431,7 +469,9 @@ def check(folder: Path, size: Size) -> None:
             not math.isclose(found[name], value, rel_tol=1e-11, abs_tol=1e-12) for name, value in expected.items()
         )
 
-    tables = {name: parquet.read(path, name).to_pylist() for name, path in made(folder, "summary", "comparisons").items()}
+    tables = {
+        name: parquet.read(path, name).to_pylist() for name, path in made(folder, "summary", "comparisons").items()
+    }
     assert len(tables["summary"]) == len(counts) == size.arms * sum(len(kind.all_metrics()) for kind in EVALS.values())
     assert len(tables["comparisons"]) == sum(map(len, size.controls().values())) * (4 * 4 + 6 + 2)
     for row in tables["summary"]:
@@ -456,10 +496,15 @@ def check(folder: Path, size: Size) -> None:
             sys.exit(f"comparisons: {row} instead of {expected}")
 
 
+def _holes(of_seeds: dict[int, list[float | None]]) -> bool:
+    return any(None in values for values in of_seeds.values())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="*", type=int, default=[1, 3, 10], help="millions of score rows")
-    parser.add_argument("--report", nargs="*", type=int, default=[200, 300], help="arms, examples of the report")
+    parser.add_argument("--report", nargs=2, type=int, default=[200, 300], help="arms, examples of the report")
+    parser.add_argument("--score", type=float, default=1.0, help="share of the responses that are scored")
     parser.add_argument("--job", choices=JOBS, help="run one job on a folder that this script has written")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--size", type=json.loads)
@@ -468,25 +513,27 @@ def main() -> None:
         JOBS[options.job](options.folder, Size(*options.size))
         return
     found: dict[str, Any] = {"summarize": {}}
+    small, size = Size(5, seeds=2), Size(*options.report, seeds=1, characters=1000)
     with tempfile.TemporaryDirectory() as name:
-        small = Size(5, 12, 2)
-        written(Path(name), small)
-        run_summarize(Path(name), small)
-        check(Path(name), small)
+        folder = Path(name)
+        written(folder / "small", small)
+        run_summarize(folder / "small", small)
+        check(folder / "small", small)
+        found["scoring"] = scoring(folder, options.score)
     for millions in options.rows:
-        size = Size(ARMS_A_MILLION * millions)
+        of_rows = Size(ARMS_A_MILLION * millions)
         with tempfile.TemporaryDirectory() as name:
-            rows = written(Path(name), size)
-            found["summarize"][rows] = measured("summarize", Path(name), size)
-    if options.report:
-        size = Size(*options.report, seeds=1, characters=1000)
-        with tempfile.TemporaryDirectory() as name:
-            found["report_rows"] = written(Path(name), size)
-            found["responses"] = {job: measured(job, Path(name), size) for job in JOBS}
-    by_rows = sorted(found["summarize"].items())
-    most = by_rows[-1][1]
-    growth = (most["seconds"] / by_rows[-1][0]) / (by_rows[0][1]["seconds"] / by_rows[0][0])
-    limited = {"seconds": most["seconds"], "gb": most["gb"], "growth": round(growth, 2)}
+            rows = written(Path(name), of_rows)
+            found["summarize"][rows] = measured("summarize", Path(name), of_rows)
+    with tempfile.TemporaryDirectory() as name:
+        found["rows_of_report"] = written(Path(name), size)
+        found["jobs"] = {job: measured(job, Path(name), size) for job in JOBS}
+    (fewest, least), *_, (most, largest) = [*sorted(found["summarize"].items())] * 2
+    limited = {
+        **largest,
+        "growth": round(largest["seconds"] / most / (least["seconds"] / fewest), 2),
+        **{score: of_score["seconds"] for score, of_score in found["scoring"].items()},
+    }
     holds = all(limited[key] <= LIMITS[key] for key in LIMITS)
     print(json.dumps({**found, **limited, "limits": LIMITS, "holds": holds}))
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import pico_arms
+from imprint.runtime import parquet
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -96,3 +97,29 @@ def test_compare_prints_its_seconds(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     script("compare.py", monkeypatch, "--rows", "50").main()
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("2 x 50 rows") and line.endswith("CPU seconds") for line in lines), lines
+
+
+@pytest.mark.workflow
+def test_tables_prints_its_figures_and_limits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parent / "workflow/scripts"))  # of the processes that are measured
+    module = script("tables.py", monkeypatch, "--rows", "1", "2", "--report", "3", "6", "--score", "0.01")
+    monkeypatch.setattr(module, "ARMS_A_MILLION", 2)
+    module.main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["jobs"].keys() == module.JOBS.keys() and len(found["summarize"]) == 2
+    assert found["limits"].keys() <= found.keys() and isinstance(found["holds"], bool)
+
+
+def test_tables_finds_a_wrong_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("tables.py", monkeypatch)
+    size = module.Size(3, examples=8, seeds=2)
+    module.written(tmp_path, size)
+    module.run_summarize(tmp_path, size)
+    module.check(tmp_path, size)
+    path = tmp_path / "tables/comparisons.parquet"
+    rows = parquet.read(path, "comparisons").to_pylist()
+    parquet.write(path, "comparisons", [{**rows[0], "wins": rows[0]["wins"] + 1}, *rows[1:]])
+    with pytest.raises(SystemExit, match="comparisons: "):
+        module.check(tmp_path, size)

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 import fake_results as fake
 from imprint.report import SCRIPTS, browser, items, page
 from imprint.report.facts import Eval
+from imprint.report.responses import InMemory
 from imprint.runtime.plugins import Plug
 from imprint.scores import ifeval
 
@@ -150,7 +151,9 @@ def index_size(tables: Tables, name: str) -> int:
     """Characters of the packed index of one block."""
     facts = fake.facts()
     (ev,) = (each for each in facts.evals if each.name == name)
-    return len(browser.packed(browser._Eval(tables, facts, ev).index(browser.BLOCK)))
+    collected = browser._Eval(tables, facts, ev, responses := InMemory(tables))
+    next(browser._packed_blocks([(collected, 0)], responses))
+    return collected.index_size
 
 
 def test_a_page_keeps_its_budget_and_says_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:

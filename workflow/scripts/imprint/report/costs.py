@@ -155,7 +155,8 @@ def _from_output(job: Costed) -> dict[str, Any]:
         return {"tokens": manifest["metrics"].get("tokens"), "device": manifest["device"]}
     if job.table is None:
         return {"tokens": None}
-    return {"tokens": pc.sum(parquet.read(path, job.table)["response_tokens"]).as_py() or 0}
+    rows = parquet.read(path, job.table, ("arm", "seed", "eval", "response_tokens"), coded=True)
+    return {"tokens": pc.sum(rows["response_tokens"]).as_py() or 0}
 
 
 def run(*, spec: Spec, manifests: list[Path], synthesis: list[Path], out: dict[str, Path]) -> None:

@@ -35,7 +35,6 @@ NEEDED = (
     "synthesis",
     "scores",
     "generations",
-    "prompts",
 )
 Row = dict[str, Any]
 LISTED = 50  # contaminated examples that the page lists

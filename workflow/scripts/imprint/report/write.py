@@ -12,6 +12,7 @@ import polars as pl
 
 from imprint.report import RESPONSES, browser, page
 from imprint.report.facts import Fit, Provenance, Spec
+from imprint.report.responses import OnDisk
 from imprint.runtime import job_record, parquet, provenance
 from imprint.runtime.identity import atomic, read_object
 
@@ -26,21 +27,26 @@ def run(
 ) -> None:
     """Write the page, and beside it NAME.responses.html if the page has no room for every response that an arm won or
     lost. `tables`: table -> its files; `charts`: SVG file -> caption file. Raises like `page.render`."""
-    frames = {name: pl.DataFrame(pl.from_arrow(parquet.concat(paths, name))) for name, paths in tables.items()}
+    responses = OnDisk(tables["generations"], tables["prompts"])
+    frames = {
+        name: pl.DataFrame(pl.from_arrow(parquet.concat(tables[name], name, coded=name == "scores")))
+        for name in (*page.NEEDED, "datasets")
+        if name in tables and name != "generations"
+    } | {"generations": responses.rows}
     drawn = {
         svg.stem.replace("_", " "): (svg.read_text(encoding="utf-8") or None, caption.read_text(encoding="utf-8"))
         for svg, caption in charts.items()
     }
     made_with = _made_with([path for name in OF_MODELS for path in tables.get(name, ())], spec)
     facts = with_manifests(_with_rows(spec, frames))
-    data, beside = browser.collect(frames, facts, browser.BUDGET), out.with_suffix(".responses.html")
+    data, beside = browser.collect(frames, facts, browser.BUDGET, responses), out.with_suffix(".responses.html")
     if browser.holds_differences(data):
         beside.unlink(missing_ok=True)
         _write(out, page.render(template, frames, drawn, facts, made_with, data))
         return
     _write(out, page.render(template, frames, drawn, facts, made_with, data, beside.name))
     pair = page.first_pair(frames["answers"].to_dicts(), facts)
-    more = browser.collect(frames, facts, browser.SIDE_BUDGET)
+    more = browser.collect(frames, facts, browser.SIDE_BUDGET, responses)
     _write(beside, page.responses(template.with_name(RESPONSES), more, facts, pair, out.name))
 
 

@@ -43,17 +43,15 @@ def read(path: Path, name: str, columns: Collection[str] = (), coded: bool = Fal
     schema = _schema(name, columns, coded)
     texts = [field.name for field in schema if pa.types.is_dictionary(field.type)]
     try:
-        with pq.ParquetFile(path, read_dictionary=texts) as file:
-            names = file.schema_arrow.names
-            # A thread for each column takes longer than a column of a run.
-            table = file.read(schema.names, use_threads=False) if names == SCHEMAS[name].names else None
+        with _opened(path, texts) as file:
+            if file.schema_arrow.names != SCHEMAS[name].names:
+                raise ImprintError(
+                    f"{path} has the columns {', '.join(file.schema_arrow.names)}, but a '{name}' table has "
+                    f"{', '.join(SCHEMAS[name].names)}; delete it and run again"
+                )
+            table = file.read(schema.names, use_threads=False)  # starting threads takes longer than reading a run
     except (OSError, pa.ArrowException) as error:
         raise ImprintError(f"{path} is not a readable Parquet file ({error}); delete it and run again") from error
-    if table is None:
-        raise ImprintError(
-            f"{path} has the columns {', '.join(names)}, but a '{name}' table has "
-            f"{', '.join(SCHEMAS[name].names)}; delete it and run again"
-        )
     checked = []
     for field in schema:
         try:
@@ -71,6 +69,15 @@ def read(path: Path, name: str, columns: Collection[str] = (), coded: bool = Fal
     if name in OF_A_RUN and re.fullmatch(r"seed\d+", path.parent.name):
         _check_run(path, table)
     return table
+
+
+def _opened(path: Path, texts: list[str]) -> pq.ParquetFile:
+    """The file, whose `texts` are read as dictionaries if it has all these columns. Else its columns are refused
+    later."""
+    try:
+        return pq.ParquetFile(path, read_dictionary=texts)
+    except KeyError:
+        return pq.ParquetFile(path)
 
 
 def _schema(name: str, columns: Collection[str], coded: bool) -> pa.Schema:
@@ -100,5 +107,10 @@ def not_as_made(path: Path, why: str) -> ImprintError:
 
 def concat(paths: Iterable[Path], name: str, columns: Collection[str] = (), coded: bool = False) -> pa.Table:
     """The rows of several files with the schema `name`, in the order of `paths`; `columns` and `coded` as in `read`."""
-    empty = _schema(name, columns, coded).empty_table()
-    return pa.concat_tables([empty, *(read(path, name, columns, coded) for path in paths)]).unify_dictionaries()
+    tables = [read(path, name, columns, coded) for path in paths]
+    return pa.concat_tables([empty(name, columns, coded), *tables]).unify_dictionaries()
+
+
+def empty(name: str, columns: Collection[str] = (), coded: bool = False) -> pa.Table:
+    """A table without rows."""
+    return _schema(name, columns, coded).empty_table()
