@@ -94,7 +94,8 @@ def test_a_models_files_that_are_not_what_was_fetched(project: Path, file: str, 
         chains.load(chain(project, "full"), "float32", "cpu")  # whose weights take the place of the model's
     security.seen(
         "a fetched model's files with flipped bytes, truncated or gone",
-        "compared with the manifest's sha256 at the first load of a run; an error names the file and the command that fetches the model",
+        "compared with the manifest's sha256 at the first load of a run; an error names the file and the command that "
+        "fetches the model",
     )
 
 
