@@ -77,15 +77,15 @@ prune: .venv/made
 
 # make gate POLICY=policy.yaml CONFIG=config/real.yaml: ends with 0 if the answers pass, else with an error.
 gate: .venv/made
-	@$(BIN)/python -m imprint.gate --policy $(POLICY) --config $(CONFIG) $(if $(SUMMARY),--summary $(SUMMARY))
+	@$(BIN)/python -m imprint.gate --policy='$(POLICY)' --config $(CONFIG) $(if $(SUMMARY),--summary $(SUMMARY))
 
 # One file with what an experiment has made, for another checkout. make pack CONFIG=config/real.yaml OUT=real.tar MODELS=1
 pack: .venv/made
-	@$(BIN)/python -m imprint.pack --configfile $(CONFIG) $(if $(SET),--config $(SET)) --out $(OUT) $(if $(MODELS),--models)
+	@$(BIN)/python -m imprint.pack --configfile $(CONFIG) $(if $(SET),--config $(SET)) --out='$(OUT)' $(if $(MODELS),--models)
 
 # Brings such a file into this checkout; nothing is overwritten. make unpack PACK=real.tar
 unpack: .venv/made
-	@$(BIN)/python -m imprint.unpack $(PACK)
+	@$(BIN)/python -m imprint.unpack '$(PACK)'
 
 # make ask ARM=self_prompt Q="How do I keep basil alive?"
 # An exported variable is expanded by make, which would run a $(shell ...) in a question. So ARM, Q and QUESTION are not

@@ -27,6 +27,7 @@ from imprint.models.model_files import load_tokenizer
 from imprint.policies.recording import record
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import read_json, write_json
+from imprint.runtime.plugins import Plug
 from imprint.tables.inputs import Read
 
 TEXTS = ["Hello", "What is the sum of two and two?", "x", "You are" * 9]
@@ -333,6 +334,16 @@ def test_gates_are_learned_and_the_embedding_is_the_mean_of_the_heads(base: Path
     tensors = load_file(tmp_path / "weights" / hooks.FILE)
     assert tensors["embedding"].shape == (LAYERS, HEADS, WIDTH // HEADS) and tensors["logits"].shape == (LAYERS, HEADS)
     assert tensors["logits"].abs().max() > 0 and metrics["gates"] == 8 and metrics["best_step"] in (2, 4)
+
+
+def test_gates_are_learned_under_the_contexts_of_the_fit(base: Path, tmp_path: Path) -> None:
+    contexts = [Plug(name="instruction", settings={"text": "Say the opposite."})]
+    found = {}
+    for name, more in (("plain", {}), ("instruction", {"contexts": contexts})):
+        fit_gates(base, tmp_path / name, **more)
+        found[name] = load_file(tmp_path / name / "weights" / hooks.FILE)
+    for tensor in ("embedding", "logits"):
+        assert not torch.allclose(found["plain"][tensor], found["instruction"][tensor])
 
 
 def test_a_killed_fit_of_gates_goes_on_to_the_same_bits(

@@ -142,6 +142,8 @@ def test_no_answer_is_an_error_of_its_own(
 
 def test_a_wrong_command_is_not_undecided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys)[0] == 3
+    status, _, err = run(capsys, "--policy=")
+    assert status == 3 and "no policy is named; write `--policy FILE`, or `make gate POLICY=FILE`" in err
     assert run(capsys, "--policy", policy_of(tmp_path, "better: [t]"), "a")[0] == 3
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 import fitting
 import pico
 import pico_arms
-from conftest import one_fit
+import workflow
+from conftest import make_project, one_fit
 from imprint.composition.vectors import Pool
 from imprint.config import loading
 from imprint.dag.experiment import Experiment
@@ -201,6 +203,11 @@ def test_the_files_of_given_weights_are_inputs_of_their_fit(folder: Path) -> Non
     assert [Path(name).name for name in inputs["weights"]] == ["adapter_config.json", "adapter_model.safetensors"]
 
 
+def test_the_report_names_the_folder(folder: Path) -> None:
+    what = {arm.name: arm.what for arm in facts_of(experiment(folder)).arms}
+    assert what["taken"] == "base, made by given from adapter"
+
+
 def config(folder: Path, **values: Any) -> None:
     file = folder / "adapter/adapter_config.json"
     file.write_text(json.dumps(read_json(file) | values))
@@ -231,6 +238,12 @@ def test_the_names_of_an_adapters_config_are_not_used(folder: Path) -> None:
     expected = logits(chains.load(fit(folder, "adapter")[0], "float32", "cpu")[0])
     config(folder, target_modules="(a|aa)+$", auto_mapping={"parent_library": "antigravity"})
     assert torch.equal(logits(chains.load(fit(folder, "adapter")[0], "float32", "cpu")[0]), expected)
+
+
+def test_an_adapter_of_another_model_names_its_own(folder: Path) -> None:
+    config(folder, base_model_name_or_path="someone/another-7b")
+    change(folder / "adapter/adapter_model.safetensors", FACTOR, torch.ones(4, 16))
+    refused(folder, "adapter", r"base 'someone/another-7b'.*trained on another model; write that one as the root")
 
 
 def change(file: Path, key: str, tensor: torch.Tensor | None) -> None:
@@ -345,3 +358,63 @@ def test_other_words_than_the_base(folder: Path, name: str) -> None:
     write_json(folder / name / "tokenizer.json", tokenizer)
     (folder / name / "chat_template.jinja").write_text("{{ messages }}")
     refused(folder, name, "another chat template than its root model, .* write `chat_template: FILE`")
+
+
+def test_a_folder_that_is_not_there_is_named(folder: Path) -> None:
+    shutil.move(folder / "adapter", folder / "moved")
+    with pytest.raises(ImprintError, match=r"arms\.taken\.fit: '.*/adapter' is no folder; .* a link at its old place"):
+        experiment(folder)
+
+
+@pytest.mark.workflow
+def test_from_a_folder_to_the_report(folder: Path, tmp_path: Path) -> None:
+    """A given adapter beside its base, as a vector beside a trained arm's, and as a parent; what a moved and a changed
+    folder reruns."""
+    project, adapter = make_project(tmp_path / "project"), tmp_path / "their adapter"
+    workflow.shorten(project, rows=4)
+    pico.make(project / "resources/local/pico")
+    shutil.move(folder / "adapter", adapter)
+    fit = {"method": "sft", "data": "dialogues", "max_length": 512, "batch_size": 4}
+    config = {
+        "results": "results",
+        "engine": {"dtype": "float32"},
+        "models": {"pico": {"path": "resources/local/pico"}},
+        "datasets": {"dialogues": {"bundled": "dialogues.jsonl"}, "general": {"bundled": "general.jsonl"}},
+        "evals": {"general": {"dataset": "general", "score": "options"}},
+        "arms": {
+            "base": {"model": "pico"},
+            "taken": {"parent": "base", "fit": {"method": "given", "path": str(adapter)}, "control": ["base"]},
+            "trained": {"parent": "base", "fit": fit, "evals": []},
+            "summed": {
+                "parent": "base",
+                "fit": {"method": "task_arithmetic", "vectors": ["taken", "trained"], "scale": 1.0},
+                "control": ["taken"],
+            },
+            "further": {"parent": "taken", "fit": fit, "evals": []},
+        },
+        "questions": {
+            "changes": {"asks": "Does the adapter change it?", "arm": "taken", "control": "base", "eval": "general"}
+        },
+        "charts": ["scores"],
+    }
+    (project / "config/config.yaml").write_text(yaml.safe_dump(config))
+    said = workflow.run(project)
+    assert "This is about these weights alone" in said and "results/report.html" in said
+    assert "made by given from their adapter" in (project / "results/report.html").read_text(encoding="utf-8")
+
+    weights = load_file(project / "results/arms/summed/seed0/weights/model.safetensors")
+    block, stem = "model.layers.0.self_attn.q_proj.weight", FACTOR.removesuffix("lora_A.weight")
+    factors = load_file(adapter / "adapter_model.safetensors")
+    added = 6 / 4 * factors[f"{stem}lora_B.weight"] @ factors[f"{stem}lora_A.weight"]
+    learned = load_file(project / "results/arms/trained/seed0/weights/model.safetensors")[block]
+    assert torch.allclose(weights[block], learned + added, atol=1e-5), "the root, and both changes"
+    further = read_manifest(project / "results/arms/further/seed0/manifest.json")
+    assert "results/arms/taken/seed0/manifest.json" in further["parents"]
+
+    assert workflow.planned(project) == set()
+    shutil.move(adapter, tmp_path / "moved")
+    adapter.symlink_to(tmp_path / "moved")
+    assert workflow.planned(project) == set(), "a link at the old place"
+    change(adapter / "adapter_model.safetensors", FACTOR, 2 * factors[FACTOR])
+    made = {job for job in workflow.planned(project) if job.startswith("train")}
+    assert made == {"train_given taken 0", "train_task_arithmetic summed 0", "train_sft further 0"}

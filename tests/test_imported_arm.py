@@ -136,11 +136,26 @@ def dataset(tmp_path: Path) -> Path:
 
 
 def test_less_than_half_is_an_error_that_shows_both_sides(tmp_path: Path, dataset: Path) -> None:
+    other = logs.line("Which sum?", "It is 4", exact_match=0.25)
     path = log(tmp_path / "samples_sums.jsonl", list(SUMS)[:5])
+    path.write_text(path.read_text() + json.dumps(other) + "\n")
     with pytest.raises(ImprintError, match=r"5 of the 12 questions") as caught:
         _job.run(spec=spec(), log=path, dataset=dataset, out=tmp_path / "g.parquet", prompts=tmp_path / "p.parquet")
-    assert list(SUMS)[5] in str(caught.value) and "nothing else" in str(caught.value)
+    assert list(SUMS)[5] in str(caught.value) and "Which sum?" in str(caught.value)
     assert not (tmp_path / "g.parquet").exists()
+
+
+def test_a_log_of_a_part_is_told_from_one_of_another_eval(tmp_path: Path, dataset: Path) -> None:
+    path = log(tmp_path / "samples_sums.jsonl", list(SUMS)[:5])
+    with pytest.raises(ImprintError, match=r"5 of the 12 questions.* and no others.*--limit.*rows of the log alone"):
+        _job.run(spec=spec(), log=path, dataset=dataset, out=tmp_path / "g.parquet", prompts=tmp_path / "p.parquet")
+
+
+def test_the_results_beside_a_log_are_no_log(tmp_path: Path, dataset: Path) -> None:
+    path = tmp_path / "results_2026-01-01T00-00-00.0.json"
+    path.write_text('{\n  "results": {}\n}')
+    with pytest.raises(ImprintError, match="means of a run; write the file beside it"):
+        _job.run(spec=spec(), log=path, dataset=dataset, out=tmp_path / "g.parquet", prompts=tmp_path / "p.parquet")
 
 
 def test_a_missing_metric_names_those_that_there_are(tmp_path: Path, dataset: Path) -> None:
@@ -192,7 +207,8 @@ LOG = "tests/logs/samples_tiny_sums.jsonl"
         ({"arms": {"theirs": {"runs": {"evals": {"sums": "../x.jsonl"}}}}}, "is no path of a file to read"),
         ({"arms": {"theirs": {"runs": {"import": "lm_evil"}}}}, "did you mean 'lm_eval'"),
         ({"arms": {"theirs": {"runs": {"take": {"accurate": "acc"}}}}}, "no metric of 'sums' named 'accurate'"),
-        ({"evals": {"sums": {"score": "options"}}}, "write `take: values`"),
+        ({"evals": {"sums": {"score": "options"}}}, "take the log's own values, `take: {accuracy: METRIC}`"),
+        ({"arms": {"theirs": {"runs": {"evals": {"sums": "tests/logs"}}}}}, "'tests/logs' is a folder; write the path"),
         (
             {"datasets": {"roles": {"synth": "role_prompts", "from": "sums", "teacher": "theirs"}}},
             "datasets.roles: 'theirs' has no weights",

@@ -128,7 +128,9 @@ def test_where_hard_links_do_not_reach_a_symbolic_link_does(project, monkeypatch
     assert (out / "model.safetensors").readlink() == source
     chains.load([out / "manifest.json"], "float32", "cpu")
     source.unlink()
-    with pytest.raises(ImprintError, match=r"model\.safetensors is missing; delete .* which fetches it anew"):
+    with pytest.raises(
+        ImprintError, match=r"model\.safetensors is missing; `snakemake .* -f -- .*/manifest\.json` fetches"
+    ):
         chains.load([out / "manifest.json"], "float32", "cpu")
     sources.fetch({"path": "resources/models/pico"}, out, project)
     assert (project / "resources/models/pico/model.safetensors").is_file(), "a link is removed, and not its file"

@@ -238,3 +238,17 @@ def test_a_pack_is_never_overwritten(checkout: Path) -> None:
     with pytest.raises(SystemExit):
         pack.main(["--out", "a.tar", "--configfile", str(Path(__file__).parent.parent / "config/config.yaml")])
     assert (checkout / "a.tar").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "said"),
+    [
+        (pack.main, ["--out="], "write `make pack OUT=FILE.tar`"),
+        (unpack.main, [""], "write `make unpack PACK=FILE.tar`"),
+    ],
+)
+def test_a_command_without_a_pack_says_what_to_write(
+    checkout: Path, main: Callable[[list[str]], None], arguments: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit, match=said):
+        main(arguments)

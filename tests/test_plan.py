@@ -3,6 +3,7 @@ assumed. tests/test_workflow.py has the jobs and reasons of a finished experimen
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from conftest import one_fit
 from imprint import plan
 from imprint.config import loading
-from imprint.dag import spending, to_run
+from imprint.dag import adoption, spending, to_run
 from imprint.dag.experiment import Experiment
 from imprint.dag.plan import Stated, announce, planned, variances
 from imprint.dag.spending import NOTHING, Spending
@@ -182,3 +183,15 @@ def test_a_job_costs_what_it_did_or_what_its_like_did(config: Path, tmp_path: Pa
 
 def test_every_stage_that_others_read_has_a_word() -> None:
     assert to_run.WHAT.keys() == STAGES.keys() - {"report", "database"}
+
+
+def test_a_setting_that_changes_behind_its_beginning_is_a_reason() -> None:
+    """A list of many rows begins as before: what changes is said all the same, and in few words."""
+    pairs = [{"arm": "instruct", "eval": f"eval{number}"} for number in range(9)]
+    made, planned = ({"spec": json.dumps({"pairs": part, "seed": 0})} for part in (pairs, [*pairs, {"arm": "new"}]))
+    assert list(adoption.differences(made, planned)) == ["pairs has changed"]
+    assert list(adoption.differences(made, made)) == []
+    longer = {"spec": json.dumps({"pairs": "a" * 99, "seed": 0})}
+    assert list(adoption.differences(made, longer)) == [
+        f'pairs was {json.dumps(pairs)[:60]}, is "{"a" * 59}',
+    ]

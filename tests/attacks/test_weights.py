@@ -89,12 +89,13 @@ def test_a_models_files_that_are_not_what_was_fetched(project: Path, file: str, 
         with pytest.raises(ImprintError) as error:
             read()
         assert str(links[0].parent / file) in str(error.value)
-        assert f"delete {links[0].parent} and run again, which fetches" in str(error.value)
+        assert f"-f -- {links[0].parent / 'manifest.json'}` fetches the model" in str(error.value)
     if file == "model.safetensors":
         chains.load(chain(project, "full"), "float32", "cpu")  # whose weights take the place of the model's
     security.seen(
         "a fetched model's files with flipped bytes, truncated or gone",
-        "compared with the manifest's sha256 at the first load of a run; an error names the file and what to delete",
+        "compared with the manifest's sha256 at the first load of a run; an error names the file and the command that "
+        "fetches the model",
     )
 
 

@@ -43,15 +43,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser = _Parser(prog="python -m imprint.gate", description="Do the answers satisfy a policy?")
     parser.add_argument("a", metavar="A", nargs="?", help="a log, as in imprint.compare; without logs, an experiment")
     parser.add_argument("b", metavar="B", nargs="?", help="the log that must be better, or keep what A has")
-    parser.add_argument("--policy", type=Path, required=True, help="the YAML file of the policy")
+    parser.add_argument("--policy", default="", help="the YAML file of the policy")
     parser.add_argument("--config", type=Path, default=loading.DEFAULT, help="the config of the finished experiment")
     parser.add_argument("--summary", type=Path, help="a file to append the summary to, such as $GITHUB_STEP_SUMMARY")
     command.add_fields(parser)
     options = parser.parse_args(arguments)
     if (options.a is None) != (options.b is None):
         parser.error("write two logs, or none")
+    if not options.policy:
+        parser.error("no policy is named; write `--policy FILE`, or `make gate POLICY=FILE`")
     try:
-        policy = _policy(options.policy)
+        policy = _policy(Path(options.policy))
         answers = _of_config(policy, options.config) if options.a is None else _of_logs(policy, options)
         findings = gating.findings(policy, answers)
         summary = gating.markdown(findings)

@@ -41,11 +41,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--configfile", nargs="+", type=Path, default=[loading.DEFAULT])
     parser.add_argument("--config", nargs="*", default=[])
     parser.add_argument("--models", action="store_true", help="take the weights of base models too")
-    parser.add_argument("--out", type=Path, required=True, help="the pack to write; it must not exist")
+    parser.add_argument("--out", default="", help="the pack to write; it must not exist")
     options = parser.parse_args(arguments)
     try:
+        if not options.out:
+            raise ImprintError("no file to write is named; write `make pack OUT=FILE.tar`")
         experiment = Experiment(loading.load(options.configfile, overrides(parse_config(options.config))))
-        pack(experiment, options.configfile, options.config, options.out, options.models)
+        pack(experiment, options.configfile, options.config, Path(options.out), options.models)
     except (ImprintError, ValueError) as error:
         sys.exit(f"imprint.pack: {shown(error)}")
 

@@ -17,7 +17,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -36,10 +36,12 @@ PIECE = 2**20  # bytes that are copied at once
 def main(arguments: list[str] | None = None) -> None:
     """Unpack into the working folder, and print what to run."""
     parser = argparse.ArgumentParser(prog="python -m imprint.unpack")
-    parser.add_argument("pack", type=Path)
+    parser.add_argument("pack", nargs="?", default="")
     options = parser.parse_args(arguments)
     try:
-        unpack(options.pack)
+        if not options.pack:
+            raise ImprintError("no pack is named; write `make unpack PACK=FILE.tar`")
+        unpack(Path(options.pack))
     except ImprintError as error:
         sys.exit(f"imprint.unpack: {error}")
 
@@ -74,12 +76,22 @@ def unpack(path: Path) -> None:
     if manifest.missing:
         print(f"{manifest.missing} outputs of the experiment were not in the pack, so their jobs will run.")
     print(f"What would run:  {command(manifest, '-n')}\nTo go on with it:  {command(manifest, '--cores', 'all')}")
+    if models := without_weights(manifest):
+        fetch = command(manifest, "--cores", "all", "-f", targets=models)
+        print(f"Weights of base models are not here. To fetch them before a job needs them:  {fetch}")
 
 
-def command(manifest: pack_form.Manifest, *arguments: str) -> str:
+def without_weights(manifest: pack_form.Manifest) -> list[str]:
+    """The manifests of base models whose weights are neither in the pack nor here."""
+    models = [name for name in manifest.files if Path(name).match("resources/models/*/manifest.json")]
+    return [name for name in models if not any(Path(name).parent.glob("*.safetensors"))]
+
+
+def command(manifest: pack_form.Manifest, *arguments: str, targets: Sequence[str] = ()) -> str:
     """The command that runs snakemake with the pack's config and settings; what the pack says is quoted."""
     settings = ["--config", *manifest.settings] if manifest.settings else []
-    return shown(shlex.join(["snakemake", *arguments, "--configfile", *manifest.configs, *settings]))
+    files = ["--", *targets] if targets else []
+    return shown(shlex.join(["snakemake", *arguments, "--configfile", *manifest.configs, *settings, *files]))
 
 
 def _manifest(archive: tarfile.TarFile, path: Path) -> pack_form.Manifest:

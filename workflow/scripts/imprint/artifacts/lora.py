@@ -14,6 +14,7 @@ from imprint.runtime.identity import read_object
 
 FILE = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+ANOTHER = "so the adapter was trained on another model; write that one as the root of its arm"
 
 
 def install(model: Any, folder: Path, dtype: Any) -> Any:
@@ -79,10 +80,10 @@ def pairs(weights: Path, blocks: Any, where: str) -> Iterator[tuple[str, Factors
             block = blocks.alias.get(named, named)
             b, a = tensors.get(stem + suffixes[1]), tensors[name]
             if block not in blocks.shapes or b is None:
-                raise ImprintError(f"{where}: {weights} changes a block '{named}' that the root model lacks")
+                raise ImprintError(f"{where}: {weights} changes a block '{named}' that the root model lacks; {ANOTHER}")
             if (b.shape[0], a.shape[1]) != blocks.shapes[block] or b.shape[1] != a.shape[0]:
                 raise ImprintError(
                     f"{where}: block '{block}' is {list(blocks.shapes[block])} in the root model, but "
-                    f"{[b.shape[0], a.shape[1]]} (rank {b.shape[1]} and {a.shape[0]}) in {weights}"
+                    f"{[b.shape[0], a.shape[1]]} (rank {b.shape[1]} and {a.shape[0]}) in {weights}; {ANOTHER}"
                 )
             yield block, Factors(scale, b, a)

@@ -171,12 +171,17 @@ def _imported(config: Config, name: str) -> Iterator[str]:
         if ev not in config.evals:
             yield unknown(at, ev, config.evals, "eval")
             continue
-        if not Path(path).is_file():
+        if Path(path).is_dir():
+            yield f"{at}: '{path}' is a folder; write the path of the one file in it that is the log of this eval"
+        elif not Path(path).is_file():
             yield f"{at}: there is no file '{path}'; write the path of a log"
         if config.evals[ev].environment:
             yield f"{at}: an eval in an environment has dialogues, and a log has none; leave it out"
         if config.evals[ev].asks == "loglikelihood" and runs.metrics is None:
-            yield f"{at}: its score compares log-likelihoods, and a log has them by other rules; write `take: values`"
+            yield (
+                f"{at}: its score compares log-likelihoods, and a log has them by other rules; take the log's own "
+                f"values, `take: {{{config.evals[ev].primary}: METRIC}}`, with the name of one of the log's metrics"
+            )
         for metric in runs.metrics or {}:
             if metric not in config.evals[ev].metrics:
                 yield unknown(f"{where}.runs.take", metric, config.evals[ev].metrics, f"metric of '{ev}'")

@@ -77,7 +77,10 @@ def weights_problem(value: str, adapters: bool) -> str | None:
         return f"'{value[:80]}' is no path of weights; write an absolute one, one from ~, or one inside the project"
     folder = Path(value).expanduser()
     if not folder.is_dir():
-        return f"'{value}' is no folder; write the one that holds the safetensors"
+        return (
+            f"'{value}' is no folder; write the one that holds the safetensors. Where it has moved, a link at its old "
+            "place keeps all that was made from it"
+        )
     names = sorted(file.name for file in folder.iterdir())
     if ADAPTER in names and not adapters:
         return (

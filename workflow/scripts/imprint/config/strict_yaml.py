@@ -108,7 +108,9 @@ def load(path: Path) -> dict[str, Any]:
         mark, problem = (error.problem_mark, error.problem) if isinstance(error, yaml.MarkedYAMLError) else (None, None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = problem or type(error).__name__
-        raise ImprintError(f"{path}{where}: not YAML ({problem}); check brackets, quotes and indentation") from None
+        raise ImprintError(
+            f"{path}{where}: not YAML ({problem}); check brackets and indentation, and quote texts that have : ? # or ,"
+        ) from None
     except (ValueError, LookupError) as error:  # LookupError: a tag such as !!bool on a text that is not a boolean
         raise ImprintError(f"{path}: holds a value that cannot be read ({error}); quote it if it is text") from None
     return value

@@ -24,6 +24,8 @@ from imprint.runtime.identity import file_sha256, write_json
 
 NAMED = 12
 """The most files that are named in a message; a last line says how many more there are."""
+SHOWN = 60
+"""The most characters of a setting in a message."""
 OTHER_INPUTS = "made from other inputs"
 """A record with this text in place of the params fits no config, so Snakemake makes the output again."""
 SUMS = Path(".snakemake/imprint/sums.json")
@@ -174,14 +176,19 @@ def differences(made: dict[str, str], planned: dict[str, str]) -> Iterator[str]:
     for name in sorted(made.keys() | planned.keys()):
         former, now = (_flat(json.loads(params.get(name, "null"))) for params in (made, planned))
         for key in sorted(former.keys() | now.keys()):
-            if former.get(key) != now.get(key):
-                values = f"was {former.get(key, 'not there')}, is {now.get(key, 'not there')}"
-                yield f"{key} is other code" if name == "code" else f"{key or name} {values}"
+            if (was := former.get(key, "not there")) == (is_now := now.get(key, "not there")):
+                continue
+            if name == "code":
+                yield f"{key} is other code"
+            elif was[:SHOWN] == is_now[:SHOWN]:
+                yield f"{key or name} has changed"
+            else:
+                yield f"{key or name} was {was:.{SHOWN}}, is {is_now:.{SHOWN}}"
 
 
 def _flat(value: Any, path: str = "") -> dict[str, str]:
-    """Path -> leaf of nested JSON, as text of at most 60 characters."""
+    """Path -> leaf of nested JSON, as text."""
     if isinstance(value, dict):
         parts = {f"{path}.{key}" if path else key: part for key, part in value.items()}
         return {key: leaf for place, part in parts.items() for key, leaf in _flat(part, place).items()}
-    return {path: f"{json.dumps(value, ensure_ascii=True):.60}"}
+    return {path: json.dumps(value, ensure_ascii=True)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import starmap
+from pathlib import Path
 
 from imprint.charts import Eval
 from imprint.config import catalog, graph
@@ -149,7 +150,8 @@ def words(config: Config, name: str) -> str:
     if arm.fit:
         reads = graph.of_fit(config, name)
         data = f" on {_listed(reads.datasets)}" if reads.datasets else ""
-        others = f" from {_listed(reads.arms)}" if reads.arms else ""
+        sources = [*reads.arms, *(Path(folder).name for folder in reads.folders)]
+        others = f" from {_listed(sources)}" if sources else ""
         under = f" under {_listed(names)}" if (names := _contexts(arm.fit.context)) else ""
         line += f", made by {arm.fit.method}{others}{data}{under}"
     asked = [f"asked under {_listed(names)}"] if (names := _contexts(arm.apply.context)) else []

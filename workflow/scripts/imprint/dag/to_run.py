@@ -22,7 +22,7 @@ LINES = 40
 """The most lines of a list. Where jobs are more, those of an arm share a line, then those of a stage."""
 REASONS = 2  # the most differences that a line names
 WHAT = {
-    "fetch_model": "model",
+    "fetch_model": "model files",
     "fetch_data": "files",
     "fetch_hub": "files",
     "prepare": "data",

@@ -86,9 +86,14 @@ def _report(
     used = {id(example) for example in partners.values()}
     unused = [example.question for example in examples if id(example) not in used]
     if len(partners) < matching.LEAST * len(rows):
+        found = f"{path}: has {len(partners)} of the {len(rows)} questions of {dataset}"
+        if not unused:
+            raise ImprintError(
+                f"{found}, and no others. So it is a log of a part, as lm-eval's `--limit` makes it; log the whole "
+                "eval, or give the eval a dataset that has the rows of the log alone"
+            )
         raise ImprintError(
-            f"{path}: has {len(partners)} of the {len(rows)} questions of {dataset}. The dataset asks, for example,\n"
-            f"  {missing[0]!r:.200}\nand the log\n  {(unused or ['nothing else'])[0]!r:.200}\n"
+            f"{found}. The dataset asks, for example,\n  {missing[0]!r:.200}\nand the log\n  {unused[0]!r:.200}\n"
             "Name the field of the log that holds the question (`question: FIELD`), or another eval"
         )
     for texts, what in (

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 NAME = re.compile(r"samples_(.+?)(_\d{4}-\d\d-\d\dT[\d.-]+)?\.jsonl")
+RESULTS = re.compile(r"results(_.*)?\.json")
 RESULTS_BYTES = 64 * 2**20
 """The most bytes of `results_DATE.json`."""
 QUESTIONS = ("question", "prompt", "problem", "query", "ctx", "goal", "sentence", "input", "text", "instruction")
@@ -57,6 +58,8 @@ def read(path: Path, settings: Settings) -> Log:
 
     from imprint.imports import _lines
 
+    if RESULTS.fullmatch(path.name):
+        raise ImprintError(f"{path}: has the means of a run; write the file beside it that `--log_samples` has written")
     line = _lines.first(path)
     kinds = {"doc": dict, "arguments": dict, "resps": list}
     if not all(isinstance(line.get(key), kind) for key, kind in kinds.items()):

@@ -57,8 +57,10 @@ class Base:
 def adapter(folder: Path, base: Base, out: Path) -> dict[str, Any]:
     """Check a LoRA adapter, and bring it under `out`. Returns its rank, its alpha and the base that it names."""
     config = _plain(folder)
+    named = config.get("base_model_name_or_path")
+    print(f"{folder} names its base as {named!r:.200}; the arm's root model is {base.root}", flush=True)
     changed = set()
-    for block, (_, b, a) in lora.pairs(folder, base.blocks, "given"):
+    for block, (_, b, a) in lora.pairs(folder, base.blocks, f"given, with the base {named!r:.100}"):
         if block in base.blocks.alias.values():
             raise ImprintError(
                 f"{folder} changes the output layer, which is the embedding too ('{block}'): the two would change "
@@ -71,8 +73,6 @@ def adapter(folder: Path, base: Base, out: Path) -> dict[str, Any]:
         changed.add(block)
     if not changed:
         raise ImprintError(f"{folder} holds no LoRA factors, so it changes nothing; give another checkpoint")
-    named = config.get("base_model_name_or_path")
-    print(f"{folder} names its base as {named!r:.200}; the arm's root model is {base.root}", flush=True)
     weights = _emptied(out)
     folders.bring(folder / lora.FILE, weights / lora.FILE)
     kept = {key: config[key] for key in ("peft_type", "r", "lora_alpha")}

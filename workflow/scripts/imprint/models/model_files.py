@@ -64,7 +64,10 @@ def verify(manifest: Path, weights: bool = True) -> None:
     record = read_json(manifest)
     if record.get("kind") == "model":
         folder, files = manifest.parent, record.get("files")
-        again = f"delete {folder} and run again, which fetches it anew"
+        again = (  # within a larger run, the fetch would have all made again that is made from the model
+            f"`snakemake --cores all --configfile CONFIG -f -- {manifest}` fetches the model, and keeps what was made "
+            "from it"
+        )
     else:
         folder, files = manifest.parent / "weights", record.get("weights")
         again = f"delete {manifest} and run again, which fits the arm anew"
