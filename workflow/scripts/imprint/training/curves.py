@@ -1,4 +1,4 @@
-"""The curves of a fit: the one place through which every value of the table `curves` goes."""
+"""The curves of a fit: the one place through which every value of the table `curves` goes, and so to the tracker."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Curves:
         at = {"arm": self.job.arm, "seed": self.job.seed, "step": step}
         numbers = {name: float(value) for name, value in values.items()}
         self.rows += [{**at, "quantity": name, "value": number} for name, number in numbers.items()]
+        self.job.tracking.add(step, numbers)
 
     def go_on(self, rows: Iterable[dict[str, Any]]) -> None:
         """Begin with the rows of a killed attempt, as its checkpoint has them."""
