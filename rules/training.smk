@@ -17,6 +17,7 @@ for method, arms in stage["train"].methods().items():
         priority: 10
         resources:
             device=experiment.config.engine.device,
+            track=experiment.config.track or "",
         params:
             code=stage["train"].code,
             spec=stage["train"].params,

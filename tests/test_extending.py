@@ -256,3 +256,15 @@ def test_the_chart(skeleton: Any) -> None:
     assert all(f">{arm}<" in picture for arm in fake.ARMS)
     assert module.chart({"summary": fake.frame("summary", [])}, fake.ARMS, fake.EVALS) is None
     assert module.facts(tables) == {"arms": len(fake.ARMS)}
+
+
+def test_the_tracker(skeleton: Any, tmp_path: Path) -> None:
+    module = skeleton("trackers")
+    assert module.PACKAGE == ""
+    for losses in ([3.0, 2.0], [3.0]):  # a second attempt takes the place of the first
+        writer = module.start(tmp_path)
+        for step, loss in enumerate(losses, 1):
+            writer.add(step, {"loss": loss})
+        assert len((tmp_path / "lines.jsonl").read_text().splitlines()) == len(losses), "seen while the fit runs"
+        writer.close()
+    assert (tmp_path / "lines.jsonl").read_text() == '{"step": 1, "loss": 3.0}\n'

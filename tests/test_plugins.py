@@ -66,7 +66,7 @@ def refused(add: Add, kind: str, text: str) -> str:
 def test_there_are_all_kinds() -> None:
     assert KINDS == [
         "analyses", "artifacts", "charts", "contexts", "datasets", "decoders", "engines", "environments", "hooks",
-        "imports", "methods", "scores", "synthesis",
+        "imports", "methods", "scores", "synthesis", "trackers",
     ]  # fmt: skip
 
 
@@ -120,6 +120,7 @@ def test_what_is_defined_stays(plug_in: Add) -> None:
         ("scores", SCORE + "\nJAIL = True\n", "it defines JAIL, which looks like JAILED"),
         ("scores", SCORE + "\nSECOND = 4\n", "it defines SECOND, which looks like SECONDS"),
         ("engines", "CAN = frozenset()\n", "it defines no start"),
+        ("trackers", "PACKAGE = 'json'\n", "it defines no start"),
         ("charts", HEAD + "\ndef chart(tables, arms, evals):\n    pass\n", "it defines no TABLES; it defines no facts"),
     ],
 )  # fmt: skip
@@ -168,6 +169,7 @@ def test_a_broken_plug_in_is_told_with_its_place_in_the_config(written: Any, pla
         ({"datasets": {"odd": {"generated": "tiny"}}}, r"^datasets\.odd: .*is no datasets plug-in"),
         ({"datasets": {"odd": {"synth": "tiny"}}}, r"^datasets\.odd: .*is no synthesis plug-in"),
         ({"charts": ["tiny"]}, r"^charts: .*is no charts plug-in"),
+        ({"track": "tiny"}, r"^track: .*is no trackers plug-in"),
         ({"engine": {"name": "tiny"}}, r"^engine\.name: .*is no engines plug-in"),
         ({"models": {"m1": {"engine": "tiny"}}}, r"^models\.m1\.engine: .*is no engines plug-in"),
     ],

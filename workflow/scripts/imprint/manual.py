@@ -73,6 +73,7 @@ PLUGINS = [
     ("scores", "Scores: `score: NAME` or `score: {NAME: {...}}`"),
     ("analyses", "Analyses: `analyses: {NAME: {MODULE: {...}}}`"),
     ("engines", "Engines: `engine: {name: NAME, ...}`, whose keys are the same for all"),
+    ("trackers", "Trackers: `track: NAME`; also `--config track=NAME`"),
 ]
 """(kind, title of its section), for the kinds of plug-ins that a config names with settings."""
 

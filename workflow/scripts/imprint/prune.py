@@ -23,7 +23,7 @@ from imprint.dag import run_lock
 from imprint.dag.experiment import Experiment
 from imprint.dag.jobs import all_jobs
 from imprint.models.model_files import MANIFEST, WEIGHTS
-from imprint.runtime import origin, stages, work
+from imprint.runtime import origin, stages, tracking, work
 from imprint.runtime.errors import ImprintError, shown
 from imprint.runtime.identity import LEFTOVER, read_json
 from imprint.runtime.stages import STAGES
@@ -33,7 +33,7 @@ CONFIGS = (".yaml", ".yml", ".json")
 BESIDE = "|".join(STAGES["train"].beside)
 WEIGHT_FILES = "|".join(re.escape(name) for name in (WEIGHTS, f"{WEIGHTS}.index.json", lora.FILE, lora.CONFIG))
 FIT = re.compile(
-    rf"(manifest|job|manifest\.json\.made)\.json|work|({BESIDE})\.parquet|weights(/({WEIGHT_FILES}|model-\d{{5}}-of-\d{{5}}\.safetensors|tmp[a-z0-9_]{{8}}))?"
+    rf"(manifest|job|manifest\.json\.made)\.json|work|{tracking.FOLDER}|({BESIDE})\.parquet|weights(/({WEIGHT_FILES}|model-\d{{5}}-of-\d{{5}}\.safetensors|tmp[a-z0-9_]{{8}}))?"
 )
 """Paths inside the folder of a fit. A killed fit leaves a temporary folder in weights/."""
 

@@ -16,6 +16,7 @@ from imprint.models import chains
 from imprint.runtime import parquet, progress
 from imprint.runtime.errors import ImprintError
 from imprint.training import checkpoints
+from imprint.training.curves import Curves
 
 if TYPE_CHECKING:
     from imprint.composition.composing import Composition
@@ -128,7 +129,7 @@ def learn(job: Fit, composition: Composition, objective: Objective) -> dict[str,
                 learner.keep()
     learner.take_the_best()
     write(job.out, composition, job.arm, job.seed)
-    parquet.write(job.out / "curves.parquet", "curves", learner.curves)
+    learner.curves.write()
     return learner.metrics()
 
 
@@ -147,7 +148,7 @@ class _Learner:
         self.step, self.ended = 0, False
         self.best: tuple[int, dict[str, float], torch.Tensor] | None = None
         """The step of the best check so far, what it measured, and the coefficients that it measured."""
-        self.curves: list[dict[str, Any]] = []
+        self.curves = Curves(job)
 
     def begin(self) -> None:
         """Load the last complete checkpoint. If there is none, choose the budget's vectors, and check the start."""
@@ -164,7 +165,8 @@ class _Learner:
             self.composition.values.copy_(state["values"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.composition.chosen, self.best = state["chosen"], state["best"]
-        self.curves, self.step = state["curves"], state["step"]
+        self.step = state["step"]
+        self.curves.go_on(state["curves"])
         self.objective.metrics.update(state["metrics"])
         self.composition.merge()
 
@@ -182,7 +184,7 @@ class _Learner:
             self.composition.values *= self.composition.chosen.unsqueeze(2)
         self.composition.merge()
         values |= {"learning_rate": rate, "tokens": float(self.objective.tokens(self.step - 1))}
-        self.curves += at_step(self.job, self.step, values)
+        self.curves.add(self.step, values)
         return values["loss"]
 
     def _rate(self) -> float:
@@ -223,7 +225,7 @@ class _Learner:
             self.ended = True
             return
         self._require_finite(measured)
-        self.curves += at_step(self.job, self.step, measured)
+        self.curves.add(self.step, measured)
         if self.best is None or _first(measured) < _first(self.best[1]):
             self.best = self.step, measured, self.composition.values.detach().clone()
 
@@ -245,7 +247,7 @@ class _Learner:
             "values": self.composition.values.detach(),
             "chosen": self.composition.chosen,
             "best": self.best,
-            "curves": self.curves,
+            "curves": self.curves.rows,
             "metrics": self.objective.metrics,
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
@@ -255,11 +257,11 @@ class _Learner:
 
     def metrics(self) -> dict[str, Any]:
         """The fit's metrics for the manifest."""
-        losses = [row["value"] for row in self.curves if row["quantity"] == "loss"]
+        losses = self.curves.of("loss")
         values = self.composition.coefficients
         metrics = {
             "steps": len(losses),
-            "tokens": int(sum(row["value"] for row in self.curves if row["quantity"] == "tokens")),
+            "tokens": int(sum(self.curves.of("tokens"))),
             "first_loss": losses[0],
             "final_loss": losses[-1],
             "coefficients": int(self.composition.chosen.sum()) * self.composition.parts,
@@ -275,14 +277,6 @@ class _Learner:
 
 def _first(measured: dict[str, float]) -> float:
     return next(iter(measured.values()))
-
-
-def at_step(job: Fit, step: int, values: dict[str, float]) -> list[dict[str, Any]]:
-    """Rows of the curves table for one step: one row for each quantity in `values`."""
-    return [
-        {"arm": job.arm, "seed": job.seed, "step": step, "quantity": name, "value": value}
-        for name, value in values.items()
-    ]
 
 
 def write(out: Path, composition: Composition, arm: str, seed: int) -> None:

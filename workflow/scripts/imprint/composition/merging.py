@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 from imprint.composition import learning
 from imprint.composition.settings import Data, Passes, Vectors, reads
 from imprint.methods import Fit
-from imprint.runtime import parquet
 from imprint.runtime.plugins import Inputs
+from imprint.training.curves import Curves
 
 if TYPE_CHECKING:
     import torch
@@ -104,13 +104,13 @@ def choose(job: Fit, put: Callable[[float, Any], None]) -> tuple[float, dict[str
 
     s = job.settings
     if not isinstance(s.scale, list):
-        parquet.write(job.out / "curves.parquet", "curves", [])
+        Curves(job).write()
         return s.scale, {"scale": s.scale}
     from imprint.composition.objectives import total_loss
 
     model, tokenizer = learning.load(job)
     loss = total_loss(job, model, tokenizer, s.data)
-    curves: list[dict[str, Any]] = []
+    curves = Curves(job)
     losses: dict[float, float] = {}
     for step, scale in enumerate(s.scale, 1):
         with torch.no_grad():
@@ -118,8 +118,8 @@ def choose(job: Fit, put: Callable[[float, Any], None]) -> tuple[float, dict[str
         losses[scale] = loss()
         values = {"loss": losses[scale], "scale": scale}
         learning.require_finite(job, values, step, len(s.scale), "write smaller scales")
-        curves += learning.at_step(job, step, values)
-    parquet.write(job.out / "curves.parquet", "curves", curves)
+        curves.add(step, values)
+    curves.write()
     best = min(losses, key=losses.__getitem__)
     return best, {"scale": best, "loss": losses[best]}
 

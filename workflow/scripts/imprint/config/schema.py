@@ -6,6 +6,7 @@ the plug-ins (`python -m imprint.manual`).
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -79,6 +80,12 @@ class Config(Strict):
         "variable IMPRINT_DATA_MIRROR",
     )
     accept_licences: list[str] = Field([], description="non-commercial catalog entries whose licence you accept")
+    track: str | None = Field(
+        None,
+        description="what shows the curves of fits while they run (module in imprint/trackers); its files lie in the "
+        "folder `track` beside a fit's weights. It never enters an arm's identity: a change of it reruns nothing, so "
+        "fits that are finished are not shown",
+    )
     engine: Engine = Field(default_factory=lambda: Engine.model_validate({}), description="what runs the models")
     models: dict[Name, Model] = Field(min_length=1, description="base weights")
     datasets: dict[Name, Dataset] = Field({}, description="rows")
@@ -105,6 +112,17 @@ class Config(Strict):
     def _distinct(cls, value: list[int]) -> list[int]:
         if len(set(value)) != len(value):
             raise ValueError(f"found {value}; write each seed once")
+        return value
+
+    @field_validator("track")
+    @classmethod
+    def _installed(cls, value: str | None) -> str | None:
+        package = "" if value is None else references.load("trackers", value).PACKAGE
+        if package and importlib.util.find_spec(package) is None:
+            raise ValueError(
+                f"'{value}' needs the package {package}, which is not installed; write "
+                f"`.venv/bin/pip install -c requirements.lock {package}`, or leave `track` out"
+            )
         return value
 
     @field_validator("charts")

@@ -10,6 +10,7 @@ from typing import Any
 
 from imprint.runtime import plugins
 from imprint.runtime.plugins import Plug
+from imprint.runtime.tracking import Tracking
 from imprint.tables.inputs import Read
 
 
@@ -17,7 +18,8 @@ from imprint.tables.inputs import Read
 class Fit:
     """One fit at work. `manifests` is the chain of the weights that it starts from: the manifests of the root model and
     of the fitted ancestors, in order (`imprint.models.chains`). `folder` survives a kill and holds checkpoints. `out`
-    gets the results: the artifact's files and `curves.parquet`. The fit trains under `contexts`."""
+    gets the results: the artifact's files and `curves.parquet`. The fit trains under `contexts`. Its
+    curves go through `imprint.training.curves`, and from there to `tracking` too."""
 
     arm: str
     seed: int
@@ -30,6 +32,7 @@ class Fit:
     device: str = "cpu"
     dtype: str = "bfloat16"
     inputs: Read = field(default_factory=Read)
+    tracking: Tracking = field(default_factory=Tracking)
 
 
 class Method(plugins.Contract):

@@ -83,8 +83,8 @@ def fit(job: Fit) -> dict[str, Any]:
     from imprint.artifacts import hooks
     from imprint.engines.transformers import Engine
     from imprint.models import chains, layers
-    from imprint.runtime import parquet
     from imprint.training import fits
+    from imprint.training.curves import Curves
 
     fits.begin(job)
     s = job.settings
@@ -97,9 +97,10 @@ def fit(job: Fit) -> dict[str, Any]:
     losses = {} if s.choose is None else _losses(job, model, tokenizer, found)
     layer = min(losses, key=lambda number: losses[number]) if s.layer is None else s.layer
     hooks.write(job.out, {**found, "layer": torch.tensor(float(layer))})
-    of_layers = {"arm": job.arm, "seed": job.seed, "quantity": "loss_by_layer"}
-    curve = [{**of_layers, "step": number, "value": loss} for number, loss in losses.items()]
-    parquet.write(job.out / "curves.parquet", "curves", curve)
+    curves = Curves(job)
+    for number, loss in losses.items():
+        curves.add(number, {"loss_by_layer": loss})
+    curves.write()
     lengths = torch.linalg.vector_norm(found["differences"], dim=1) / found["norms"]
     return {"toward": len(toward), "away": len(away), "layer": layer, "length": float(lengths[layer])}
 

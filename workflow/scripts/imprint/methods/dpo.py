@@ -25,7 +25,6 @@ from pydantic import Field
 from imprint.draws import order
 from imprint.methods import Fit
 from imprint.models import chains
-from imprint.runtime import parquet
 from imprint.runtime.plugins import Inputs
 from imprint.training import fits
 from imprint.training.pairs import Pair, pairs
@@ -99,30 +98,20 @@ def fit(job: Fit) -> dict[str, Any]:
     with fits.quiet():
         run, watch = trainer(job, model, tokenizer, ordered)
         fits.train(job, run, watch)
-    names = {
-        **{name: name for name in ("loss", "learning_rate", "grad_norm")},
-        "rewards/margins": "reward_margin",
-        "rewards/accuracies": "reward_accuracy",
-        "rewards/chosen": "reward_chosen",
-        "rewards/rejected": "reward_rejected",
-    }
-    curves = fits.curves(job, run.state.log_history, names)
-    parquet.write(job.out / "curves.parquet", "curves", curves)
-    values: dict[str, list[float]] = {name: [] for name in names.values()}
-    for row in curves:
-        values[row["quantity"]].append(row["value"])
+    watch.curves.write()
+    losses = watch.curves.of("loss")
     cut = [pair.cut(s.max_length) for pair in whole]
     metrics = {
-        "steps": len(values["loss"]),
+        "steps": len(losses),
         "rows": len(whole),
         "equal_rows": equal,
         "truncated_rows": sum(pair.length > s.max_length for pair in whole),
         "unlabelled_rows": sum(pair.chosen == pair.rejected for pair in cut),
         "tokens": sum(2 * len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in ordered),
-        "first_loss": values["loss"][0],
-        "final_loss": values["loss"][-1],
-        "final_reward_margin": values["reward_margin"][-1],
-        "final_reward_accuracy": values["reward_accuracy"][-1],
+        "first_loss": losses[0],
+        "final_loss": losses[-1],
+        "final_reward_margin": watch.curves.of("reward_margin")[-1],
+        "final_reward_accuracy": watch.curves.of("reward_accuracy")[-1],
     }
     return metrics
 
@@ -134,7 +123,14 @@ def trainer(job: Fit, model: Any, tokenizer: Any, ordered: list[Pair]) -> tuple[
     from imprint.training.dpo_trainer import Trainer
     from imprint.training.fit_watch import Watch
 
-    watch = Watch(job)
+    names = {
+        **{name: name for name in ("loss", "learning_rate", "grad_norm")},
+        "rewards/margins": "reward_margin",
+        "rewards/accuracies": "reward_accuracy",
+        "rewards/chosen": "reward_chosen",
+        "rewards/rejected": "reward_rejected",
+    }
+    watch = Watch(job, names)
     columns = {
         "prompt_ids": [pair.prompt for pair in ordered],
         "chosen_ids": [pair.chosen for pair in ordered],

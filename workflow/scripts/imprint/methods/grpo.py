@@ -167,8 +167,17 @@ def fit(job: Fit) -> dict[str, Any]:
     rows, stop, left_out = _prompts.prompts(job, sampler.policy, rewards)
     needed = s.steps * s.prompts_per_step
     places = order(len(rows), needed / len(rows), job.seed)
+    names = {name: name for name in ("loss", "learning_rate", "grad_norm", "reward", "reward_std", "kl", "entropy")}
+    names |= {f"rewards/{reward.__name__}/mean": f"reward/{reward.__name__}" for reward in rewards}
+    names |= {
+        "completions/mean_length": "length",
+        "completions/clipped_ratio": "truncated_share",
+        "frac_reward_zero_std": "zero_variance_share",
+        "unjudged": "unjudged_share",
+        "clip_ratio/region_mean": "clipped_share",
+    }
     with fits.quiet(), fits.adapter_errors(job):
-        watch = Watch(job, s.updates_per_rollout)
+        watch = Watch(job, names, s.updates_per_rollout)
         run = Trainer(
             job,
             sampler,
@@ -187,29 +196,17 @@ def fit(job: Fit) -> dict[str, Any]:
         "rollouts",
         parquet.concat([shard(job.folder, step) for step in range(1, s.steps + 1)], "rollouts"),
     )
-    names = {name: name for name in ("loss", "learning_rate", "grad_norm", "reward", "reward_std", "kl", "entropy")}
-    names |= {f"rewards/{reward.__name__}/mean": f"reward/{reward.__name__}" for reward in rewards}
-    names |= {
-        "completions/mean_length": "length",
-        "completions/clipped_ratio": "truncated_share",
-        "frac_reward_zero_std": "zero_variance_share",
-        "unjudged": "unjudged_share",
-        "clip_ratio/region_mean": "clipped_share",
-    }
-    curves = fits.curves(job, run.state.log_history, names, s.updates_per_rollout)
-    parquet.write(job.out / "curves.parquet", "curves", curves)
-    values: dict[str, list[float]] = {name: [] for name in names.values()}
-    for row in curves:
-        values[row["quantity"]].append(row["value"])
+    curves = watch.curves
+    curves.write()
     metrics = {
         "steps": s.steps,
         "updates": s.steps * s.updates_per_rollout,
         "rows": len(rows),
         "unscorable_rows": left_out,
         "completions": s.steps * s.completions,
-        "first_reward": values["reward"][0],
-        "final_reward": values["reward"][-1],
-        "zero_variance_share": sum(values["zero_variance_share"]) / s.steps,
-        "unjudged_share": sum(values["unjudged_share"]) / s.steps,
+        "first_reward": curves.of("reward")[0],
+        "final_reward": curves.of("reward")[-1],
+        "zero_variance_share": sum(curves.of("zero_variance_share")) / s.steps,
+        "unjudged_share": sum(curves.of("unjudged_share")) / s.steps,
     }
     return metrics

@@ -89,7 +89,7 @@ def fit(job: Fit) -> dict[str, Any]:
     from imprint.engines.transformers import Engine
     from imprint.hooks.head_gates import WHO, inject
     from imprint.models import chains
-    from imprint.runtime import parquet, progress
+    from imprint.runtime import progress
     from imprint.training import fits
 
     fits.begin(job)
@@ -119,7 +119,7 @@ def fit(job: Fit) -> dict[str, Any]:
             bar.update(1)
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
     hooks.write(job.out, {"embedding": embedding, "logits": gates.chosen})
-    parquet.write(job.out / "curves.parquet", "curves", gates.curves)
+    gates.curves.write()
     return {"rows": len(questions), **gates.metrics()}
 
 
@@ -130,12 +130,13 @@ class _Gates:
         import torch
 
         from imprint.training import checkpoints
+        from imprint.training.curves import Curves
 
         self.job = job
         self.logits = torch.zeros(*shape, device=job.device, requires_grad=True)
         self.optimiser = torch.optim.Adam([self.logits], lr=job.settings.learning_rate)
         self.step = 0
-        self.curves: list[dict[str, Any]] = []
+        self.curves = Curves(job)
         self.best: tuple[int, float, torch.Tensor] | None = None
         """The step of the best check so far, its loss, and the logits that it measured."""
         if last := checkpoints.last(job.folder):
@@ -143,7 +144,8 @@ class _Gates:
             with torch.no_grad():
                 self.logits.copy_(state["logits"])
             self.optimiser.load_state_dict(state["optimiser"])
-            self.step, self.curves, self.best = state["step"], state["curves"], state["best"]
+            self.step, self.best = state["step"], state["best"]
+            self.curves.go_on(state["curves"])
 
     def update(self, loss: torch.Tensor) -> float:
         """Take one step down a loss. Returns its value."""
@@ -165,8 +167,7 @@ class _Gates:
                 f"arm '{self.job.arm}': the {quantity} is {value} at step {self.step}; write a smaller learning_rate "
                 f"than {self.job.settings.learning_rate:g}"
             )
-        row = {"arm": self.job.arm, "seed": self.job.seed, "step": self.step, "quantity": quantity, "value": value}
-        self.curves.append(row)
+        self.curves.add(self.step, {quantity: value})
         return value
 
     def keep(self) -> None:
@@ -178,7 +179,7 @@ class _Gates:
         folder = self.job.folder / f"checkpoint-{self.step}"
         folder.mkdir(parents=True, exist_ok=True)
         state = {"logits": self.logits.detach(), "optimiser": self.optimiser.state_dict(), "step": self.step}
-        torch.save({**state, "curves": self.curves, "best": self.best}, folder / STATE)
+        torch.save({**state, "curves": self.curves.rows, "best": self.best}, folder / STATE)
         checkpoints.seal(self.job.folder, self.step)
 
     @property
@@ -188,7 +189,7 @@ class _Gates:
 
     def metrics(self) -> dict[str, Any]:
         """The fit's metrics for the manifest."""
-        losses = [row["value"] for row in self.curves if row["quantity"] == "loss"]
+        losses = self.curves.of("loss")
         found = {"steps": self.step, "first_loss": losses[0], "final_loss": losses[-1]}
         found["gates"], found["gates_above_half"] = self.logits.numel(), int((self.chosen > 0).sum())
         return found if self.best is None else {**found, "best_step": self.best[0], "validation_loss": self.best[1]}

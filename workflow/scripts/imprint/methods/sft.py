@@ -26,7 +26,6 @@ from pydantic import Field, model_validator
 from imprint.draws import order
 from imprint.methods import Fit
 from imprint.models import chains
-from imprint.runtime import parquet
 from imprint.runtime.plugins import Inputs
 from imprint.training import fits, residual_dropout
 from imprint.training.assistant_tokens import IGNORED, Example
@@ -138,7 +137,7 @@ def trainer(job: Fit, model: Any, tokenizer: Any, rows: list[Example]) -> tuple[
     from imprint.training.fit_watch import Watch
     from imprint.training.sft_trainer import Trainer, collate
 
-    watch = Watch(job)
+    watch = Watch(job, {name: name for name in ("loss", "learning_rate", "grad_norm")})
     model.name_or_path = ""  # otherwise an adapter names the folder that its model was read from
     with fits.adapter_errors(job):
         run = Trainer(
@@ -174,11 +173,10 @@ def on_rows(job: Fit, data: str) -> dict[str, Any]:
         fits.train(job, run, watch)
     size = job.settings.batch_size
     tokens = [sum(len(row.input_ids) for row in rows[i : i + size]) for i in range(0, len(rows), size)]
-    names = {name: name for name in ("loss", "learning_rate", "grad_norm")}
-    curves = fits.curves(job, run.state.log_history, names)
-    curves += fits.curve(job, "tokens", tokens)
-    parquet.write(job.out / "curves.parquet", "curves", sorted(curves, key=lambda row: row["step"]))
-    losses = [row["value"] for row in curves if row["quantity"] == "loss"]
+    for step, count in enumerate(tokens, 1):
+        watch.curves.add(step, {"tokens": count})
+    watch.curves.write()
+    losses = watch.curves.of("loss")
     metrics = {
         "steps": len(losses),
         "rows": len(dataset),

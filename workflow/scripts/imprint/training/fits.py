@@ -1,4 +1,4 @@
-"""What gradient fits share: settings, the trainer's arguments, adapters, training from a checkpoint, and curves.
+"""What gradient fits share: settings, the trainer's arguments, adapters, and training from a checkpoint.
 
 The Snakefile reads the methods' settings, which import this module. So torch is imported inside functions.
 """
@@ -6,7 +6,7 @@ The Snakefile reads the methods' settings, which import this module. So torch is
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -178,22 +178,3 @@ def train(job: Fit, run: Any, watch: Any) -> None:
         watch.close()
     kind = "lora" if job.settings.lora else "full"
     plugins.load("artifacts", kind).save(run.accelerator.unwrap_model(run.model), job.out)
-
-
-def curve(job: Fit, quantity: str, values: Iterable[float]) -> list[dict[str, Any]]:
-    """Rows of the curves table for one quantity, with one value a step from step 1 on."""
-    fixed = {"arm": job.arm, "seed": job.seed, "quantity": quantity}
-    return [{**fixed, "step": step, "value": float(value)} for step, value in enumerate(values, 1)]
-
-
-def curves(job: Fit, history: list[dict[str, Any]], names: dict[str, str], updates: int = 1) -> list[dict[str, Any]]:
-    """Rows of the curves table from a trainer's log, which counts updates. A step has `updates` of them. `names` maps
-    the log's names to those of the table; only these entries are kept."""
-    fixed = {"arm": job.arm, "seed": job.seed}
-    return [
-        {**fixed, "step": entry["step"] // updates, "quantity": name, "value": float(entry[logged])}
-        for entry in history
-        if "loss" in entry
-        for logged, name in names.items()
-        if entry.get(logged) is not None
-    ]

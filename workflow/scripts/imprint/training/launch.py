@@ -10,13 +10,14 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from imprint.runtime import job_record, plugins, work
+from imprint.runtime import job_record, plugins, tracking, work
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import file_sha256, fingerprint, read_manifest, write_json
 from imprint.runtime.plugins import Plug, Strict
@@ -51,6 +52,7 @@ class Rank(Strict):
     threads: int
     device: str
     gpus: int
+    track: str
 
 
 def run(
@@ -64,15 +66,18 @@ def run(
     threads: int,
     device: str,
     gpus: int,
+    track: str = "",
 ) -> None:
     """Fit one arm at one seed. `out` is the manifest's path. `device` is the config's, `gpus` the number that the job
-    may use. Raises ImprintError if the fit fails."""
+    may use. `track` names the tracker, and is empty without one. Raises ImprintError if the fit fails."""
     identity = work.identity(spec, [*datasets, *runs], [*manifests, *spec.inputs.manifests()], code)
     folder = out.parent
     with work.folder(folder / "work", identity) as scratch:
         # An earlier fit, by another method, may have written tables that this method does not write.
         for name in STAGES["train"].beside:
             (folder / f"{name}.parquet").unlink(missing_ok=True)
+        if not track:  # else the tracker takes the place of an earlier fit's curves
+            shutil.rmtree(folder / tracking.FOLDER, ignore_errors=True)
         rank = Rank(
             spec=spec,
             manifests=list(map(str, manifests)),
@@ -83,6 +88,7 @@ def run(
             threads=threads,
             device=device,
             gpus=gpus,
+            track=track,
         )
         result = _fit(scratch, rank)
         parents = {str(path): read_manifest(path)["fingerprint"] for path in manifests}

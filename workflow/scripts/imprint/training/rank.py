@@ -11,9 +11,10 @@ import json
 import os
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 
-from imprint.runtime import frame, job_record
+from imprint.runtime import frame, job_record, tracking
 from imprint.runtime.errors import ImprintError
 from imprint.training.launch import Rank
 
@@ -54,20 +55,22 @@ def fit(rank: Rank) -> dict[str, object]:
     folder = Path(rank.scratch, f"{device}-{dtype}")
     folder.mkdir(exist_ok=True)
     module, settings = spec.method.open("methods")
-    job = Fit(
-        arm=spec.arm,
-        seed=spec.seed,
-        settings=settings,
-        contexts=spec.contexts,
-        manifests=[Path(path) for path in rank.manifests],
-        folder=folder,
-        out=Path(rank.out),
-        threads=rank.threads,
-        device=device,
-        dtype=dtype,
-        inputs=read(spec.inputs, map(Path, rank.datasets), map(Path, rank.runs), spec.limit),
-    )
-    return {"metrics": module.fit(job), "device": device, "dtype": dtype}
+    with closing(tracking.Tracking(rank.track, Path(rank.out, tracking.FOLDER))) as tracker:
+        job = Fit(
+            arm=spec.arm,
+            seed=spec.seed,
+            settings=settings,
+            contexts=spec.contexts,
+            manifests=[Path(path) for path in rank.manifests],
+            folder=folder,
+            out=Path(rank.out),
+            threads=rank.threads,
+            device=device,
+            dtype=dtype,
+            inputs=read(spec.inputs, map(Path, rank.datasets), map(Path, rank.runs), spec.limit),
+            tracking=tracker,
+        )
+        return {"metrics": module.fit(job), "device": device, "dtype": dtype}
 
 
 def end_with(parent: int) -> None:
