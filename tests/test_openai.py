@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import chat_server
 from chat_server import KEY, Handler, Server, completion
-from imprint.engines import Prompt, _openai_wire, openai
+from imprint.engines import Prompt, _openai_forms, _openai_wire, openai
 from imprint.engines import _job as reaching
 from imprint.engines._openai_kept import Answer, Kept, Purse
 from imprint.runtime import servers
@@ -86,20 +86,47 @@ def test_a_request_says_all_that_the_prompt_says(start: Start, server: Server) -
 
 
 @pytest.mark.parametrize(
-    ("messages", "prefill", "said"),
+    ("messages", "prefill", "how", "said"),
     [
-        ([{"role": "user", "content": "a"}], "You", "begins the assistant's turn"),
-        ([], "Once", "writes text without turns"),
+        ([{"role": "user", "content": "a"}], "So", {"opening": "x", "before": 3}, "the end of a turn that it begins"),
+        ([{"role": "user", "content": "a"}], "So.\n", {"stop": ("\n",)}, "the end of a turn that it begins"),
+        ([], "Once", {}, "text without turns"),
     ],
 )
 def test_what_the_interface_cannot_say_ends_the_job(
-    start: Start, server: Server, messages: Any, prefill: str, said: str
+    start: Start, server: Server, messages: Any, prefill: str, how: dict[str, Any], said: str
 ) -> None:
     engine = start()
-    asked = [prompt(engine), Prompt(engine.render(messages, prefill).text, 8)]
-    with pytest.raises(ImprintError, match=f"models.far: a server is asked with whole turns, .* {said}"):
+    asked = [prompt(engine), Prompt(engine.render(messages, prefill).text, 8, **how)]
+    with pytest.raises(ImprintError, match=f"models.far: a server is asked with whole turns, and .* {said}"):
         engine.generate(asked)
     assert not server.asked, "nothing was paid for"
+
+
+@pytest.mark.parametrize(
+    ("said", "text", "error"),
+    [
+        ("You are a cook.", " a cook.", None),
+        ("\n You are a cook.", " a cook.", None),
+        ("A cook.", None, "the answer does not begin with the words that were asked for, 'You are'"),
+        ("", None, "the answer does not begin"),
+    ],
+)
+def test_a_server_is_told_how_to_begin(
+    said: str, text: str | None, error: str | None, start: Start, server: Server
+) -> None:
+    server.says = lambda asked: completion(said)
+    engine = start()
+    turns: Any = [{"role": "user", "content": "Who?"}]
+    (response,) = engine.generate([Prompt(engine.render(turns, " You are ").text, 8)])
+    assert response.text == text and (error or "None") in str(response.error)
+    (asked,) = server.asked
+    (message,) = asked["messages"]
+    assert message["content"].startswith("Who?\n\n") and message["content"].endswith("\n\nYou are")
+    assert asked["max_tokens"] == 8 + len(" You are ")
+    turns.append({"role": "assistant", "content": "I."})
+    engine.generate([Prompt(engine.render(turns, "You").text, 8)])
+    assert [one["role"] for one in server.asked[1]["messages"]] == ["user", "assistant", "user"]
 
 
 def test_a_server_that_has_renamed_the_limit_is_asked_by_its_new_name(start: Start, server: Server) -> None:
@@ -193,7 +220,7 @@ def pieces(*texts: str) -> dict[str, Any]:
 def test_the_answer_behind_an_opening_is_cut_at_its_own_limit(
     said: tuple[str, ...], total: int, most: int, before: int, text: str, reason: str, own: int
 ) -> None:
-    asked = Prompt("", most, opening="[A]", before=before)
+    asked = Prompt(json.dumps({"messages": [], "prefill": ""}), most, opening="[A]", before=before)
     answer = Answer(
         text="".join(said), finish_reason="stop", model="m", prompt_tokens=1, response_tokens=total,
         pieces=[list(one.encode()) for one in said], cost=1, seconds=0.0,
@@ -271,16 +298,16 @@ def test_retry_after_holds_all_requests(start: Start, server: Server) -> None:
     [("3", 3.0), ("0.5", 0.5), ("-1", 0.0), ("nan", 0.0), ("inf", float("inf")), ("", 0.0), ("x", 0.0)],
 )
 def test_what_retry_after_says(text: str, seconds: float) -> None:
-    assert _openai_wire._retry_after(text) == seconds
+    assert _openai_forms.retry_after(text) == seconds
 
 
 @given(st.text())
 def test_any_retry_after_is_read(text: str) -> None:
-    assert _openai_wire._retry_after(text) >= 0
+    assert _openai_forms.retry_after(text) >= 0
 
 
 def test_a_date_says_seconds_too() -> None:
-    assert 50 < _openai_wire._retry_after(formatdate(time.time() + 60, usegmt=True)) <= 61
+    assert 50 < _openai_forms.retry_after(formatdate(time.time() + 60, usegmt=True)) <= 61
 
 
 # Faults that stay

@@ -141,6 +141,20 @@ def test_there_are_no_other_rules_nor_scripts() -> None:
     assert len(re.findall(r"(?m)^ *log:", RULES)) == len(STAGES)
 
 
+def test_what_asks_a_server_has_a_local_rule_beside_its_own() -> None:
+    text = (ROOT / "rules/servers.smk").read_text(encoding="utf-8")
+    pairs = re.findall(r"(?m)^use rule (\w+) as (\w+) with:", text)
+    assert [rule for _, rule in pairs] == [f"{name}_on_server" for name, _ in pairs]
+    asking = {"generate", "judge", "synthesize"}
+    assert {name for name, _ in pairs} == asking < {name for name in STAGES if STAGES[name].runs_model}
+    local = re.search(r"(?m)^localrules:\n((?:    \w+,\n)+)", text)
+    assert local and set(re.findall(r"\w+", local[1])) == {rule for _, rule in pairs}
+    assert text.count('device="server",') == text.count("on_server=True") == len(pairs)
+    for name in asking:
+        scores = f'scores=stage["{name}"].scores,'
+        assert (scores in text) == (scores in rule(name)), "`use rule` replaces all resources"
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_has_a_script_that_calls_its_module(name: str) -> None:
     text = (SCRIPTS / f"{name}.py").read_text(encoding="utf-8")

@@ -38,15 +38,22 @@ def problems(config: Config) -> Iterator[str]:
 
 
 def _without_files(config: Config) -> Iterator[str]:
-    """Parts of the config that read the weights of arms on servers, of which there are none."""
-    asked = {dataset.teacher() for dataset in config.datasets.values()}
-    asked |= {graph.asked_by(config, name) for name in config.analyses}
+    """Parts of the config that read the weights of arms on servers, of which there are none. A teacher is asked and not
+    read, and so is the arm that an analysis names to be asked."""
     for reader in graph.readers(config):
+        asked = {_asked(config, node) for node in reader.nodes}
         for arm in reader.inputs.arms:
-            if config.models[graph.root_model(config, arm)].openai and arm not in asked:
-                yield from (
-                    f"{reader.where}: reads the weights of '{arm}': {lack}" for lack in _lacks(config, arm, "weights")
-                )
+            if arm not in asked and config.models[graph.root_model(config, arm)].openai:
+                for lack in _lacks(config, arm, "weights"):
+                    yield f"{reader.where}: reads the weights of '{arm}': {lack}"
+
+
+def _asked(config: Config, node: graph.Node) -> str | None:
+    """The arm that is asked while a node is made, and not read; None where there is none."""
+    kind, name, *_ = node
+    if kind == "dataset":
+        return config.datasets[name].teacher()
+    return graph.asked_by(config, name) if kind == "analysis" else None
 
 
 def _lacks(config: Config, arm: str, ability: str) -> Iterator[str]:

@@ -7,15 +7,14 @@ server says before it is kept or printed.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from imprint.engines import _openai_forms as forms
 from imprint.engines._openai_kept import Answer, Purse
 from imprint.runtime import servers
 from imprint.runtime.errors import ImprintError
@@ -37,53 +36,6 @@ MOST_BYTES = 16 * 2**20
 SAID = 300
 """The most characters of what a server says in an error."""
 KEPT = "the answers so far are kept, so run again when it is mended"
-
-
-class _Foreign(BaseModel):
-    """What a server sends: types are checked, and keys that nothing here reads are left out."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class _Token(_Foreign):
-    token: str
-    bytes: list[Annotated[int, Field(ge=0, le=255)]] | None = None
-
-
-class _Logprobs(_Foreign):
-    content: list[_Token] | None = None
-
-
-class _Message(_Foreign):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(_Foreign):
-    message: _Message
-    finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
-
-
-class _Usage(_Foreign):
-    prompt_tokens: int = Field(ge=0, le=2**40)
-    completion_tokens: int = Field(ge=0, le=2**40)
-
-
-class _Completion(_Foreign):
-    choices: list[_Choice] = Field(min_length=1)
-    model: str | None = Field(None, max_length=500)
-    usage: _Usage | None = None
-
-
-class _Problem(_Foreign):
-    message: str = ""
-    code: str | int | None = None
-    param: str | None = None
-
-
-class _Problems(_Foreign):
-    error: _Problem | str
 
 
 @dataclass(frozen=True)
@@ -210,7 +162,7 @@ class Client:
         if status != 200:
             raise self._problem(status, headers, body, length)
         try:
-            said = _Completion.model_validate_json(body)
+            said = forms.Completion.model_validate_json(body)
         except ValidationError as error:
             problem = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, problem["loc"]))
@@ -263,7 +215,7 @@ class Client:
 
     def _problem(self, status: int, headers: httpx.Headers, body: bytes, length: str) -> Exception:
         """The error for a status that is no answer. `length` is the key that held the limit of tokens."""
-        server, variable, problem = self.server, self.server.access.key_env, _said(body)
+        server, variable, problem = self.server, self.server.access.key_env, forms.said(body)
         words = server.clean(problem.message).strip()[:SAID]
         said = f"says {status}" + (f": {words}" if words else "")
         if 300 <= status < 400:
@@ -287,29 +239,8 @@ class Client:
         if status in (400, 413, 422):
             return Refused(f"the server {said}")
         if status in (408, 409, 425, 429) or status >= 500:
-            after = _retry_after(headers.get("retry-after", ""))
+            after = forms.retry_after(headers.get("retry-after", ""))
             if after > LONGEST_WAIT:
                 return server.wrong(said, f"it wants to be asked again in {after:.0f} s; {KEPT}")
             return Again(said, after)
         return server.wrong(said, "that is no answer of a chat; is `base_url` right?")
-
-
-def _said(body: bytes) -> _Problem:
-    """What a server says of an error. A body of another form is taken as its message."""
-    try:
-        error = _Problems.model_validate_json(body).error
-    except ValidationError:
-        return _Problem(message=body[: 1 << 16].decode("utf-8", "replace"))
-    return _Problem(message=error) if isinstance(error, str) else error
-
-
-def _retry_after(text: str) -> float:
-    """The seconds of a header Retry-After, which has seconds or a date; 0 for anything else."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(text).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
-            return 0.0
-    return 0.0 if math.isnan(seconds) else max(0.0, seconds)

@@ -1,10 +1,13 @@
 """An engine that asks a server with the chat interface of OpenAI, hosted or your own. It runs no weights: it teaches,
 judges and is compared. A model with `openai:` as its source is always asked by it.
 
-A prompt is the dialogue as JSON, since the server has the template. What a server has answered is kept and never asked
-for again (`_openai_kept`). So a run can be repeated from the answers, though not by asking. An answer that a content
-filter has ended, or that is longer than was asked for, is an error of its example. A greedy request has no seed. A
-sampled one has 31 bits of the prompt's seed, and it is the server's affair what it makes of it.
+A prompt is the dialogue as JSON, since the server has the template. The interface cannot begin the assistant's turn. So
+the server is told in words how to begin, and an answer that begins otherwise is an error of its example. So is an
+answer that a content filter has ended, or that is longer than was asked for. A greedy request has no seed. A sampled
+one has 31 bits of the prompt's seed, and it is the server's affair what it makes of it.
+
+What a server has answered is kept and never asked for again (`_openai_kept`). So a run can be repeated from the
+answers, though not by asking.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from imprint.runtime.identity import canonical, read_object
 CAN = frozenset({"generate"})
 MOST_STOPS = 4
 """The most stop texts that a request may have. Answers are cut at all of them here."""
+BEGIN = "Begin your reply with exactly the words below, and go on from there.\n\n{}"
 OVERHEAD = 64
 """Tokens of a template that a message may take beside its bytes, and a dialogue beside its messages."""
 
@@ -81,17 +85,17 @@ class Engine:
         has no way to say it: the arm's contexts are then not for servers."""
         if prompt.max_new_tokens < 1:
             raise ImprintError(f"max_new_tokens is {prompt.max_new_tokens}; write at least 1")
-        dialogue = json.loads(prompt.text)
-        if dialogue["prefill"] or not dialogue["messages"]:
-            what = "begins the assistant's turn" if dialogue["messages"] else "writes text without turns"
+        messages, prefill = _dialogue(prompt)
+        if not messages or (prefill and (prompt.opening or any(stop in prefill for stop in prompt.stop))):
+            what = "the end of a turn that it begins itself" if messages else "text without turns"
             raise ImprintError(
-                f"{self.server.where}: a server is asked with whole turns, and a context or synthesiser {what}; take "
-                "another one, or a model with weights"
+                f"{self.server.where}: a server is asked with whole turns, and a context asks for {what}; take another "
+                "context, or a model with weights"
             )
         request: dict[str, Any] = {
             "model": self.server.model,
-            "messages": dialogue["messages"],
-            "max_tokens": prompt.longest,
+            "messages": _told_to_begin(messages, prefill) if prefill else messages,
+            "max_tokens": prompt.longest + _longest_of(prefill),
             "temperature": prompt.temperature,
         }
         if prompt.temperature > 0:
@@ -170,10 +174,29 @@ class Engine:
         print(shown(f"imprint: {self.server.where}: {what}"), file=sys.stderr, flush=True)
 
 
+def _dialogue(prompt: Prompt) -> tuple[list[Message], str]:
+    """The messages of a prompt, and how the assistant's turn begins."""
+    dialogue = json.loads(prompt.text)
+    return dialogue["messages"], dialogue["prefill"]
+
+
+def _told_to_begin(messages: list[Message], prefill: str) -> list[Message]:
+    """The messages, in which the user says at last how the reply is to begin."""
+    words, last = BEGIN.format(prefill.strip()), messages[-1]
+    if last["role"] == "user":
+        return [*messages[:-1], {"role": "user", "content": f"{last['content']}\n\n{words}"}]
+    return [*messages, {"role": "user", "content": words}]
+
+
+def _longest_of(prefill: str) -> int:
+    """The most tokens that the beginning of a reply can have."""
+    return len(prefill.encode())
+
+
 def response(prompt: Prompt, answer: Answer) -> Response:
-    """A server's answer as the response to a prompt: cut at its stop texts, and at the answer's own limit of tokens
-    where it begins behind an opening text."""
-    total = answer.response_tokens
+    """A server's answer as the response to a prompt: without the words that it was told to begin with, cut at its stop
+    texts, and at the answer's own limit of tokens where it begins behind an opening text."""
+    total, begun = answer.response_tokens, _dialogue(prompt)[1]
 
     def wrong(why: str) -> Response:
         return Response(None, None, answer.prompt_tokens, total, None, answer.seconds, why)
@@ -182,9 +205,13 @@ def response(prompt: Prompt, answer: Answer) -> Response:
         if answer.finish_reason == "content_filter":
             return wrong("the server's content filter has ended the answer (content_filter)")
         return wrong(f"the server does not say that the answer is whole (finish_reason {answer.finish_reason!r:.80})")
-    if total is not None and total > prompt.longest:
-        return wrong(f"the server has written {total} tokens, and at most {prompt.longest} were asked for")
+    if total is not None and total > (most := prompt.longest + _longest_of(begun)):
+        return wrong(f"the server has written {total} tokens, and at most {most} were asked for")
     text, reason, own = answer.text, answer.finish_reason, total
+    if begun:
+        if not text.lstrip().startswith(begun.strip()):
+            return wrong(f"the answer does not begin with the words that were asked for, {begun.strip()!r:.80}")
+        text = text.lstrip().removeprefix(begun.strip())
     if prompt.opening:
         if answer.pieces is None or total is None:
             return wrong("the server tells no tokens (logprobs), so where the answer begins and ends is not known")
