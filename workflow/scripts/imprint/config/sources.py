@@ -78,7 +78,7 @@ class Model(Strict):
     @field_validator("base_url")
     @classmethod
     def _address(cls, value: str | None) -> str | None:
-        """The address without a slash at its end. A message never shows what may be a password."""
+        """The address without a slash at its end. No message shows it, since a key may be in it."""
         if value is None:
             return None
         try:
@@ -90,9 +90,9 @@ class Model(Strict):
             raise ValueError("holds a name or a password; leave it out, and name the key's variable in `key_env`")
         plain = value.isascii() and value.isprintable() and not set(value) & set(' "<>\\^`{|}')
         if parts.scheme not in ("http", "https") or not host or not plain or parts.query or parts.fragment:
-            raise ValueError(f"found {value!r:.80}; write http:// or https://, a host and a path, and nothing else")
+            raise ValueError("write http:// or https://, a host and a path, and nothing else")
         if parts.path.rstrip("/").endswith("/completions"):
-            raise ValueError(f"found {value!r:.80}; write it without `/chat/completions`, which is added")
+            raise ValueError("write it without `/chat/completions`, which is added")
         return value.rstrip("/")
 
     @field_validator("key_env")
