@@ -48,7 +48,7 @@ KEYS = """
 import subprocess, sys
 from pathlib import Path
 from types import SimpleNamespace
-from snakemake.io import InputFiles
+from snakemake.iocontainers import InputFiles
 from imprint.runtime import frame, servers
 from imprint.runtime.servers import Access
 
@@ -73,7 +73,7 @@ def test_only_a_job_that_asks_a_server_has_its_key(tmp_path: Path, device: str, 
     command = [sys.executable, "-c", KEYS, str(tmp_path), device, str(network)]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert ended.returncode == 0, ended.stderr
-    assert (tmp_path / "job.log").read_text().endswith("got secret\n" if kept else "got \n")
+    assert (tmp_path / "job.log").read_text().endswith("got secret\n" if kept else "got\n")
     if device:
         (attempt,) = json.loads((tmp_path / "out.job.json").read_text())["attempts"]
         assert attempt["device"] == device

@@ -4,7 +4,6 @@ name is told before the long jobs, and writes the manifest by which the model's 
 from __future__ import annotations
 
 import sys
-from contextlib import closing
 from pathlib import Path
 
 from imprint.runtime.errors import shown
@@ -30,11 +29,10 @@ def run(spec: Spec, out: Path) -> None:
 
     server = Server.of(out.parent.name, spec.base_url, spec.openai)
     request = {"model": spec.openai, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": TOKENS}
-    with closing(Client(server)) as client:
-        try:
-            answer = client.answer(request, 0, Purse(None, 0, server.where))
-        except Refused as refusal:
-            raise server.wrong(f"does not answer a short question: {refusal}", "is it a server for chats?") from None
+    try:
+        answer = Client(server).answer(request, 0, Purse(None, 0, server.where))
+    except Refused as refusal:
+        raise server.wrong(f"does not answer a short question: {refusal}", "is it a server for chats?") from None
     who = "does not say by whom" if answer.model is None else f"by '{answer.model}'"
     print(shown(f"imprint: {server.where}: the server answers, {who}"), file=sys.stderr)
     manifest = {"kind": "server", "openai": spec.openai, "base_url": spec.base_url, "template_sha256": ""}

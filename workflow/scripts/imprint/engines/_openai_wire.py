@@ -82,8 +82,7 @@ class Pace:
 
     def __init__(self, interval: float, stop: threading.Event) -> None:
         self.interval, self.stop = interval, stop
-        # Another process may have sent one just now.
-        self._next = time.monotonic() + interval
+        self._next = 0.0
         self._lock = threading.Lock()
 
     def turn(self) -> None:
@@ -121,9 +120,10 @@ class Client:
             limits=httpx.Limits(max_connections=limits.at_once),
         )
 
-    def close(self) -> None:
-        """Close all connections."""
-        self._http.close()
+    def begin(self) -> None:
+        """Begin a call. Another process may have asked just now, so the first request waits as long as the others."""
+        self.stop.clear()
+        self.pace.pause(self.pace.interval)
 
     def answer(self, request: dict[str, Any], most: int, purse: Purse) -> Answer:
         """The answer to a request, which can cost `most` tokens. Raises Refused if the server does not answer this
@@ -133,27 +133,21 @@ class Client:
             if self.stop.is_set():
                 raise Refused("not asked, since the job has stopped")
             purse.take(most)
-            spent = 0
+            cost = 0
             try:
                 answer = self._answer(request, most)
-                spent = answer.cost
+                cost = answer.cost
                 return answer
-            except Again as problem:
-                spent = most if problem.lost else 0
-                if wait is None:
-                    why = f"{problem}, and so {len(WAITS) + 1} times"
-                    raise (
-                        Refused(self.server.clean(why))
-                        if problem.own
-                        else self.server.wrong(f"gives no answer: {why}", KEPT)
-                    ) from None
-                if problem.after:
-                    self.pace.pause(problem.after)
-                else:
-                    self.stop.wait(wait)
+            except Again as error:
+                problem, cost = error, most if error.lost else 0
             finally:
-                purse.give_back(most - spent)
-        raise AssertionError
+                purse.give_back(most - cost)
+            if problem.after:
+                self.pace.pause(problem.after)
+            elif wait is not None:
+                self.stop.wait(wait)
+        why = f"{problem}, and so {len(WAITS) + 1} times"
+        raise Refused(self.server.clean(why)) if problem.own else self.server.wrong(f"gives no answer: {why}", KEPT)
 
     def _answer(self, request: dict[str, Any], most: int) -> Answer:
         began, length = time.monotonic(), self._length

@@ -16,7 +16,6 @@ import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -54,6 +53,7 @@ class Engine:
         self.name = f"openai {server.model} at {server.base_url}"
         self.passing = Pass()
         self.kept = Kept(server.base_url, server.model, answers)
+        self._client = Client(server)
         self._lost = 0
         self._told: set[str | None] = {server.model}
 
@@ -127,7 +127,8 @@ class Engine:
     def _ask(self, requests: dict[Path, dict[str, Any]]) -> dict[Path, Answer | str]:
         """Ask the server, several requests at a time, and keep what it answers. After an error that ends the job, the
         requests that are under way are awaited and kept."""
-        limits, client = self.server.access.limits, Client(self.server)
+        limits, client = self.server.access.limits, self._client
+        client.begin()
         begun = self._lost + (self.kept.cost() if limits.tokens is not None else 0)
         purse, kept_costs = Purse(limits.tokens, begun, self.server.where), list[int]()
 
@@ -144,7 +145,7 @@ class Engine:
             return answer
 
         try:
-            with closing(client), ThreadPoolExecutor(limits.at_once) as threads:
+            with ThreadPoolExecutor(limits.at_once) as threads:
                 try:
                     asked = {path: threads.submit(ask, request) for path, request in requests.items()}
                     return {path: future.result() for path, future in asked.items()}
