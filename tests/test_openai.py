@@ -396,7 +396,7 @@ def test_a_giant_body_is_not_read(start: Start, server: Server, monkeypatch: pyt
     server.faults = [giant]
     engine = start()
     (response,) = engine.generate([prompt(engine)])
-    assert "larger than 1 MiB" in str(response.error)
+    assert "larger than 1 MiB" in str(response.error) and engine._lost > 0, "it may have cost something"
     time.sleep(0.2)
     assert sum(sent) < 1 << 26, "the connection is closed"
 

@@ -65,7 +65,11 @@ class Server:
 
 
 class Refused(Exception):
-    """The server does not answer this request, whenever it is sent. Others may be answered."""
+    """The server does not answer this request, whenever it is sent. Others may be answered. `lost`: as in Again."""
+
+    def __init__(self, why: str, lost: bool = False) -> None:
+        super().__init__(why)
+        self.lost = lost
 
 
 class Again(Exception):
@@ -140,6 +144,9 @@ class Client:
                 return answer
             except Again as error:
                 problem, cost = error, most if error.lost else 0
+            except Refused as error:
+                cost = most if error.lost else 0
+                raise
             finally:
                 purse.give_back(most - cost)
             if problem.after:
@@ -192,7 +199,7 @@ class Client:
                 for part in response.iter_raw():
                     body += part
                     if len(body) > MOST_BYTES:
-                        raise Refused(f"the server's answer is larger than {MOST_BYTES // 2**20} MiB")
+                        raise Refused(f"the server's answer is larger than {MOST_BYTES // 2**20} MiB", lost=True)
                     if time.monotonic() > deadline:
                         raise Again(f"no whole answer within {PATIENCE:.0f} s", lost=True)
                 return response.status_code, response.headers, bytes(body)
