@@ -7,13 +7,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow/scripts")))
 
-from imprint.dag import adoption, failures, placement
+from imprint.dag import adoption, failures, placement, served
 from imprint.dag.experiment import Experiment
 from imprint.dag.jobs import all_jobs
 from imprint.dag.start import load_config
 
 experiment = Experiment(load_config(workflow))
 stage = all_jobs(experiment)
+served.tell(experiment)
 
 
 rule all:
@@ -29,6 +30,7 @@ include: "rules/resources.smk"
 include: "rules/synthesis.smk"
 include: "rules/training.smk"
 include: "rules/evaluation.smk"
+include: "rules/servers.smk"
 include: "rules/analysis.smk"
 include: "rules/report.smk"
 

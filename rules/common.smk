@@ -3,9 +3,11 @@ def one_of(names):
     return "|".join(sorted(names)) or "(?!)"
 
 
-def of(name, wildcard):
-    """A wildcard constraint that fits the values of a wildcard in a stage's jobs."""
-    return one_of({str(getattr(job, wildcard)) for job in stage[name].jobs()})
+def of(name, wildcard, on_server=False):
+    """A wildcard constraint that fits the values of a wildcard in a stage's jobs, without those whose model runs on a
+    server, or for those alone."""
+    jobs = [job for job in stage[name].jobs() if stage[name].on_server(job) == on_server]
+    return one_of({str(getattr(job, wildcard)) for job in jobs})
 
 
 wildcard_constraints:
@@ -17,6 +19,10 @@ wildcard_constraints:
     split=of("fetch_hub", "split"),
     analysis=one_of(experiment.config.analyses),
     chart=one_of(experiment.config.charts),
+
+
+onstart:
+    served.check_keys(workflow, experiment, stage)
 
 
 onsuccess:

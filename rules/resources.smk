@@ -1,6 +1,7 @@
-# Only these rules use the network, so they run on the machine that runs the workflow.
+# Only these rules and those of servers.smk use the network, so they run on the machine that runs the workflow.
 localrules:
     fetch_model,
+    reach_model,
     fetch_data,
     fetch_hub,
 
@@ -12,11 +13,28 @@ rule fetch_model:
         **stage["fetch_model"].outputs,
     log:
         stage["fetch_model"].log,
+    wildcard_constraints:
+        model=of("fetch_model", "model"),
     params:
         code=stage["fetch_model"].code,
         spec=stage["fetch_model"].params,
     script:
         "../workflow/scripts/fetch_model.py"
+
+
+# A model on a server has no files. It is asked once, so that a wrong address or key is told before the long jobs.
+rule reach_model:
+    output:
+        **stage["reach_model"].outputs,
+    log:
+        stage["reach_model"].log,
+    wildcard_constraints:
+        model=of("reach_model", "model"),
+    priority: 100
+    params:
+        spec=stage["reach_model"].params,
+    script:
+        "../workflow/scripts/reach_model.py"
 
 
 rule fetch_data:

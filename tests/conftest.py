@@ -16,7 +16,7 @@ from imprint.runtime import plugins
 ROOT = Path(__file__).parent.parent
 PARTS = ("Snakefile", "rules", "workflow", "config", "resources", "profiles", "slurm")
 CACHES = shutil.ignore_patterns("__pycache__")
-IGNORED = shutil.ignore_patterns("__pycache__", "models", "data", "cache", "local")
+IGNORED = shutil.ignore_patterns("__pycache__", "models", "data", "cache", "local", "answers")
 
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -25,7 +25,10 @@ SCRIPTS = ROOT / "workflow/scripts"
 RULES = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
 CONFIG = {
     "seeds": [3, 4],
-    "models": {"m1": {"hub": "a/b", "revision": "0" * 40}},
+    "models": {
+        "m1": {"hub": "a/b", "revision": "0" * 40},
+        "far": {"openai": "far-1", "base_url": "http://localhost:1/v1"},
+    },
     "datasets": {
         "dialogues": {"bundled": "dialogues.jsonl"},
         "sums": {"catalog": "gsm8k_test"},
@@ -115,7 +118,7 @@ def test_a_stage_has_a_module_with_run_and_spec(name: str) -> None:
 def test_a_stage_has_a_rule_that_takes_everything_from_its_class(name: str) -> None:
     stage, text = STAGES[name], rule(name)
     wanted = {"output": f'**stage["{name}"].outputs,', "log": f'stage["{name}"].log,'}
-    if name not in ("fetch_data", "fetch_hub"):
+    if name not in ("reach_model", "fetch_data", "fetch_hub"):
         wanted["input"] = f'unpack(stage["{name}"].inputs),'
     else:
         assert not [files for job in jobs_of(name).jobs() for files in jobs_of(name).inputs(job)]
@@ -127,8 +130,8 @@ def test_a_stage_has_a_rule_that_takes_everything_from_its_class(name: str) -> N
     assert stage.runs_model == ("benchmark" in directives) == ("device=" in directives.get("resources", ""))
     params = directives["params"]
     assert f'spec=stage["{name}"].params' in params
-    # What is fetched is that of a hash or a commit, whatever code has fetched it.
-    assert (f'code=stage["{name}"].code' in params) == (name not in ("fetch_data", "fetch_hub"))
+    # What is fetched is that of a hash or a commit, whatever code has fetched it; a server is where it is.
+    assert (f'code=stage["{name}"].code' in params) == (name not in ("reach_model", "fetch_data", "fetch_hub"))
     assert f'"../workflow/scripts/{name}.py"' in directives["script"]
 
 
@@ -136,6 +139,20 @@ def test_there_are_no_other_rules_nor_scripts() -> None:
     assert set(re.findall(r"(?m)^rule (\w+):", RULES)) == STAGES.keys() - {"train"}
     assert {path.stem for path in SCRIPTS.glob("*.py")} == STAGES.keys()
     assert len(re.findall(r"(?m)^ *log:", RULES)) == len(STAGES)
+
+
+def test_what_asks_a_server_has_a_local_rule_beside_its_own() -> None:
+    text = (ROOT / "rules/servers.smk").read_text(encoding="utf-8")
+    pairs = re.findall(r"(?m)^use rule (\w+) as (\w+) with:", text)
+    assert [rule for _, rule in pairs] == [f"{name}_on_server" for name, _ in pairs]
+    asking = {"generate", "judge", "synthesize"}
+    assert {name for name, _ in pairs} == asking < {name for name in STAGES if STAGES[name].runs_model}
+    local = re.search(r"(?m)^localrules:\n((?:    \w+,\n)+)", text)
+    assert local and set(re.findall(r"\w+", local[1])) == {rule for _, rule in pairs}
+    assert text.count('device="server",') == text.count("on_server=True") == len(pairs)
+    for name in asking:
+        scores = f'scores=stage["{name}"].scores,'
+        assert (scores in text) == (scores in rule(name)), "`use rule` replaces all resources"
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -216,7 +233,9 @@ def test_prune_needs_all_that_an_experiment_makes() -> None:
     needed = prune.needed(experiment())
     for name, jobs in all_jobs(experiment()).items():
         for path in map(Path, (*jobs.files(), *jobs.traces())):
-            whole = name in ("fetch_model", "fetch_data", "fetch_hub", "train") and path.parts[1] not in (
+            whole = name in ("fetch_model", "reach_model", "fetch_data", "fetch_hub", "train") and path.parts[
+                1
+            ] not in (
                 "logs",
                 "benchmarks",
             )

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from imprint.config import checks, graph, loading
+from imprint.dag import served
 from imprint.dag.experiment import Experiment
 from imprint.dag.policies import policy_of
 from imprint.runtime import frame
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
                 command = f"snakemake --cores all {path} --configfile {options.config}"
                 raise ImprintError(f"{path} is not there yet; run `{command}` first")
         frame.prepare(os.cpu_count() or 1)
+        served.tell(experiment)
         from imprint.policies import conversation
 
         datasets, runs = map(Path, files["datasets"]), map(Path, files["runs"])
@@ -59,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
             read(experiment.named(reads, seed), datasets, runs, experiment.config.limit),
             [{"role": "user", "content": options.question}],
             options.max_new_tokens,
-            frame.device(experiment.config.engine.device, 0),
+            frame.device(served.device(experiment, options.arm), 0),
         )
         for response in responses:
             if response.error is not None:

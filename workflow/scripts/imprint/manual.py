@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from imprint.config import arms, evals, questions, references, schema, sources
-from imprint.runtime import plugins
+from imprint.runtime import plugins, servers
 
 INTRO = """# The config
 
@@ -36,6 +36,11 @@ SECTIONS: list[tuple[str, type[BaseModel], str]] = [
     ("Top level", schema.Config, ""),
     ("engine", schema.Engine, "`engine: {dtype: float32, batch_size: 16}`"),
     ("models", sources.Model, "`models: {NAME: {hub: OWNER/REPO, revision: COMMIT}}`"),
+    (
+        "models: limits",
+        servers.Limits,
+        "`models: {NAME: {openai: MODEL, base_url: https://..., key_env: OPENAI_API_KEY, limits: {tokens: 2000000}}}`",
+    ),
     (
         "datasets: columns",
         plugins.load("datasets", "columns").Columns,

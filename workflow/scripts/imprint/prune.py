@@ -59,7 +59,7 @@ def needed(experiment: Experiment) -> set[Path]:
     keep = set()
     for jobs in all_jobs(experiment).values():
         files = [Path(file) for file in jobs.files()]
-        makes_folders = jobs.name in ("fetch_model", "fetch_data", "fetch_hub", "train")
+        makes_folders = jobs.name in ("fetch_model", "reach_model", "fetch_data", "fetch_hub", "train")
         keep |= {file.parent if makes_folders else file for file in files} | {Path(trace) for trace in jobs.traces()}
     return keep | {path.with_name(f".{path.name}.work") for path in keep if path.parent == MODELS}
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from imprint.config import catalog, graph, paths, taking
+from imprint.config import abilities, catalog, graph, paths, taking
 from imprint.config.arms import FitSpec
 from imprint.config.questions import Check, Question
 from imprint.config.schema import Config
@@ -71,7 +71,7 @@ def problems(config: Config) -> Iterator[str]:
         messages += _imported(config, name)
     messages += _questions(config)
     messages += [*_missing(config), *_circle(config)]
-    yield from messages or [*_held_back(config), *_engines(config)]
+    yield from messages or [*_held_back(config), *abilities.problems(config)]
 
 
 def _models(config: Config) -> Iterator[str]:
@@ -268,35 +268,3 @@ def _held_back(config: Config) -> Iterator[str]:
                     f"arms.{name}.fit: trains on '{dataset}', whose rows come from '{entry}'; that set is for "
                     "evaluation only, since its authors ask that no model be trained on it; write another dataset"
                 )
-
-
-def _engines(config: Config) -> Iterator[str]:
-    """Abilities that the config needs of an arm's engine, but that the engine lacks."""
-
-    def lacks(arm: str, ability: str) -> Iterator[str]:
-        engine = graph.engine_of(config, arm)
-        if ability not in plugins.load("engines", engine).CAN:
-            able = [name for name in plugins.names("engines") if ability in plugins.load("engines", name).CAN]
-            model = graph.root_model(config, arm)
-            others = ", ".join(able) or "(there is none yet)"
-            yield f"the engine '{engine}' of model '{model}' has no {ability}; write an engine that has: {others}"
-
-    for arm, ev in graph.runs_of(config):
-        if config.arms[arm].runs:
-            continue
-        for lack in lacks(arm, config.evals[ev].asks):
-            yield f"arms.{arm}: the eval '{ev}' cannot be asked: {lack}"
-    for name, arm_spec in config.arms.items():
-        if arm_spec.apply.hooks:
-            yield from (f"arms.{name}.apply.hooks: {lack}" for lack in lacks(name, "hooks"))
-        if arm_spec.fit:
-            yield from (f"arms.{name}.fit: {lack}" for lack in lacks(name, "weights"))
-    for name, dataset in config.datasets.items():
-        if dataset.teacher():
-            yield from (f"datasets.{name}: {lack}" for lack in lacks(str(dataset.teacher()), "generate"))
-    for name, ev_spec in config.evals.items():
-        if ev_spec.judge:
-            yield from (f"evals.{name}.judge: {lack}" for lack in lacks(ev_spec.judge, "generate"))
-    for name in config.analyses:
-        if asked := graph.asked_by(config, name):
-            yield from (f"analyses.{name}: {lack}" for lack in lacks(asked, "hooks"))

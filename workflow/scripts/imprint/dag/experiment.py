@@ -42,8 +42,10 @@ class Experiment:
     # Models
 
     def model_spec(self, model: str) -> dict[str, Any]:
-        """The source of a model, as its fetch job's spec has it. Licence and engine do not enter a model's identity."""
-        return self.config.models[model].model_dump(exclude_none=True, exclude={"licence", "engine"})
+        """The source of a model, as its fetch job's spec has it. What says how the model is run or asked does not enter
+        its identity."""
+        how = {"licence", "engine", "key_env", "limits"}
+        return self.config.models[model].model_dump(exclude_none=True, exclude=how)
 
     def model_key(self, model: str) -> str:
         """The folder of a model under resources/models: NAME-FINGERPRINT, with 8 hex digits, so that two configs may

@@ -23,6 +23,7 @@ LINES = 40
 REASONS = 2  # the most differences that a line names
 WHAT = {
     "fetch_model": "model files",
+    "reach_model": "server's answers",
     "fetch_data": "files",
     "fetch_hub": "files",
     "prepare": "data",

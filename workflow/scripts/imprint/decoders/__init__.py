@@ -14,6 +14,9 @@ from imprint.tables.inputs import Read
 class Decoder(plugins.Contract):
     """What a decoder defines."""
 
+    LIKELIHOODS: bool = False
+    """Whether it reads how likely a model finds what it has written. Not every engine knows that."""
+
     @staticmethod
     @abstractmethod
     def turns(request: Request, row: dict[str, Any], settings: Any, inputs: Read) -> Turns:

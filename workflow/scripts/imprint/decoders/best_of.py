@@ -16,6 +16,8 @@ from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Strict
 from imprint.tables.inputs import Read
 
+LIKELIHOODS = True
+
 
 class Settings(Strict):
     n: int = Field(ge=1, le=1024, description="draws of each answer, each of which costs a response; 1 chooses nothing")

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from imprint.runtime import job_record, local_gpus, needs, origin
+from imprint.runtime import job_record, local_gpus, needs, origin, servers
 from imprint.runtime.errors import ImprintError, shown
 
 TIME_TO_LOG = 10.0  # seconds that an ending process waits until its log is written
@@ -46,9 +46,11 @@ def prepare(threads: int, network: bool = False) -> None:
 
 
 def device(choice: str, gpus: int) -> str:
-    """The device of a job, "cpu" or "cuda". `choice` is the config's `engine.device`, `gpus` the number of GPUs that
-    the job was given. Raises ImprintError where a requested GPU is missing: a job never falls back to the CPU in
-    silence."""
+    """The device of a job: "cpu" or "cuda", or "server" where the rule says so. `choice` is the config's
+    `engine.device`, `gpus` the number of GPUs that the job was given. Raises ImprintError where a requested GPU is
+    missing: a job never falls back to the CPU in silence."""
+    if choice == servers.DEVICE:
+        return choice
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -102,14 +104,19 @@ def job(snakemake: Any, network: bool = False) -> Iterator[None]:
     a full or read-only disk, ends the process with one message instead of a traceback.
     """
     prepare(snakemake.threads, network)
+    device = snakemake.resources.get("device")
+    if device != servers.DEVICE and not network:
+        servers.drop_keys()
     heading = f"{job_name(snakemake)} on {socket.gethostname()}, {datetime.now():%Y-%m-%d %H:%M:%S}"
     log_to(Path(snakemake.log[0]), heading)
     try:
         origin.begin(snakemake.params.get("code"))
         with ExitStack() as stack:
-            if device := snakemake.resources.get("device"):
+            if device:
                 gpus = int(snakemake.resources.get("gpu", 0))
-                if device != "cpu" and "SLURM_JOB_ID" not in os.environ:
+                if device == servers.DEVICE:
+                    job_record.add({"device": device})
+                elif device != "cpu" and "SLURM_JOB_ID" not in os.environ:
                     stack.enter_context(local_gpus.held(max(gpus, int(device == "cuda"))))
                 record = job_record.path_for(Path(snakemake.output[0]))
                 stack.enter_context(job_record.kept(record, gpus, snakemake.threads))

@@ -20,11 +20,12 @@ from imprint.runtime import provenance
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import read_json, write_json
 
-_of_children: dict[str, Any] = {}  # the accelerator that a process started by this job has used
+_of_children: dict[str, Any] = {}  # the accelerator that a process started by this job, or a server, has used
 
 
 def add(accelerator: dict[str, Any]) -> None:
-    """Put the accelerator that a child process has used into this job's record, in the form of `accelerator()`."""
+    """Put the accelerator that a child process or a server has used into this job's record, in the form of
+    `accelerator()`."""
     _of_children.update(accelerator)
 
 

@@ -36,6 +36,7 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("fetch_model", "{model}", {"manifest": "resources/models/{model}/manifest.json"}, "models.sources"),
+        Stage("reach_model", "{model}", {"manifest": "resources/models/{model}/manifest.json"}, "engines._job"),
         Stage("fetch_data", "{entry}/{file}", {"file": "resources/data/{entry}/{file}"}, "config.catalog"),
         Stage("fetch_hub", "{split}", {"manifest": "resources/hub/{split}/manifest.json"}, "config.hub"),
         Stage("prepare", "{dataset}", {"datasets": "datasets/{dataset}.parquet"}, "datasets._job"),

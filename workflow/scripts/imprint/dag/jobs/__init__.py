@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from imprint.config import graph
+from imprint.config.sources import SERVED
 from imprint.dag import code, scored_rows
 from imprint.dag.experiment import Experiment
 from imprint.runtime import stages
@@ -57,6 +59,10 @@ class Jobs:
         """The arm whose weights a job loads. Only for stages that run a model."""
         return str(wildcards.arm)
 
+    def on_server(self, wildcards: Any) -> bool:
+        """Whether the model of a job runs on a server. Such a job has a rule of its own, which is local."""
+        return self.stage.runs_model and graph.engine_of(self.config, self.arm(wildcards)) == SERVED
+
     def scores(self, wildcards: Any) -> str:
         """The scores that judge the rows of all datasets, as a resource, with spaces between: a job that makes rows or
         puts them to a model compares them with what the scores read. A score that is changed later makes nothing anew.
@@ -80,7 +86,11 @@ class Jobs:
 
     def files(self) -> list[str]:
         """The paths of all outputs of all jobs."""
-        return [pattern.format(**_wildcards(job)) for job in self.jobs() for pattern in self.outputs.values()]
+        return [file for job in self.jobs() for file in self.files_of(job)]
+
+    def files_of(self, job: Any) -> list[str]:
+        """The paths of all outputs of one job."""
+        return [pattern.format(**_wildcards(job)) for pattern in self.outputs.values()]
 
     def traces(self) -> list[str]:
         """The paths of the logs and benchmarks of all jobs."""

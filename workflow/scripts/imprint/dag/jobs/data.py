@@ -10,6 +10,7 @@ from imprint.config import catalog, graph, hub
 from imprint.dag.jobs import Jobs
 from imprint.dag.policies import policy_of
 from imprint.datasets import _job as preparing
+from imprint.engines import _job as reaching
 from imprint.models import folders, sources
 from imprint.synthesis import _job as synthesis
 from imprint.synthesis import _rearrange as rearranging
@@ -44,7 +45,7 @@ class FetchModel(Jobs):
     name = "fetch_model"
 
     def jobs(self) -> Iterable[OfModel]:
-        return map(OfModel, self.experiment.models)
+        return [OfModel(key) for key, name in self.experiment.models.items() if not self.config.models[name].openai]
 
     def inputs(self, wildcards: Any) -> dict[str, Any]:
         """The files of a model with `path`, so that a change of its weights reruns the job, and its chat template."""
@@ -56,6 +57,21 @@ class FetchModel(Jobs):
 
     def spec(self, wildcards: Any) -> sources.Spec:
         return sources.Spec(**self.experiment.model_spec(self.experiment.models[wildcards.model]))
+
+
+class ReachModel(Jobs):
+    """Models on servers. They have no files, so their manifest says where they are."""
+
+    name = "reach_model"
+
+    def jobs(self) -> Iterable[OfModel]:
+        return [OfModel(key) for key, name in self.experiment.models.items() if self.config.models[name].openai]
+
+    def inputs(self, wildcards: Any) -> dict[str, Any]:
+        return {}
+
+    def spec(self, wildcards: Any) -> reaching.Spec:
+        return reaching.Spec(**self.experiment.model_spec(self.experiment.models[wildcards.model]))
 
 
 class FetchData(Jobs):
@@ -174,4 +190,4 @@ class Synthesize(Rearrange):
         return str(self.config.datasets[wildcards.dataset].teacher())
 
 
-JOBS = (FetchModel, FetchData, FetchHub, Prepare, Synthesize, Rearrange)
+JOBS = (FetchModel, ReachModel, FetchData, FetchHub, Prepare, Synthesize, Rearrange)
