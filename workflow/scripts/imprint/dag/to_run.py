@@ -23,7 +23,7 @@ LINES = 40
 REASONS = 2  # the most differences that a line names
 WHAT = {
     "fetch_model": "model files",
-    "reach_model": "server's answers",
+    "reach_model": "server settings",
     "fetch_data": "files",
     "fetch_hub": "files",
     "prepare": "data",
