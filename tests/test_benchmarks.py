@@ -96,3 +96,15 @@ def test_compare_prints_its_seconds(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     script("compare.py", monkeypatch, "--rows", "50").main()
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("2 x 50 rows") and line.endswith("CPU seconds") for line in lines), lines
+
+
+def test_gpu_memory_puts_each_fit_beside_its_reckoning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = pico_arms.root(tmp_path / "pico")
+    module = script("gpu_memory.py", monkeypatch, str(manifest))
+    monkeypatch.setattr(module, "FITS", module.FITS[:1])
+    module.main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(found["fits"]) == len(module.FITS) and isinstance(found["holds"], bool)
+    assert all(0 < fit["least"] <= fit["peak"] <= fit["most"] for fit in found["fits"])
