@@ -15,4 +15,5 @@ with frame.job(snakemake):
         threads=snakemake.threads,
         device=snakemake.resources.device,
         gpus=snakemake.resources.get("gpu", 0),
+        gpu_memory_gb=snakemake.resources.get("gpu_memory_gb", 0),
     )
