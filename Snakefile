@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow/scripts")))
 
-from imprint.dag import adoption, failures, placement, served
+from imprint.dag import adoption, failures, placement, room, served
 from imprint.dag.experiment import Experiment
 from imprint.dag.jobs import all_jobs
 from imprint.dag.start import load_config
@@ -38,5 +38,6 @@ include: "rules/report.smk"
 placement.place(workflow, experiment.config, stage)
 
 if workflow.is_main_process:
+    room.guard(workflow, stage["train"])
     failures.tell_at_end(workflow)
     adoption.adopt(workflow, [file for jobs in stage.values() for file in jobs.files()], experiment.results)

@@ -123,3 +123,15 @@ def test_tables_finds_a_wrong_count(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     parquet.write(path, "comparisons", [{**rows[0], "wins": rows[0]["wins"] + 1}, *rows[1:]])
     with pytest.raises(SystemExit, match="comparisons: "):
         module.check(tmp_path, size)
+
+
+def test_gpu_memory_puts_each_fit_beside_its_reckoning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = pico_arms.root(tmp_path / "pico")
+    module = script("gpu_memory.py", monkeypatch, str(manifest))
+    monkeypatch.setattr(module, "FITS", module.FITS[:1])
+    module.main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(found["fits"]) == len(module.FITS) and isinstance(found["holds"], bool)
+    assert all(0 < fit["least"] <= fit["peak"] <= fit["most"] for fit in found["fits"])

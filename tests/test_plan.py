@@ -59,8 +59,11 @@ def pilot(folder: Path, **changes: Any) -> Path:
 
 def said(config: Path, *words: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
     plan.main(["--configfile", str(config), *words])
-    jobs, blank, *questions = capsys.readouterr().out.splitlines()
-    assert (jobs, blank) == ("No job has to run: results/planned is up to date.", "")
+    jobs, blank, heading, fit, answers, gap, *questions = capsys.readouterr().out.splitlines()
+    assert (jobs, blank, gap) == ("No job has to run: results/planned is up to date.", "", "")
+    assert heading.startswith("Memory on a GPU, in GB")
+    unknown = "not known before the model is fetched"
+    assert [fit, answers] == [f"  fit tuned: {unknown}", f"  answers base, tuned: {unknown}"]
     return questions
 
 

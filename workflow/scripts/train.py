@@ -16,4 +16,5 @@ with frame.job(snakemake):
         device=snakemake.resources.device,
         gpus=snakemake.resources.get("gpu", 0),
         track=snakemake.resources.track,
+        gpu_memory_gb=snakemake.resources.get("gpu_memory_gb", 0),
     )

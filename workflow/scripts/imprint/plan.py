@@ -1,5 +1,5 @@
-"""`make plan`: which jobs a run would do and why, what the questions of a config can find out, and what it would take
-to find out more.
+"""`make plan`: which jobs a run would do and why, what memory its fits and engines need on a GPU, what the questions of
+a config can find out, and what it would take to find out more.
 
 The variances come from the answers of a pilot: `--pilot RESULTS`, else the experiment's own results. Without either,
 they are stated by options, or assumed. Costs come from the pilot's table `costs`.
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from imprint.config import loading
-from imprint.dag import to_run
+from imprint.dag import room, to_run
 from imprint.dag.experiment import Experiment
 from imprint.dag.plan import Planned, Stated, planned, variances, within_reach
 from imprint.dag.spending import Spending, costs
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
         spent = parquet.read(table, "costs").to_pylist() if table.is_file() else []
         arguments = ["--configfile", *options.configfile, *(["--config", *options.config] if options.config else [])]
         jobs = to_run.jobs(experiment, arguments, spent)
-        print(shown("\n".join([*to_run.lines(jobs, experiment.results), ""])))
+        print(shown("\n".join([*to_run.lines(jobs, experiment.results), "", *room.lines(experiment), ""])))
         plans = planned(experiment, answers if answers.is_file() else None, {})
         lines = text(experiment, plans, spent, Stated(options.sd, options.seed_sd), options.difference)
         print(shown("\n".join(lines)) if plans else "The config asks no question (`questions:`).")

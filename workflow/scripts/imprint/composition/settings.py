@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from imprint.runtime import plugins
+from imprint.runtime.gpu_memory import Holds
 from imprint.runtime.plugins import Inputs, Plug, Strict
 
 
@@ -158,3 +159,15 @@ def reads(settings: Vectors, *data: Sequence[Rows]) -> Inputs:
         module, context = plug.open("contexts")
         total = total + module.inputs(context) + Inputs(plugins=(("contexts", plug.name),))
     return total
+
+
+def holds(settings: Learned) -> Holds:
+    """What learning coefficients by rows of a dataset keeps on the device: the weights are merged anew each step, the
+    gradients of one tensor at a time suffice (`composing.Composition`), and root, start and vectors are kept as far as
+    there is room (`vectors.Pool.keep`)."""
+    return Holds(
+        trained="coefficients",
+        rows=min(settings.rows_at_once, settings.batch_size),
+        tokens=settings.max_length,
+        vectors=len(settings.vectors) + 2,
+    )

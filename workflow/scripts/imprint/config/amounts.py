@@ -8,9 +8,10 @@ import operator
 import re
 from collections.abc import Callable
 
-AMOUNTS = ("gpu", "threads", "mem_mb", "runtime", "disk_mb")
+AMOUNTS = ("gpu", "gpu_memory_gb", "threads", "mem_mb", "runtime", "disk_mb")
 RESOURCES = (*AMOUNTS, "gpu_model", "slurm_partition", "slurm_account", "slurm_extra", "qos", "constraint")
-"""Resources that an arm may ask for: Snakemake's names, and those that its Slurm executor reads."""
+"""Resources that an arm may ask for: Snakemake's names, those that its Slurm executor reads, and `gpu_memory_gb`, which
+says how much memory a GPU of the arm's jobs has."""
 
 LARGEST = 1e12  # a larger amount of anything is a mistake
 LARGEST_BASE, LARGEST_EXPONENT = 1e6, 8  # of a power in an expression

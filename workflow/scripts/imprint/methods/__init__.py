@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imprint.runtime import plugins
+from imprint.runtime.gpu_memory import Holds
 from imprint.runtime.plugins import Plug
 from imprint.runtime.tracking import Tracking
 from imprint.tables.inputs import Read
@@ -57,6 +58,12 @@ class Method(plugins.Contract):
         """Whether the fit depends on the seed itself. A fit that does not is made once, unless what it reads depends on
         the seed."""
         return True
+
+    @staticmethod
+    def holds(settings: Any) -> Holds | None:
+        """What the fit keeps on its device beside the weights, from which `runtime.gpu_memory` reckons the memory that
+        it needs. None says nothing: the fit's memory is not reckoned, and no GPU is too small for it."""
+        return None
 
 
 CONTRACT = Method

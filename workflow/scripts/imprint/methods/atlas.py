@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from imprint.composition import learning
-from imprint.composition.settings import Data, Learned, reads
+from imprint.composition.settings import Data, Learned, holds, reads
 from imprint.methods import Fit
 from imprint.runtime.plugins import Inputs
 
 if TYPE_CHECKING:
     from imprint.composition.vectors import Random
+
+__all__ = ["Settings", "fit", "holds", "inputs", "learn"]
 
 
 class Settings(Learned):

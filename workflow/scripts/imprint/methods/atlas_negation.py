@@ -14,9 +14,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from imprint.composition import learning
-from imprint.composition.settings import Learned, Rows, reads
+from imprint.composition.settings import Learned, Rows, holds, reads
 from imprint.methods import Fit
 from imprint.runtime.plugins import Inputs
+
+__all__ = ["Settings", "fit", "holds", "inputs"]
 
 
 class Settings(Learned):

@@ -13,9 +13,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from imprint.methods import Fit, atlas
-from imprint.methods.atlas import inputs
+from imprint.methods.atlas import holds, inputs
 
-__all__ = ["Settings", "fit", "inputs"]
+__all__ = ["Settings", "fit", "holds", "inputs"]
 
 
 class Settings(atlas.Settings):

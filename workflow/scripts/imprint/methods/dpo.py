@@ -25,6 +25,7 @@ from pydantic import Field
 from imprint.draws import order
 from imprint.methods import Fit
 from imprint.models import chains
+from imprint.runtime.gpu_memory import Holds
 from imprint.runtime.plugins import Inputs
 from imprint.training import fits
 from imprint.training.pairs import Pair, pairs
@@ -56,6 +57,19 @@ def inputs(settings: Settings) -> Inputs:
 def makes(settings: Settings) -> str:
     """An adapter, or all weights."""
     return "lora" if settings.lora else "full"
+
+
+def holds(settings: Settings) -> Holds:
+    """Two answers a pair, and the reference of a full fit. TRL computes the logits in tiles."""
+    return Holds(
+        trained="adapter" if settings.lora else "weights",
+        adapter=settings.adapter,
+        rows=2 * (settings.micro_batch_size or settings.batch_size),
+        tokens=settings.max_length,
+        recomputes=settings.gradient_checkpointing,
+        tiled=True,
+        reference=settings.lora is None,
+    )
 
 
 def arguments(job: Fit, steps: int) -> Any:

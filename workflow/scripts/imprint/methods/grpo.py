@@ -20,6 +20,7 @@ from imprint.draws import order
 from imprint.methods import Fit, _prompts
 from imprint.models import chains
 from imprint.runtime import parquet
+from imprint.runtime.gpu_memory import Holds
 from imprint.runtime.plugins import Inputs
 from imprint.training import fits
 from imprint.training.rewards import Reward, Term
@@ -102,6 +103,24 @@ def inputs(settings: Settings) -> Inputs:
 def makes(settings: Settings) -> str:
     """An adapter, or all weights."""
     return "lora" if settings.lora else "full"
+
+
+def holds(settings: Settings) -> Holds:
+    """The copy that draws, with the completions that it draws together, and the reference of a full fit's KL term.
+    Completions share the reading of their prompt. With gradient checkpointing TRL's own pass runs: each completion has
+    its own, and logits are computed in tiles."""
+    rows = settings.micro_batch_size or settings.completions // settings.updates_per_rollout
+    return Holds(
+        trained="adapter" if settings.lora else "weights",
+        adapter=settings.adapter,
+        rows=rows,
+        tokens=settings.completion_tokens,
+        prompts=rows if settings.gradient_checkpointing else min(rows, settings.prompts_per_step),
+        recomputes=settings.gradient_checkpointing,
+        tiled=settings.gradient_checkpointing,
+        reference=settings.beta > 0 and settings.lora is None,
+        sampled=min(fits.SAMPLED, settings.completions),
+    )
 
 
 def arguments(job: Fit, rewards: int) -> Any:

@@ -26,6 +26,7 @@ from pydantic import Field, model_validator
 from imprint.draws import order
 from imprint.methods import Fit
 from imprint.models import chains
+from imprint.runtime.gpu_memory import Holds
 from imprint.runtime.plugins import Inputs
 from imprint.training import fits, residual_dropout
 from imprint.training.assistant_tokens import IGNORED, Example
@@ -98,6 +99,17 @@ def inputs(settings: Settings) -> Inputs:
 def makes(settings: Recipe) -> str:
     """An adapter, or all weights."""
     return "lora" if settings.lora else "full"
+
+
+def holds(settings: Recipe) -> Holds:
+    """All logits of the labelled tokens of a pass (`token_loss.labelled_logits`)."""
+    return Holds(
+        trained="adapter" if settings.lora else "weights",
+        adapter=settings.adapter,
+        rows=settings.micro_batch_size or settings.batch_size,
+        tokens=settings.max_length,
+        recomputes=settings.gradient_checkpointing,
+    )
 
 
 def in_order(rows: list[Example], settings: Recipe, seed: int) -> list[Example]:

@@ -15,8 +15,12 @@ from pydantic import Field, model_validator
 from imprint.methods import Fit
 from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
+from imprint.runtime.model_sizes import Adapter
 from imprint.runtime.plugins import Strict
 from imprint.training import checkpoints
+
+SAMPLED = 256
+"""The sequences that a fit on a GPU decodes together."""
 
 
 class Lora(Strict):
@@ -55,6 +59,11 @@ class Training(Strict):
         description="recompute activations in the backward pass: less memory, about a third more time, and far more "
         "with grpo (ours: off)",
     )
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """What the reckoning of memory must know of `lora`."""
+        return Adapter(self.lora.rank, self.lora.targets) if self.lora else None
 
 
 class RowTraining(Training):

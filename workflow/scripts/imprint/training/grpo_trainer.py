@@ -31,10 +31,10 @@ from imprint.models import chains
 from imprint.policies import policy
 from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError
+from imprint.training import fits
 from imprint.training.rewards import Reward
 
-BATCH = {"cpu": 32}  # sequences decoded together, by type of device
-BATCH_ELSEWHERE = 256
+BATCH = {"cpu": 32}  # sequences decoded together, by type of device; `fits.SAMPLED` on others
 ENTROPY_ROWS = 128  # positions in one computation of entropies, which holds a second copy of their logits
 
 
@@ -43,7 +43,7 @@ class Sampler:
     generation."""
 
     def __init__(self, job: Fit, model: Any, tokenizer: Any) -> None:
-        size = BATCH.get(model.device.type, BATCH_ELSEWHERE)
+        size = BATCH.get(model.device.type, fits.SAMPLED)
         self.policy = policy.over(chains.copied(model, job.dtype), tokenizer, size, job.contexts, job.inputs)
         self.engine: Any = self.policy.engine
         self.weights = dict(self.engine.model.named_parameters())

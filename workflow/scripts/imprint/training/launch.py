@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from imprint.runtime import job_record, plugins, tracking, work
+from imprint.runtime import gpu_memory, job_record, model_sizes, plugins, tracking, work
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import file_sha256, fingerprint, read_manifest, write_json
 from imprint.runtime.plugins import Plug, Strict
@@ -67,9 +67,13 @@ def run(
     device: str,
     gpus: int,
     track: str = "",
+    gpu_memory_gb: int = 0,
 ) -> None:
     """Fit one arm at one seed. `out` is the manifest's path. `device` is the config's, `gpus` the number that the job
-    may use. `track` names the tracker, and is empty without one. Raises ImprintError if the fit fails."""
+    may use, and `gpu_memory_gb` what the profile says of their memory, 0 for nothing. `track` names the tracker, and is
+    empty without one. Raises ImprintError if the fit fails, and before it begins if it needs more memory."""
+    if gpus and device != "cpu":
+        gpu_memory.check(spec.arm, spec.method, model_sizes.model(manifests[0].parent), spec.dtype, gpu_memory_gb)
     identity = work.identity(spec, [*datasets, *runs], [*manifests, *spec.inputs.manifests()], code)
     folder = out.parent
     with work.folder(folder / "work", identity) as scratch:

@@ -1,0 +1,301 @@
+"""Memory that is reckoned before it is needed: by hand, against the tensors of real fits, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fitting
+import pico_arms
+import sized
+import test_grpo
+from imprint.engines import Prompt, _grouped_attention, transformers
+from imprint.methods import atlas
+from imprint.runtime import gpu_memory, model_sizes, plugins
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.gpu_memory import GB, Holds, Need, Term
+from imprint.runtime.model_sizes import Adapter, Model
+from imprint.runtime.plugins import Plug
+from live_tensors import live
+
+TINY: dict[str, Any] = {
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "vocab_size": 100,
+    "tie_word_embeddings": True,
+}
+SLACK = 1.9
+"""How far above the peak of a fit of the pico model the reckoning may be. It is a bound for all layers and positions,
+and at this size the edges are a large part. benchmarks/gpu_memory.py has a narrower limit for a real model."""
+
+
+def tiny(**keys: Any) -> Model:
+    config = {**TINY, **keys}
+    return model_sizes.sizes(config, sized.shapes(config, bias=False))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of a pico model."""
+    return pico_arms.root(tmp_path_factory.mktemp("models") / "pico")
+
+
+def terms(need: Need) -> dict[str, int]:
+    return {term.name: term.size for term in need.terms if term.size}
+
+
+def fit_of(model: Model | None, method: str, dtype: str = "bfloat16", **settings: Any) -> Need:
+    needs = {"grpo": {"reward": ["ifeval"]}}.get(method, {})
+    need = gpu_memory.fit(model, Plug(name=method, settings={"data": "d", **needs, **settings}), dtype)
+    assert need is not None
+    return need
+
+
+def test_the_sizes_of_a_tiny_llama_by_hand() -> None:
+    layer = 8 * 8 + 4 * 8 + 4 * 8 + 8 * 8 + 3 * 8 * 16 + 2 * 8  # q, k, v, o; gate, up, down; two norms
+    model = tiny()
+    assert model.parameters == 100 * 8 + 3 * layer + 8
+    assert (model.layers, model.hidden, model.attention, model.cached) == (3, 8, 8, 2 * 3 * 4)
+    assert (model.head, model.tied, model.largest, len(model.matrices)) == (800, True, 800, 3 * 7)
+    assert (untied := tiny(tie_word_embeddings=False)).parameters == model.parameters + 800 and not untied.tied
+    # A repository may hold the output layer although it is the embedding.
+    twice = {**sized.shapes(TINY, bias=False), "lm_head.weight": (100, 8)}
+    assert model_sizes.sizes(TINY, twice).parameters == model.parameters
+
+
+def test_an_adapter_has_two_factors_for_each_matrix() -> None:
+    of_attention = (8 + 8) + (4 + 8) + (4 + 8) + (8 + 8)
+    assert tiny().adapter(Adapter(4, "all-linear")) == 4 * 3 * (of_attention + 3 * (8 + 16))
+    assert tiny().adapter(Adapter(4, ["q_proj", "v_proj"])) == 4 * 3 * (16 + 12)
+    assert tiny().adapter(None) == 0
+
+
+def test_what_fits_keep_by_hand() -> None:
+    model = tiny()
+    weights, adapter = model.parameters, model.adapter(Adapter(16, "all-linear"))
+    exact = {name: size for name, size in terms(fit_of(model, "sft")).items() if name != "activations"}
+    assert exact.pop("logits") == 8 * 192 * 100 * 14 and exact.pop("weights in bf16") == 2 * (weights - 7 * 8)
+    assert exact == {"weights": 4 * weights, "optimiser": 8 * weights, "gradients": 4 * weights}
+    assert fit_of(model, "sft").least == 16 * weights
+    assert fit_of(model, "sft", lora={"rank": 16}).least == 4 * weights + 16 * adapter
+    assert fit_of(model, "dpo").least == 20 * weights
+    assert fit_of(model, "dpo", lora={"rank": 16}).least == 4 * weights + 16 * adapter
+    assert fit_of(model, "grpo").least == 18 * weights, "the copy that draws is in bf16"
+    assert fit_of(model, "grpo", "float32").least == 20 * weights
+    assert fit_of(model, "grpo", beta=0.1).least == 22 * weights
+    assert fit_of(model, "grpo", beta=0.1, lora={"rank": 16}).least == 6 * weights + 16 * adapter
+    assert fit_of(model, "atlas", vectors=["a"]).least == 4 * weights + 4 * model.largest
+
+
+def test_more_sequences_than_the_backward_pass_needs_are_a_cache() -> None:
+    model = tiny()
+    need = fit_of(model, "grpo", micro_batch_size=1, prompts_per_step=64, completion_tokens=4096, lora={"rank": 1})
+    (name,) = [term.name for term in need.terms if not term.exact]
+    assert name == "cache, beyond the gradients' place"
+    tokens = 256 * (4096 + gpu_memory.PROMPT)
+    assert need.most > 2 * tokens * model.cached
+
+
+def test_more_of_anything_never_needs_less() -> None:
+    model = tiny()
+    small = Holds("weights", rows=2, tokens=8)
+    for dtype in ("float32", "bfloat16"):
+        for more in (
+            small._replace(rows=3),
+            small._replace(tokens=9),
+            small._replace(prompts=1),
+            small._replace(reference=True),
+            small._replace(sampled=4),
+            small._replace(vectors=1),
+        ):
+            assert gpu_memory.of_fit(model, more, dtype).most > gpu_memory.of_fit(model, small, dtype).most
+    few, many = (gpu_memory.of_engine(model, "auto", count, 16) for count in (4, 8))
+    assert few.least == many.least == 2 * model.parameters and few.most < many.most
+
+
+def test_headers_alone_say_how_large_a_model_is(tmp_path: Path) -> None:
+    folder = sized.make(tmp_path / "qwen", sized.QWEN_7B)
+    model = model_sizes.model(folder)
+    assert model is not None and model.parameters == 7_615_616_512
+    assert (folder / "model.safetensors").stat().st_blocks * 512 < 10**6, "the test itself takes no room"
+    (folder / "config.json").write_text("[]")
+    assert model_sizes.model(folder) is None
+    assert model_sizes.model(tmp_path / "nowhere") is None
+
+
+def test_shards_are_read_where_the_index_names_them(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((root.parent / "config.json").read_bytes())
+    (tmp_path / "one.safetensors").write_bytes((root.parent / "model.safetensors").read_bytes())
+    (tmp_path / "consolidated.safetensors").write_bytes(b"not looked at")
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "one.safetensors"}}')
+    assert model_sizes.model(tmp_path) == model_sizes.model(root.parent) != None  # noqa: E711
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": [1]}')
+    assert model_sizes.model(tmp_path) is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from([*TINY, "head_dim"]), inner),
+    max_leaves=3,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*TINY, "head_dim", "text_config"]), JSON))
+def test_a_config_that_is_none_has_no_sizes(changes: dict[str, Any]) -> None:
+    try:
+        model = model_sizes.sizes({**TINY, **changes}, sized.shapes(TINY))
+    except model_sizes.NO_MODEL:
+        return
+    assert min(model[:7]) > 0
+
+
+def long_rows(n: int) -> list[dict[str, Any]]:
+    """Rows that are longer than any limit here, and almost all of which is trained on."""
+    rows = [
+        {
+            "messages": [{"role": "user", "content": f"{i}"}, {"role": "assistant", "content": "z " * 400}],
+            "fields": {"rejected": "y " * 400},
+            "strata": {},
+        }
+        for i in range(n)
+    ]
+    return fitting.named(rows)
+
+
+ROWS = {"batch_size": 2, "max_length": 384}
+DRAWS = {"steps": 2, "prompts_per_step": 2, "group_size": 4, "completion_tokens": 96, "reward": ["ifeval"]}
+CASES: list[tuple[str, str, dict[str, Any]]] = [
+    ("sft", "float32", ROWS),
+    ("sft", "bfloat16", ROWS),
+    ("sft", "bfloat16", {**ROWS, "lora": {"rank": 4}}),
+    ("sft", "float32", {**ROWS, "gradient_checkpointing": True}),
+    ("sft", "bfloat16", {**ROWS, "micro_batch_size": 1}),
+    ("dpo", "bfloat16", ROWS),
+    ("grpo", "float32", {**DRAWS, "beta": 0.1}),
+    ("grpo", "bfloat16", {**DRAWS, "lora": {"rank": 4}}),
+]
+
+
+@pytest.mark.parametrize(("method", "dtype", "settings"), CASES)
+def test_the_tensors_of_a_fit_lie_between_both_sums(
+    method: str, dtype: str, settings: dict[str, Any], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_memory, "PROMPT", 90)  # the longest of test_grpo's prompts, in bytes
+    model = model_sizes.model(root.parent)
+    assert model is not None
+    need = fit_of(model, method, dtype, **settings)
+    rows = test_grpo.rows() if method == "grpo" else long_rows(4)
+    job = fitting.job(method, [root], tmp_path, datasets={"d": rows}, data="d", **settings)
+    kept = list[int]()
+    step = torch.optim.AdamW.step
+
+    def noted(self: torch.optim.AdamW, *arguments: Any, **options: Any) -> Any:
+        done = step(self, *arguments, **options)
+        trained = [parameter for group in self.param_groups for parameter in group["params"]]
+        states = [value for parameter in trained for value in self.state[parameter].values() if value.dim()]
+        kept.append(sum(part.nbytes for parameter in trained for part in (parameter, parameter.grad)))
+        kept[-1] += sum(state.nbytes for state in states)
+        return done
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    with live() as tensors:
+        plugins.load("methods", method).fit(replace(job, dtype=dtype))
+    reckoned = terms(need)
+    adapter = model.adapter(job.settings.adapter)
+    frozen = 4 * model.parameters if adapter else 0
+    assert kept[-1] == reckoned["weights"] + reckoned["gradients"] + reckoned["optimiser"] - frozen
+    # A CPU copies a tile of logits while it folds it; the reckoning is that of a GPU, which does not.
+    folded = 32 * 2 * 2 * 384 * model.vocabulary if method == "dpo" else 0
+    assert need.least <= tensors.peak <= need.most + folded
+    assert need.most <= SLACK * tensors.peak
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_tensors_of_learned_coefficients_lie_between_both_sums(dtype: str, root: Path, tmp_path: Path) -> None:
+    settings = {"vectors": ["a", "b"], "steps": 2, "check_steps": 2, "batch_size": 4, "rows_at_once": 2}
+    arms = {name: pico_arms.full(root, tmp_path / name, seed) for seed, name in enumerate(("a", "b"), 1)}
+    rows = {"d": long_rows(4)}
+    job = fitting.job("atlas", [root], tmp_path / "out", datasets=rows, arms=arms, data="d", max_length=384, **settings)
+    with live() as tensors:
+        atlas.fit(replace(job, dtype=dtype))
+    need = fit_of(model_sizes.model(root.parent), "atlas", dtype, max_length=384, **settings)
+    vectors = terms(need)["vectors"]  # they stay on the disk where there is no GPU
+    assert need.least <= tensors.peak <= need.most - vectors <= SLACK * tensors.peak
+
+
+@pytest.mark.parametrize(("dtype", "temperature"), [("float32", 0.0), ("bfloat16", 1.0)])
+def test_the_tensors_of_an_engine_lie_between_both_sums(
+    dtype: str, temperature: float, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_grouped_attention, "install", lambda model: None)  # a GPU has torch's fused attention
+    with live() as tensors:
+        engine = transformers.start([root], dtype, "cpu", 8)
+        engine.ends = set()
+        texts = [f"{i} {'word and sea ' * 20}" for i in range(8)]
+        engine.generate([Prompt(text, 200, (), temperature, 0.9, i) for i, text in enumerate(texts)])
+    monkeypatch.setattr(gpu_memory, "PROMPT", max(len(engine.tokens(text)) for text in texts))
+    model = model_sizes.model(root.parent)
+    assert model is not None
+    need = gpu_memory.of_engine(model, dtype, 8, 200)
+    assert need.least == model.parameters * (4 if dtype == "float32" else 2)
+    assert need.least <= tensors.peak <= need.most
+    assert need.most <= 4 * tensors.peak, "most of it are masks, of which a kernel may make copies that are not seen"
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    model = model_sizes.model(sized.make(tmp_path_factory.mktemp("models") / "qwen", sized.QWEN_7B))
+    assert model is not None
+    return model
+
+
+def refusal(model: Model | None, method: str, gb: float | None, **settings: Any) -> str:
+    plug = Plug(name=method, settings=plugins.load("methods", method).Settings(**settings).model_dump(mode="json"))
+    try:
+        gpu_memory.check("tuned", plug, model, "bfloat16", gb)
+    except ImprintError as error:
+        return str(error)
+    return ""
+
+
+def test_a_refusal_says_how_much_of_what_and_the_smallest_change(qwen: Model) -> None:
+    said = refusal(qwen, "sft", 80, data="d", batch_size=32, max_length=2048)
+    assert said.startswith(
+        "the fit of arm 'tuned' (sft) needs at least 122 GB on a GPU, which has 80 GB here (`gpu_memory_gb`): weights "
+        "30.5, optimiser 60.9, gradients 30.5. It runs on one GPU, so more of them are no help; with `lora: {rank: "
+        "16}, gradient_checkpointing: true, micro_batch_size: 1` it needs 31.1 to "
+    )
+    assert "which fits" in said and "As it is, it fits on a GPU with " in said
+    less = refusal(qwen, "sft", 80, data="d", batch_size=1, max_length=192)
+    assert "with `lora: {rank: 16}` it needs 31.1 to" in less, "what is small already is not made smaller"
+
+
+def test_what_is_not_certain_is_not_refused(qwen: Model) -> None:
+    least = fit_of(qwen, "sft").least / GB
+    assert refusal(qwen, "sft", least, data="d") == "" != refusal(qwen, "sft", math.floor(least), data="d")
+    for gb in (None, 0):
+        assert refusal(qwen, "sft", gb, data="d") == "", "nobody says how much there is"
+    assert refusal(None, "sft", 1, data="d") == "", "nobody knows how large the model is"
+    assert refusal(qwen, "task_arithmetic", 1, vectors=["a"], scale=1.0) == "", "the method does not say what it holds"
+
+
+def test_a_change_that_may_fit_names_what_is_left(qwen: Model) -> None:
+    settings = {"data": "d", "reward": ["ifeval"], "prompts_per_step": 128, "completion_tokens": 2048, "beta": 0.001}
+    said = refusal(qwen, "grpo", 80, **settings, micro_batch_size=8, gradient_checkpointing=True)
+    assert "with `lora: {rank: 16}` it needs 46.3 to" in said and "may fit (at most: cache" in said
+    assert "so take a smaller model" in refusal(qwen, "sft", 20, data="d")
+
+
+def test_terms_are_words() -> None:
+    need = Need((Term("weights", 3 * GB, True), Term("sampler", 0, True), Term("logits", 150 * GB, False)))
+    assert (need.range, need.exact, need.bounds) == ("3 to 153", "weights 3", "logits 150")

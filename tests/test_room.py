@@ -1,0 +1,96 @@
+"""A fit that cannot have room on the profile's GPUs is refused before the first job, and `make plan` says what each
+needs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import pico
+import sized
+import workflow
+from conftest import make_project, one_fit
+from imprint.config import loading
+from imprint.dag import room
+from imprint.dag.experiment import Experiment
+
+TENTH: dict[str, Any] = {**sized.QWEN_7B, "num_hidden_layers": 3, "vocab_size": 300}
+"""Qwen's width, and few layers: 0.7 billion parameters."""
+MADE = "results/arms/instruct/seed0/manifest.json"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The pico experiment over a model of 0.7 billion parameters, for one GPU of 8 GB."""
+    project = make_project(tmp_path / "project")
+    shutil.copy(Path(__file__).parent / "pico.yaml", project / "config/config.yaml")
+    sized.make(project / "resources/local/pico", TENTH)
+    profile = project / "profiles/local/config.yaml"
+    text = profile.read_text()
+    assert "gpu_memory_gb = 0 " in text
+    profile.write_text(text.replace("gpu_memory_gb = 0 ", "gpu_memory_gb = 8 "))
+    return project
+
+
+REFUSED = "imprint: the fit of arm 'instruct' (sft) needs at least 11.2 GB on a GPU, which has 8 GB here"
+
+
+@pytest.mark.workflow
+def test_a_fit_without_room_is_refused_before_the_first_job(project: Path) -> None:
+    for dry in (["-n"], []):
+        text = workflow.run(project, *dry, "--profile", "profiles/local", MADE, check=False)
+        assert REFUSED in text and "with `lora: {rank: 16}" in text and "Traceback" not in text, text
+        assert "rule " not in text, "a job was planned or begun"
+    assert not (project / "resources/models").exists()
+
+    generations = "results/generations/base/seed0/general.parquet"
+    assert "rule generate" in workflow.run(project, "-n", "--profile", "profiles/local", generations), "not asked for"
+    assert "rule train_sft" in workflow.run(project, "-n", MADE), "no profile says how large a GPU is"
+    on_cpu = workflow.run(project, "-n", "--profile", "profiles/local", MADE, "--config", "engine={device: cpu}")
+    assert "rule train_sft" in on_cpu
+
+    workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources={"gpu_memory_gb": 12}))
+    assert "rule train_sft" in workflow.run(project, "-n", "--profile", "profiles/local", MADE)
+    workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources={"gpu_memory_gb": "10 * attempt"}))
+    text = workflow.run(project, "-n", "--profile", "slurm", "--executor", "local", MADE, check=False)
+    assert "needs at least 11.2 GB on a GPU, which has 10 GB here" in text
+
+
+@pytest.mark.workflow
+def test_a_model_whose_size_is_known_late_is_checked_when_the_job_begins(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan takes a fit that is made for one that fits. This one has to be made again."""
+    small = {**TENTH, "num_hidden_layers": 1, "intermediate_size": 4096, "head_dim": 128}
+    folder = pico.make(project / "resources/local/other")
+    config = json.loads((folder / "config.json").read_text())
+    sized.make(folder, {**config, **small})
+    workflow.edit(project, lambda raw: raw["models"]["pico"].update(path="resources/local/other"))
+    workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources={"gpu_memory_gb": 1}))
+    (project / MADE).parent.mkdir(parents=True)
+    (project / MADE).write_text("{}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    text = workflow.run(project, "--profile", "profiles/local", MADE, check=False)
+    assert "imprint: train_sft arm=instruct seed=0: the fit of arm 'instruct' (sft) needs at least" in text, text
+
+
+def test_what_is_needed_is_said_of_each_fit_and_each_engine(tmp_path: Path) -> None:
+    folder = sized.make(tmp_path / "qwen", sized.QWEN_7B)
+    raw = {**one_fit(), "models": {"m1": {"path": str(folder)}}}
+    raw["arms"]["other"] = {"like": "tuned", "fit": {"learning_rate": 1e-5}, "control": ["tuned"]}
+    heading, fit, answers = room.lines(said(raw))
+    assert heading.startswith("Memory on a GPU, in GB: what is there in any case, to what is enough")
+    assert fit.startswith("  fit tuned, other: 122 to 1")
+    assert ": weights 30.5, optimiser 60.9, gradients 30.5; at most: weights in bf16 14.1, activations " in fit
+    assert answers.startswith("  answers base, tuned, other: 15.2 to ") and ": weights 15.2; at most: cache " in answers
+    unfetched = list(room.lines(said(one_fit())))
+    assert unfetched[1:] == [f"  fit tuned: {room.UNKNOWN}", f"  answers base, tuned: {room.UNKNOWN}"]
+
+
+def said(raw: dict[str, Any]) -> Experiment:
+    return Experiment(loading.parse(yaml.safe_load(yaml.safe_dump(raw, sort_keys=False))))
