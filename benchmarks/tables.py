@@ -387,7 +387,8 @@ def measured(job: str, folder: Path, size: Size) -> dict[str, float]:
 
 
 def cost(words: list[str]) -> dict[str, float]:
-    """CPU seconds and peak resident memory, in GB, of a Python process with one thread. What it prints is lost."""
+    """CPU seconds and peak resident memory, in GB, of a Python process with one thread. What it prints is lost. The
+    system counts the memory of this process, which starts it, as its least peak."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS"), "1")
     process = subprocess.Popen([sys.executable, *words], env={**os.environ, **threads}, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
