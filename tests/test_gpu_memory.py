@@ -34,9 +34,10 @@ TINY: dict[str, Any] = {
     "vocab_size": 100,
     "tie_word_embeddings": True,
 }
-SLACK = 1.9
+SLACK = 2.6
 """How far above the peak of a fit of the pico model the reckoning may be. It is a bound for all layers and positions,
-and at this size the edges are a large part. benchmarks/gpu_memory.py has a narrower limit for a real model."""
+and at this size the edges are a large part. Prompts that begin alike are read once, and reckoned as if they were not.
+benchmarks/gpu_memory.py has a narrower limit for a real model."""
 
 
 def tiny(**keys: Any) -> Model:
