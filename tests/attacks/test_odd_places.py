@@ -21,7 +21,15 @@ from imprint.tables import database
 
 TEXT = {"read_text", "write_text", "open", "fdopen", "run", "Popen", "check_output"}
 """Calls that read or write text, unless they say that they do not."""
-OTHERS = {"os.open", "archive.open", "plug.open", "environment.open", "spec.method.open", "spec.reader.open"}
+OTHERS = {
+    "os.open",
+    "archive.open",
+    "plug.open",
+    "environment.open",
+    "method.open",
+    "spec.method.open",
+    "spec.reader.open",
+}
 """Calls of the same names that open no text: of a descriptor, of a part of a wheel, of a plug-in."""
 
 
