@@ -34,10 +34,9 @@ TINY: dict[str, Any] = {
     "vocab_size": 100,
     "tie_word_embeddings": True,
 }
-SLACK = 2.6
+SLACK = 1.9
 """How far above the peak of a fit of the pico model the reckoning may be. It is a bound for all layers and positions,
-and at this size the edges are a large part. Prompts that begin alike are read once, and reckoned as if they were not.
-benchmarks/gpu_memory.py has a narrower limit for a real model."""
+and at this size the edges are a large part. benchmarks/gpu_memory.py has a narrower limit for a real model."""
 
 
 def tiny(**keys: Any) -> Model:
@@ -196,7 +195,8 @@ def test_the_tensors_of_a_fit_lie_between_both_sums(
     assert model is not None
     need = fit_of(model, method, dtype, **settings)
     rows = test_grpo.rows() if method == "grpo" else long_rows(4)
-    job = fitting.job(method, [root], tmp_path, datasets={"d": rows}, data="d", **settings)
+    # The bound is for completions of full length. With another seed the pico model may end all of them early.
+    job = fitting.job(method, [root], tmp_path, seed=2, datasets={"d": rows}, data="d", **settings)
     kept = list[int]()
     step = torch.optim.AdamW.step
 

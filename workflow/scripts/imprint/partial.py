@@ -33,17 +33,16 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         changes = overrides(parse_config(options.config))
         experiment = Experiment(loading.load([Path(name) for name in options.configfile], changes))
-        arguments = ["--configfile", *options.configfile, *(["--config", *options.config] if options.config else [])]
-        missing = set(to_run.planned(arguments))
+        missing = set(to_run.planned(to_run.naming(options.configfile, options.config)))
         report = experiment.path("report", "report")
         if not missing:
-            print(f"All of the experiment is finished; its report is {report}.")
+            print(shown(f"All of the experiment is finished; its report is {report}."))
             return
         with tempfile.TemporaryDirectory() as apart:
             finished = Finished(experiment, missing, Path(apart))
             out = Path(report).with_name(stages.PARTIAL)
             write(finished, out)
-        print(f"{finished.words().capitalize()}. The report on them, without verdicts: {out}")
+        print(shown(f"{finished.words().capitalize()}. The report on them, without verdicts: {out}"))
     except (ImprintError, OSError, ValueError) as error:
         sys.exit(f"imprint.partial: {shown(error)}")
 

@@ -55,8 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise ImprintError(f"--pilot: {answers} is not there; write the results folder of a finished experiment")
         table = folder / "tables/costs.parquet"
         spent = parquet.read(table, "costs").to_pylist() if table.is_file() else []
-        arguments = ["--configfile", *options.configfile, *(["--config", *options.config] if options.config else [])]
-        jobs = to_run.jobs(experiment, arguments, spent)
+        jobs = to_run.jobs(experiment, to_run.naming(options.configfile, options.config), spent)
         print(shown("\n".join([*to_run.lines(jobs, experiment.results), "", *room.lines(experiment), ""])))
         plans = planned(experiment, answers if answers.is_file() else None, {})
         lines = text(experiment, plans, spent, Stated(options.sd, options.seed_sd), options.difference)

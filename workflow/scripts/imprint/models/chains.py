@@ -160,7 +160,7 @@ def _stored(folder: Path) -> str:
     from safetensors import safe_open
 
     formats = set()
-    for file in folder.glob("*.safetensors"):
+    for file in check_safetensors(folder):
         with safe_open(file, framework="np") as handle:
             formats |= {handle.get_slice(name).get_dtype() for name in handle.keys()}  # noqa: SIM118
     return STORED.get(formats.pop(), "float32") if len(formats) == 1 else "float32"

@@ -32,9 +32,9 @@ def template_sha256(tokenizer: Any) -> str:
     return hashlib.sha256(template.encode()).hexdigest()
 
 
-def check_safetensors(folder: Path) -> None:
-    """Raise ImprintError unless `folder` holds a complete set of safetensors weights: every shard that the index names,
-    with a readable header and the length that the header says."""
+def check_safetensors(folder: Path) -> list[Path]:
+    """The files of a folder's weights: one, or the shards that its index names. Raises ImprintError unless each is
+    there, with a readable header and the length that the header says."""
     from safetensors import SafetensorError, safe_open
 
     index = folder / f"{WEIGHTS}.index.json"
@@ -42,8 +42,8 @@ def check_safetensors(folder: Path) -> None:
     files = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
         raise ImprintError(f"{index} names no weights file for each tensor; fetch it again")
-    names = set(files.values())
-    for name in sorted(names):
+    names = sorted(set(files.values()))
+    for name in names:
         if Path(name).name != name or not (folder / name).is_file():
             present = ", ".join(sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".pt")))
             raise ImprintError(
@@ -55,6 +55,7 @@ def check_safetensors(folder: Path) -> None:
                 handle.keys()
         except (OSError, SafetensorError) as error:
             raise ImprintError(f"{folder / name} is not a whole safetensors file ({error}); fetch it again") from error
+    return [folder / name for name in names]
 
 
 def verify(manifest: Path, weights: bool = True) -> None:

@@ -25,8 +25,8 @@ class Adapter(NamedTuple):
 class Model(NamedTuple):
     """The sizes of a model. `matrices`: (name, outputs, inputs) of the matrices in the layers. `layers`: how many
     layers there are. `hidden`: width between the layers. `attention`: width of all queries. `cached`: keys and values
-    of a token, in all layers. `head`: weights of the output layer, which
-    is the embedding too where it is `tied`. `largest`: weights of the largest tensor."""
+    of a token, in all layers. `head`: weights of the output layer, which is the embedding too where it is `tied`.
+    `largest`: weights of the largest tensor."""
 
     parameters: int
     layers: int
