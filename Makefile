@@ -31,6 +31,7 @@ run: export RUN_QUESTION := $(value QUESTION)
 run: .venv/made
 	@targets="$$($(BIN)/python -m imprint.targets --configfile $(CONFIG) $(if $(SET),--config $(SET)) --arm="$$RUN_ARM" --question="$$RUN_QUESTION")" \
 	  && $(SNAKEMAKE) --quiet rules progress host -- $$targets
+	@echo "The figures of what is finished: make report CONFIG=$(CONFIG)$(if $(SET), SET='$(SET)')"
 
 # What would run and why, what the questions can find out, and what more it would take. make plan SET=limit=8
 # make plan PILOT=results/other DIFFERENCE=0.05

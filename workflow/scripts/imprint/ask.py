@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from imprint.config import checks, graph, loading
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
                 command = f"snakemake --cores all {path} --configfile {options.config}"
                 raise ImprintError(f"{path} is not there yet; run `{command}` first")
         frame.prepare(os.cpu_count() or 1)
+        warnings.simplefilter("ignore", FutureWarning)  # the pinned libraries warn of each other's next releases
         served.tell(experiment)
         from imprint.policies import conversation
 
