@@ -20,7 +20,8 @@ rule generate:
         "../workflow/scripts/generate.py"
 
 
-# Runs that another harness has logged lie where `generate` would write them.
+# Runs that another harness has logged lie where `generate` would write them. The priority of both rules starts them
+# before the expensive jobs, since a log that does not fit ends the run.
 rule import_run:
     input:
         unpack(stage["import_run"].inputs),
@@ -28,6 +29,7 @@ rule import_run:
         **stage["import_run"].outputs,
     log:
         stage["import_run"].log,
+    priority: 100
     wildcard_constraints:
         arm=of("import_run", "arm"),
     params:
@@ -45,6 +47,7 @@ rule import_values:
         **stage["import_values"].outputs,
     log:
         stage["import_values"].log,
+    priority: 100
     wildcard_constraints:
         arm=of("import_values", "arm"),
     params:

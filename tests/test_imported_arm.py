@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,8 +100,11 @@ def test_from_the_logs_to_the_report(tmp_path: Path) -> None:
     assert {row["status"] for row in valued} == {"error", "scored"}
     (answer,) = table(project, "tables/answers.parquet")
     assert answer["verdict"] == "better" and answer["n_pairs"] == len(SUMS) - 1
-    assert "1 rows of" in (project / "results/logs/import_run/theirs.seed0.sums.log").read_text()
-    assert "responses from logs, read by lm_eval" in (project / "results/report.html").read_text()
+    said = (project / "results/logs/import_run/theirs.seed0.sums.log").read_text()
+    assert "has 11 of the 12 rows of" in said and "1 rows of" in said
+    page = re.sub(r"<[^>]+>|&#34;", "", (project / "results/report.html").read_text())
+    assert "responses from logs, read by lm_eval" in page
+    assert "Settings: runs: import lm_eval, evals {sums:logs/samples_sums.jsonl}" in page
 
     (project / "policy.yaml").write_text("better: [gain]\n")
     assert command(project, "gate", "--policy", "policy.yaml") == (0, "### Gate: pass")

@@ -163,12 +163,12 @@ def words(config: Config, name: str) -> str:
 
 
 def settings(config: Config, name: str) -> str:
-    """All keys of an arm's fit and apply that the config sets: "fit: method sft, data dialogues, epochs 2.0". Of an arm
-    that is like another one, just the keys that differ; controls are shown for every arm."""
+    """All keys of an arm's fit, apply or runs that the config sets: "fit: method sft, data dialogues, epochs 2.0". Of
+    an arm that is like another one, just the keys that differ; controls are shown for every arm."""
     arm = config.arms[name]
     slots = _slots(arm)
     if arm.like is None:
-        return _worded({slot: slots[slot] for slot in ("fit", "apply")})
+        return _worded({slot: slots[slot] for slot in ("fit", "apply", "runs")})
     other = _slots(config.arms[arm.like])
     differing = {
         slot: {key: value for key, value in keys.items() if key not in other[slot] or other[slot][key] != value}
@@ -180,15 +180,18 @@ def settings(config: Config, name: str) -> str:
 
 
 def _slots(arm: Arm) -> dict[str, dict[str, object]]:
-    """The keys of an arm that the config sets, by slot. The keys of a method stand beside those of its fit."""
+    """The keys of an arm that the config sets, by slot. The keys of a method or reader stand beside those of its fit
+    or runs."""
     keys = arm.model_dump(mode="json", exclude={"like", "control", "resources"}, exclude_unset=True, by_alias=True)
     fit = keys.pop("fit", None) or {}
     of_method = fit.pop("settings", {})
     if arm.fit:
         named = [field.alias or name for name, field in plugins.fields(type(arm.fit.settings)).items()]
         of_method = {key: of_method[key] for key in named if key in of_method}
+    runs = keys.pop("runs", None) or {}
+    of_reader = runs.pop("settings", {})
     apply = keys.pop("apply", {})
-    return {"arm": keys, "fit": {**fit, **of_method}, "apply": apply}
+    return {"arm": keys, "fit": {**fit, **of_method}, "apply": apply, "runs": {**runs, **of_reader}}
 
 
 def _worded(slots: dict[str, dict[str, object]]) -> str:

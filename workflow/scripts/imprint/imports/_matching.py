@@ -96,6 +96,7 @@ def _report(
             f"{found}. The dataset asks, for example,\n  {missing[0]!r:.200}\nand the log\n  {unused[0]!r:.200}\n"
             "Name the field of the log that holds the question (`question: FIELD`), or another eval"
         )
+    print(shown(f"{path}: has {len(partners)} of the {len(rows)} rows of {dataset}"), file=sys.stderr)
     for texts, what in (
         (missing, f"rows of {dataset} are not in it"),
         (unused, f"of its examples are not in {dataset}"),
