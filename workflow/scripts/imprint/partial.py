@@ -97,7 +97,7 @@ def write(finished: Finished, out: Path) -> None:
         charts[drawn["svg"]] = drawn["caption"]
     reads = report.inputs(())
     reporting.run(
-        spec=report.spec(()).model_copy(update={"partial": finished.words()}),
+        spec=report.spec(()).model_copy(update={"partial": finished.words(), "questions": finished.questions}),
         template=Path(reads["template"]),
         tables={name: list(map(Path, reads[name])) for name in reads if name in SCHEMAS},
         charts=charts,

@@ -9,6 +9,7 @@ from collections.abc import Container
 from functools import cached_property
 from pathlib import Path
 
+from imprint.dag import asked
 from imprint.dag.experiment import Experiment, Run
 from imprint.runtime import plugins, stages
 
@@ -24,6 +25,7 @@ class Finished(Experiment):
         """`missing`: the files that a run would still make. `apart`: the folder of the tables and charts."""
         self._whole, self._missing, self._apart = whole, missing, apart
         config = whole.config
+        self.questions = list(dict.fromkeys(question.asks for question in asked.questions(config)))
         shown = [name for name in config.charts if "answers" not in plugins.load("charts", name).TABLES]
         analyses = {
             name: ref

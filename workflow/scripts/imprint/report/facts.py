@@ -87,6 +87,7 @@ class Spec(Strict):
     seeds: list[int]
     limit: int | None
     partial: str = Field(default="", description="how much is finished, where the report is on that part alone")
+    questions: list[str] = Field(default=[], description="what a partial report leaves to the report at the end")
     folder: str = Field("results", description="where the tables lie, as shown to the reader")
 
 

@@ -88,6 +88,7 @@ def render(
             provenance=provenance,
             forest=figures.pop("answers", None),
             charts=figures,
+            empty=[title for title, (picture, _) in figures.items() if not picture],
             answers=answers,
             introduced=_introduced(answers, facts),
             shares=[_shares(row, counts) for row in answers],
@@ -199,9 +200,9 @@ def _shares(row: Row, counts: Mapping[tuple[str, str, str], Row]) -> list[tuple[
 
 
 def _levels(row: Row, counts: Mapping[tuple[str, str, str], Row]) -> list[tuple[str, float]]:
-    """(arm, its mean) of the control and the arm of an answer, as far as they are known."""
+    """(arm, its mean) of the arm and the control of an answer, as far as they are known."""
     means = [
-        (row[side], counts.get((row[side], row["eval"], row["metric"]), {}).get("mean")) for side in ("control", "arm")
+        (row[side], counts.get((row[side], row["eval"], row["metric"]), {}).get("mean")) for side in ("arm", "control")
     ]
     return [(arm, mean) for arm, mean in means if mean is not None]
 

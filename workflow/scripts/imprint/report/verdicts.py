@@ -60,7 +60,12 @@ def sentence(row: Mapping[str, Any], written: Writer) -> str:
         )
         facts.append(power.format(row["smallest"]))
     size = f"{abs(row['difference']):.3f}"
-    compared = f"{size} {'higher' if row['difference'] > 0 else 'lower'} than" if float(size) else "within 0.0005 of"
+    if row["difference"] == 0:
+        compared = "equal to"
+    elif float(size) == 0:
+        compared = "within 0.0005 of"
+    else:
+        compared = f"{size} {'higher' if row['difference'] > 0 else 'lower'} than"
     return (
         f"On {row['eval']}, {row['arm']} is {compared} {row['control']} in {row['metric']}{lower} ({'; '.join(facts)})."
     )
