@@ -234,17 +234,27 @@ def test_a_config_that_asks_the_wrong_judge() -> None:
 
 @pytest.mark.workflow
 def test_judged_from_end_to_end(tmp_path: Path) -> None:
+    """The judge is an adapter that was made elsewhere."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
     project = make_project(tmp_path / "project")
-    pico.make(project / "resources/local/pico")
+    model = AutoModelForCausalLM.from_pretrained(pico.make(project / "resources/local/pico"))
+    get_peft_model(model, LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    given = {"method": "given", "path": str(tmp_path / "adapter")}
     shutil.copy(Path(__file__).parent / "pico.yaml", project / "config/config.yaml")
 
     def change(raw: dict[str, Any]) -> None:
         raw["datasets"] = {"constraints": raw["datasets"]["constraints"]}
-        raw["evals"] = {"constraints": {**raw["evals"]["constraints"], "describe": ["behaviours", "judged_behaviours"]}}
+        described = {"score": "ifeval", "describe": ["behaviours", "judged_behaviours"]}
+        raw["evals"] = {
+            "constraints": {**raw["evals"]["constraints"], **described, "judge": "critic"},
+            "unjudged": {"responses": "constraints", **described},
+        }
         raw["arms"] = {
             "base": {"model": "pico"},
             "played": {"parent": "base", "apply": {"context": "role_play"}, "control": ["base"]},
-            "critic": {"parent": "base", "evals": [], "resources": {"mem_mb": 321}},
+            "critic": {"parent": "base", "fit": given, "evals": [], "resources": {"mem_mb": 321}},
         }
         raw["limit"], raw["charts"] = 4, ["scores", "behaviours"]
         del raw["questions"]
@@ -253,22 +263,22 @@ def test_judged_from_end_to_end(tmp_path: Path) -> None:
     workflow.run(project)
     database = project / "results/limit4/imprint.duckdb"
 
-    def counts() -> list[tuple]:
-        ask = "select n_examples, n_attempted, n_scored, n_unparsed, n_error from summary where metric like 'judged%'"
+    def counts(ev: str) -> list[tuple]:
+        ask = "select n_examples, n_attempted, n_scored, n_unparsed, n_error from summary where eval = ?"
         with duckdb.connect(str(database), read_only=True) as db:
-            return db.execute(ask).fetchall()
+            return db.execute(f"{ask} and metric like 'judged%'", [ev]).fetchall()
 
-    assert counts() == [(4, 0, 0, 0, 0)] * 18, "without a judge nothing is attempted"
-    assert "No judge is configured" in (project / "results/limit4/report.html").read_text()
-
-    workflow.edit(project, lambda raw: raw["evals"]["constraints"].update(judge="critic"))
+    assert counts("unjudged") == [(4, 0, 0, 0, 0)] * 18, "without a judge nothing is attempted"
+    assert counts("constraints") == [(4, 4, 0, 4, 0)] * 18, "a model of random weights says nothing that can be read"
     after = {"summarize", "collect", "database", "report", "plot scores", "plot behaviours"}
-    score = {"score base 0 constraints", "score played 0 constraints"}
-    judge = {"judge base 0 constraints", "judge played 0 constraints"}
-    assert workflow.planned(project) == judge | score | after
+
+    def jobs(rule: str, ev: str) -> set[str]:
+        return {f"{rule} {arm} 0 {ev}" for arm in ("base", "played")}
+
+    workflow.edit(project, lambda raw: raw["evals"]["unjudged"].update(judge="critic"))
+    assert workflow.planned(project) == {*jobs("judge", "unjudged"), *jobs("score", "unjudged"), *after}
     assert workflow.run(project, "-n").count("mem_mb=321") == 2, "the judge's own resources"
-    workflow.run(project)
-    assert counts() == [(4, 4, 0, 4, 0)] * 18, "a model of random weights says nothing that can be read"
+    workflow.edit(project, lambda raw: raw["evals"]["unjudged"].pop("judge"))
     with duckdb.connect(str(database), read_only=True) as db:
         assert db.execute("select judge, count(*) from judgements group by all").fetchall() == [("critic", 72)]
         stages = db.execute("select arm, tokens > 0 from costs where stage = 'judge' order by arm").fetchall()
@@ -279,6 +289,7 @@ def test_judged_from_end_to_end(tmp_path: Path) -> None:
     path = project / "workflow/scripts/imprint/scores/judged_behaviours.py"
     text = path.read_text()
     path.write_text(text.replace("float(times > 0)", "float(times > 1)"))
+    judge, score = jobs("judge", "constraints"), jobs("score", "constraints")
     planned = workflow.planned(project)
     assert score <= planned and not judge & planned, "reading answers anew asks nothing"
     path.write_text(text.replace("Give your reason", "State your reason"))

@@ -187,7 +187,7 @@ def test_an_analysis_runs_when_its_arms_change_and_then_only(done: Path) -> None
 def test_one_arm_removed(done: Path) -> None:
     workflow.edit(done, lambda config: config["arms"].pop("shuffled"))
     assert workflow.planned(done) == {*AGGREGATE, *EVERY_ARM, "check_leakage"}
-    workflow.run(done)
+    workflow.run(done, "results/imprint.duckdb")
     with duckdb.connect(str(done / "results/imprint.duckdb"), read_only=True) as db:
         assert {
             row[0]
@@ -242,11 +242,17 @@ def edited(file: str, text: str) -> str:
 )
 def test_an_edited_file(done: Path, file: str, expected: set[str]) -> None:
     path = done / file
-    text = path.read_text()
-    path.write_text(edited(file, text))
+    path.write_text(edited(file, path.read_text()))
     assert workflow.planned(done) == expected
+
+
+def test_undoing_an_edit_undoes_the_rerun(done: Path) -> None:
+    path = done / "workflow/scripts/imprint/models/chat_text.py"
+    text = path.read_text()
+    path.write_text(edited(str(path), text))
+    assert workflow.planned(done)
     path.write_text(text)
-    assert workflow.planned(done) == set(), "undoing the edit undoes the rerun"
+    assert workflow.planned(done) == set()
 
 
 def test_an_edit_of_what_a_reader_sees_alone_reruns_nothing(done: Path) -> None:
@@ -480,7 +486,7 @@ def test_a_partial_report_shows_what_is_finished_and_changes_nothing_else(done: 
     assert "1 of 2 fits and 3 of 6 runs on evals are finished" in said and "results/partial.html" in said
     page = (done / "results/partial.html").read_text()
     assert "<title>Imprint report (partial)</title>" in page and "1 of 2 fits and 3 of 6 runs" in page
-    assert 'id="answers"' not in page and "Does training on dialogues help" not in page
+    assert 'id="answers"' not in page and page.count("Does training on dialogues help") == 1  # as a question to come
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
     assert "instruct against base general accuracy" in text and "instruct against base constraints" not in text
     assert "shuffled against instruct" not in text

@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
+import dry_run
+
 VARYING = {"seconds", "cpu_seconds", "peak_memory_bytes", "tokens_per_second"}
 """Columns that may differ between equal runs."""
 
@@ -34,11 +36,15 @@ def command(*arguments: str) -> list[str]:
 def run(project: Path, *arguments: str, check: bool = True, env: dict[str, str] | None = None) -> str:
     """Run snakemake to its end, with more variables in its environment; returns what it printed."""
     variables = environment() | (env or {})
-    out = subprocess.run(
-        command(*arguments), cwd=project, env=variables, capture_output=True, text=True, check=False, timeout=1800
-    )
-    text = out.stdout + out.stderr
-    assert not check or out.returncode == 0, text
+    words = command(*arguments)
+    if "-n" in arguments:
+        status, text = dry_run.snakemake(project, words[3:], variables)
+    else:
+        out = subprocess.run(
+            words, cwd=project, env=variables, capture_output=True, text=True, check=False, timeout=1800
+        )
+        status, text = out.returncode, out.stdout + out.stderr
+    assert not check or status == 0, text
     return text
 
 

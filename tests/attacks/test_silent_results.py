@@ -30,7 +30,7 @@ SCORER = "workflow/scripts/imprint/scores/ifeval.py"
 FOLLOWS = {
     "generate instruct 0 constraints",
     "score instruct 0 constraints",
-    *("collect", "summarize", "plot answers", "plot scores", "database", "report"),
+    *("collect", "summarize", "plot answers", "database", "report"),
 }
 
 

@@ -164,7 +164,8 @@ def test_the_whole_experiment_runs_on_slurm_with_a_gpu_a_job(tmp_path: Path) -> 
         workflow.shorten(make_project(folder))
         pico.make(folder / "resources/local/pico")
         text = (ROOT / "tests/pico.yaml").read_text()
-        (folder / "config/config.yaml").write_text(text.replace("batch_size: 4}", "batch_size: 4, device: cpu}"))
+        text = text.replace("batch_size: 4}", "batch_size: 4, device: cpu}") + "charts: [answers]\n"
+        (folder / "config/config.yaml").write_text(text)
     project = site(folders[0])
     text = Run(project).end()
     workflow.run(folders[1])
