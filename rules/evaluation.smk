@@ -29,9 +29,9 @@ rule import_run:
         **stage["import_run"].outputs,
     log:
         stage["import_run"].log,
-    priority: 100
     wildcard_constraints:
         arm=of("import_run", "arm"),
+    priority: 100
     params:
         code=stage["import_run"].code,
         spec=stage["import_run"].params,
@@ -47,9 +47,9 @@ rule import_values:
         **stage["import_values"].outputs,
     log:
         stage["import_values"].log,
-    priority: 100
     wildcard_constraints:
         arm=of("import_values", "arm"),
+    priority: 100
     params:
         code=stage["import_values"].code,
         spec=stage["import_values"].params,
