@@ -21,7 +21,7 @@ rule generate:
 
 
 # Runs that another harness has logged lie where `generate` would write them. The priority of both rules starts them
-# before the expensive jobs, since a log that does not fit ends the run.
+# before expensive jobs that are ready too, so that a log that does not fit is seen early.
 rule import_run:
     input:
         unpack(stage["import_run"].inputs),
