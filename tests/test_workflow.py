@@ -378,15 +378,20 @@ KILLS: dict[str, Callable[[Path], bool]] = {
 }
 
 
+ANSWERED = [f"{folder}/instruct" for folder in ("generations", "prompts", "scores")]
+MADE_FROM = {"training": ["arms/instruct", *ANSWERED], "generation": ANSWERED, "aggregation": []}
+"""What the killed run has to make, beside the tables."""
+
+
 @pytest.mark.parametrize("stage", KILLS)
 @pytest.mark.parametrize("orphan", [False, True], ids=["everything killed", "orphan left alive"])
 def test_sigkill_then_resume(stage: str, orphan: bool, finished: Path, tmp_path: Path) -> None:
-    project = make_pico(tmp_path / "project")
-    if stage == "aggregation":
-        shutil.rmtree(project)
-        shutil.copytree(finished, project, symlinks=True)
-        for made in ("tables/summary.parquet", "imprint.duckdb", "report.html"):
-            (project / "results" / made).unlink()
+    project = Path(shutil.copytree(finished, tmp_path / "project", symlinks=True))
+    workflow.edit(project, lambda config: config.update(charts=["answers"]))
+    for made in MADE_FROM[stage]:
+        shutil.rmtree(project / "results" / made)
+    for table in ("tables/summary.parquet", "imprint.duckdb", "report.html"):
+        (project / "results" / table).unlink()
     process = subprocess.Popen(
         workflow.command(),
         cwd=project,

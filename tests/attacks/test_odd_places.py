@@ -12,10 +12,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-import pico
+import mini
 import security
 import workflow
-from conftest import ROOT, make_project
+from conftest import ROOT
 from imprint.runtime import parquet, schemas
 from imprint.tables import database
 
@@ -63,16 +63,8 @@ def without_git(folder: Path) -> str:
 
 @pytest.mark.workflow
 def test_no_git_no_utf_8_and_an_odd_folder(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "what?\\ [1]")
-    pico.make(project / "resources/local/pico")
-    shutil.copy(ROOT / "tests/pico.yaml", project / "config/config.yaml")
-
-    def smaller(config: dict) -> None:
-        config["datasets"]["constraints"]["n"] = 2
-        del config["arms"]["shuffled"], config["datasets"]["dialogues_shuffled"]
-
-    workflow.edit(project, smaller)
-    workflow.shorten(project, 2)
+    project = mini.make(tmp_path / "what?\\ [1]")
+    workflow.edit(project, lambda config: config["arms"]["instruct"]["fit"].update(epochs=1))
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": without_git(tmp_path / "bin")}
     done = subprocess.run(
         workflow.command(), cwd=project, env={**workflow.environment(), **plain}, capture_output=True, timeout=600
