@@ -18,11 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from imprint.config import loading
-from imprint.dag import pack_form, run_lock
+from imprint.dag import command_line, pack_form, run_lock
 from imprint.dag.experiment import Experiment
 from imprint.dag.jobs import all_jobs
-from imprint.dag.start import overrides
 from imprint.runtime import origin, provenance
 from imprint.runtime.errors import ImprintError, shown
 from imprint.runtime.identity import atomic, canonical, file_sha256, read_object
@@ -35,18 +33,15 @@ NAMED = 8
 
 def main(arguments: list[str] | None = None) -> None:
     """Write a pack. `--configfile` and `--config` are snakemake's options."""
-    from snakemake.cli import parse_config
-
     parser = argparse.ArgumentParser(prog="python -m imprint.pack")
-    parser.add_argument("--configfile", nargs="+", type=Path, default=[loading.DEFAULT])
-    parser.add_argument("--config", nargs="*", default=[])
+    command_line.add_fields(parser)
     parser.add_argument("--models", action="store_true", help="take the weights of base models too")
     parser.add_argument("--out", default="", help="the pack to write; it must not exist")
     options = parser.parse_args(arguments)
     try:
         if not options.out:
             raise ImprintError("no file to write is named; write `make pack OUT=FILE.tar`")
-        experiment = Experiment(loading.load(options.configfile, overrides(parse_config(options.config))))
+        experiment = command_line.experiment(options)
         pack(experiment, options.configfile, options.config, Path(options.out), options.models)
     except (ImprintError, ValueError) as error:
         sys.exit(f"imprint.pack: {shown(error)}")

@@ -10,12 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from imprint.config import loading
-from imprint.dag import to_run
-from imprint.dag.experiment import Experiment
+from imprint.dag import command_line, to_run
 from imprint.dag.finished import Finished
 from imprint.dag.jobs import all_jobs
-from imprint.dag.start import overrides
 from imprint.runtime import frame, stages
 from imprint.runtime.errors import ImprintError, shown
 from imprint.runtime.schemas import SCHEMAS
@@ -23,17 +20,13 @@ from imprint.runtime.schemas import SCHEMAS
 
 def main(arguments: list[str] | None = None) -> None:
     """Write the page, and print where it is. `--configfile` and `--config` are snakemake's options."""
-    from snakemake.cli import parse_config
-
     parser = argparse.ArgumentParser(prog="python -m imprint.partial", description="A report on what is finished.")
-    parser.add_argument("--configfile", nargs="+", default=[str(loading.DEFAULT)], help="the config of the experiment")
-    parser.add_argument("--config", nargs="*", default=[], help="KEY=VALUE in place of the config's value")
+    command_line.add_fields(parser)
     options = parser.parse_args(arguments)
     frame.prepare(threads=1)
     try:
-        changes = overrides(parse_config(options.config))
-        experiment = Experiment(loading.load([Path(name) for name in options.configfile], changes))
-        missing = set(to_run.planned(to_run.naming(options.configfile, options.config)))
+        experiment = command_line.experiment(options)
+        missing = set(to_run.planned(command_line.arguments(options)))
         report = experiment.path("report", "report")
         if not missing:
             print(shown(f"All of the experiment is finished; its report is {report}."))

@@ -13,12 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from imprint.config import loading
-from imprint.dag import room, to_run
+from imprint.dag import command_line, room, to_run
 from imprint.dag.experiment import Experiment
 from imprint.dag.plan import Planned, Stated, planned, variances, within_reach
 from imprint.dag.spending import Spending, costs
-from imprint.dag.start import overrides
 from imprint.report.numbers import duration
 from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError, shown
@@ -27,13 +25,10 @@ from imprint.statistics import planning
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the jobs of a run and the plan of each question. `--configfile` and `--config` are snakemake's options."""
-    from snakemake.cli import parse_config
-
     parser = argparse.ArgumentParser(
         prog="python -m imprint.plan", description="What a run would do, and what the questions can find out."
     )
-    parser.add_argument("--configfile", nargs="+", default=[str(loading.DEFAULT)], help="the config of the experiment")
-    parser.add_argument("--config", nargs="*", default=[], help="KEY=VALUE in place of the config's value")
+    command_line.add_fields(parser)
     parser.add_argument("--pilot", help="results folder of a finished experiment with the same evals")
     parser.add_argument(
         "--difference", type=float, help="the difference that a gain should show; without it, the pilot's"
@@ -47,15 +42,14 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     try:
-        changes = overrides(parse_config(options.config))
-        experiment = Experiment(loading.load([Path(name) for name in options.configfile], changes))
+        experiment = command_line.experiment(options)
         folder = Path(options.pilot or experiment.results)
         answers = folder / "tables/answers.parquet"
         if options.pilot and not answers.is_file():
             raise ImprintError(f"--pilot: {answers} is not there; write the results folder of a finished experiment")
         table = folder / "tables/costs.parquet"
         spent = parquet.read(table, "costs").to_pylist() if table.is_file() else []
-        jobs = to_run.jobs(experiment, to_run.naming(options.configfile, options.config), spent)
+        jobs = to_run.jobs(experiment, command_line.arguments(options), spent)
         print(shown("\n".join([*to_run.lines(jobs, experiment.results), "", *room.lines(experiment), ""])))
         plans = planned(experiment, answers if answers.is_file() else None, {})
         lines = text(experiment, plans, spent, Stated(options.sd, options.seed_sd), options.difference)

@@ -21,11 +21,8 @@ import sys
 import time
 from pathlib import Path
 
-from imprint.config import loading
-from imprint.dag import run_lock
-from imprint.dag.experiment import Experiment
+from imprint.dag import command_line, run_lock
 from imprint.dag.run_lock import Run
-from imprint.dag.start import overrides
 from imprint.runtime import processes, stages
 from imprint.runtime.errors import ImprintError, shown
 from imprint.runtime.identity import LEFTOVER
@@ -154,14 +151,11 @@ def unlock(results: str) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """End the runs on the results folder of a config, and clean up after them. `--configfile` and `--config` are
     snakemake's options."""
-    from snakemake.cli import parse_config
-
     parser = argparse.ArgumentParser(prog="python -m imprint.resume")
-    parser.add_argument("--configfile", nargs="+", type=Path, default=[loading.DEFAULT])
-    parser.add_argument("--config", nargs="*", default=[])
+    command_line.add_fields(parser)
     options = parser.parse_args(arguments)
     try:
-        results = Experiment(loading.load(options.configfile, overrides(parse_config(options.config)))).results
+        results = command_line.experiment(options).results
         lock = Path(results, run_lock.NAME)
         if lock.is_file():
             runs = run_lock.runs(lock.read_text(encoding="utf-8", errors="replace"))

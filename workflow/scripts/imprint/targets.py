@@ -8,28 +8,23 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-from imprint.config import checks, loading
-from imprint.dag import asked
+from imprint.config import checks
+from imprint.dag import asked, command_line
 from imprint.dag.experiment import Experiment
-from imprint.dag.start import overrides
 from imprint.runtime.errors import ImprintError, shown
 from imprint.statistics.summarize import CurveCheck
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the targets, one a line. `--configfile` and `--config` are snakemake's options; an empty name is none."""
-    from snakemake.cli import parse_config
-
     parser = argparse.ArgumentParser(prog="python -m imprint.targets")
-    parser.add_argument("--configfile", nargs="+", type=Path, default=[loading.DEFAULT])
-    parser.add_argument("--config", nargs="*", default=[])
+    command_line.add_fields(parser)
     parser.add_argument("--arm", default="")
     parser.add_argument("--question", default="")
     options = parser.parse_args(arguments)
     try:
-        experiment = Experiment(loading.load(options.configfile, overrides(parse_config(options.config))))
+        experiment = command_line.experiment(options)
         targets = [*of_arm(experiment, options.arm)] if options.arm else []
         targets += of_question(experiment, options.question) if options.question else []
         if not options.arm and not options.question:

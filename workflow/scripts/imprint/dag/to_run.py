@@ -83,11 +83,6 @@ def jobs(experiment: Experiment, arguments: list[str], costs: list[dict[str, Any
     return to_run
 
 
-def naming(configfiles: list[str], config: list[str]) -> list[str]:
-    """The arguments of snakemake that name a config: its files, and each KEY=VALUE in place of one of their values."""
-    return ["--configfile", *configfiles, *(["--config", *config] if config else [])]
-
-
 def planned(arguments: list[str]) -> list[str]:
     """The files that a run would make. `arguments` are those of snakemake that name the config. Raises ImprintError
     where snakemake cannot plan the run."""
