@@ -96,7 +96,7 @@ def test_what_is_needed_is_said_of_each_fit_and_each_engine(tmp_path: Path) -> N
     assert answers.startswith("  answers base, tuned, other: 15.2 to ") and ": weights 15.2; at most: cache " in answers
     raw["arms"]["tuned"]["resources"] = {"gpu": 4}
     _, fit, *_ = room.lines(said(raw))
-    assert fit.startswith("  fit on 4 GPUs, each, tuned: 30.5 to ") and ": weights 7.62, optimiser 15.2, " in fit
+    assert fit.startswith("  fit on 4 GPUs, each, tuned, other: 30.5 to ") and ": weights 7.62, optimiser 15.2, " in fit
     unfetched = list(room.lines(said(one_fit())))
     assert unfetched[1:] == [f"  fit tuned: {room.UNKNOWN}", f"  answers base, tuned: {room.UNKNOWN}"]
 
