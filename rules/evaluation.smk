@@ -21,7 +21,7 @@ rule generate:
 
 
 # Runs that another harness has logged lie where `generate` would write them. The priority of both rules starts them
-# before the expensive jobs, since a log that does not fit ends the run.
+# before expensive jobs that are ready too, so that a log that does not fit is seen early.
 rule import_run:
     input:
         unpack(stage["import_run"].inputs),
@@ -29,9 +29,9 @@ rule import_run:
         **stage["import_run"].outputs,
     log:
         stage["import_run"].log,
-    priority: 100
     wildcard_constraints:
         arm=of("import_run", "arm"),
+    priority: 100
     params:
         code=stage["import_run"].code,
         spec=stage["import_run"].params,
@@ -47,9 +47,9 @@ rule import_values:
         **stage["import_values"].outputs,
     log:
         stage["import_values"].log,
-    priority: 100
     wildcard_constraints:
         arm=of("import_values", "arm"),
+    priority: 100
     params:
         code=stage["import_values"].code,
         spec=stage["import_values"].params,

@@ -1,4 +1,5 @@
-"""Dry runs of snakemake by forks of one process that has imported it: the import is most of what a dry run takes."""
+"""Runs of snakemake that start no job, by forks of one process that has imported it. The import is most of what such a
+run takes."""
 
 from __future__ import annotations
 
@@ -15,10 +16,13 @@ FORKS.set_forkserver_preload(["snakemake.cli", "scipy.stats"])
 
 
 def snakemake(project: Path, arguments: list[str], environment: dict[str, str]) -> tuple[int | None, str]:
-    """The exit status of `snakemake ARGUMENTS` in a project, and what it has printed."""
+    """The exit status of `snakemake ARGUMENTS` in a project, and what it has printed. The status is negative if the run
+    was ended after ten minutes."""
     with tempfile.NamedTemporaryFile("r", encoding="utf-8") as printed:
         run = FORKS.Process(target=_snakemake, args=(str(project), arguments, environment, printed.name))
         run.start()
+        run.join(600)
+        run.kill()  # if it hangs
         run.join()
         return run.exitcode, printed.read()
 

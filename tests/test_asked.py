@@ -61,3 +61,23 @@ def test_amounts_and_words_leave_the_version_alone(path: str, value: Any) -> Non
 def test_what_decides_an_answer_makes_another_version(path: str, value: Any) -> None:
     changes = {path: value, **({"questions__helps__margin": 0.1} if value == "equivalence" else {})}
     assert asked.version(config(**changes)) != asked.version(config())
+
+
+@pytest.mark.parametrize("change", [{"temperature": 0.7}, {"max_new_tokens": 32}, {"samples": 8}])
+def test_so_does_how_the_runs_that_a_fit_reads_are_asked(change: dict[str, Any]) -> None:
+    best = {"method": "best_of_n", "run": {"arm": "base", "eval": "draws"}, "score": "ifeval.instruction_strict"}
+    practice = {"generated": "ifeval_format", "n": 8, "instructions": "train"}
+    draws = {"dataset": "practice", "samples": 4, "temperature": 1.0, "arms": ["base"]}
+
+    def version(**more: Any) -> str:
+        return asked.version(config(datasets__practice=practice, evals__draws={**draws, **more}, arms__tuned__fit=best))
+
+    assert version(**change) != version()
+
+
+def test_so_does_the_log_of_an_arm() -> None:
+    def version(**runs: Any) -> str:
+        theirs = {"import": "lm_eval", "evals": {"drawn": "tests/logs/samples_tiny_sums.jsonl"}, **runs}
+        return asked.version(config(arms__theirs={"runs": theirs}, questions__helps__arm="theirs"))
+
+    assert version(take={"prompt_strict": "acc"}) != version()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,7 +11,7 @@ import polars as pl
 import pytest
 
 import fake_results as fake
-from imprint.charts import Eval, _drawing, _job, frontier, places
+from imprint.charts import Eval, _drawing, _job, frontier
 from imprint.runtime import parquet, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import canonical
@@ -28,7 +29,6 @@ NAMES = [
     "layers",
     "gates",
     "projections",
-    "places",
 ]
 CAPTIONS = Path(__file__).parents[1] / "resources" / "captions"
 TABLES = fake.tables(20)
@@ -223,33 +223,6 @@ def test_questions_of_all_units_stand_in_one_picture_in_their_order() -> None:
     assert _svg("answers", {"answers": untested}).count(">not tested ") == len(untested), "no question is left out"
 
 
-@pytest.mark.parametrize(
-    ("direction", "ends", "reached"),
-    [
-        (1, (0.1, 0.0, 0.3), 1.0),
-        (1, (0.1, 0.05, 0.2), 2.0),
-        (-1, (0.1, -0.1, 0.2), -0.5),
-        (1, (-0.2, -0.3, -0.1), -2.0),
-    ],
-)
-def test_a_frontier_measures_in_half_widths(direction: int, ends: tuple[float, float, float], reached: float) -> None:
-    difference, low, high = ends
-    row = {"direction": direction, "difference": difference, "ci_low": low, "ci_high": high}
-    assert frontier.reach(row) == pytest.approx(reached)
-
-
-def test_a_frontier_shows_arms_that_could_lose_something() -> None:
-    text = _svg("frontier", TABLES)
-    marks = re.findall(
-        r'aria-label="(\w+) minus (\w+) on (\w+), [^"]*Worst of what should be kept: \w+ minus \w+ on', text
-    )
-    gains = [ev for ev, told in fake.EVALS.items() if not told.retention]
-    first = {(arm, controls[0], ev) for arm, controls in fake.CONTROLS.items() for ev in gains}
-    assert set(marks) == first, "each against its first control"
-    lost_nothing = {"comparisons": TABLES["comparisons"].filter(pl.col("eval") != "plain_text")}
-    assert plugins.load("charts", "frontier").chart(lost_nothing, fake.ARMS, fake.EVALS) is None
-
-
 def said(name: str, tables: dict[str, pl.DataFrame] = TABLES) -> set[str]:
     """The labels of the marks of a chart."""
     picture = _drawing.svg(plugins.load("charts", name).chart(tables, fake.ARMS, fake.EVALS))
@@ -287,14 +260,23 @@ def test_projections_show_each_role_and_what_an_axis_of_permuted_levels_reaches(
     assert {"permuted levels, 95% point, layer 0: 0.50", "words of the descriptions, layer 3: 0.80"} <= labels
 
 
-def test_places_are_drawn_so_that_up_and_right_are_better() -> None:
+def test_a_frontier_is_drawn_so_that_up_and_right_are_better() -> None:
     """Nats a token are better if they are lower, so the worst of them lies to the left."""
-    rows = {(row["eval"], row["arm"]): row for row in frontier.against_first_control(TABLES["comparisons"])}
+    rows = {(row["eval"], row["arm"]): row for row in frontier._against_first_control(TABLES["comparisons"])}
     gain, loss = rows["sums", "instruct"], rows["plain_text", "instruct"]
-    mark = places._mark(gain, loss)
+    mark = frontier._mark(gain, loss)
     assert (mark["gain"], mark["kept"]) == (gain["difference"], -loss["difference"])
     assert mark["kept_low"] == -loss["ci_high"] < mark["kept"] < mark["kept_high"] == -loss["ci_low"]
-    picture = _drawing.svg(places.chart(TABLES, fake.ARMS, fake.EVALS))
+    picture = _drawing.svg(frontier.chart(TABLES, fake.ARMS, fake.EVALS))
     gaining = [name for name, ev in fake.EVALS.items() if not ev.retention]
     assert all(f">{name}<" in picture for name in gaining) and picture.count(">self_prompt<") == len(gaining)
-    assert places.chart(TABLES, fake.ARMS, dict.fromkeys(fake.EVALS, Eval())) is None, "nothing is to be kept"
+    pairs = set(
+        re.findall(r'aria-label="(\w+) minus (\w+) on (\w+), [^"]*What should be kept: \w+ minus \w+ on', picture)
+    )
+    first = {(arm, controls[0], ev) for arm, controls in fake.CONTROLS.items() for ev in gaining}
+    assert pairs == first, "each against its first control"
+    controls = {control for _, control, _ in first}
+    assert ("0 is each arm's first control" if len(controls) > 1 else f"0 is {controls.pop()}") in html.unescape(
+        picture
+    )
+    assert frontier.chart(TABLES, fake.ARMS, dict.fromkeys(fake.EVALS, Eval())) is None, "nothing is to be kept"

@@ -89,6 +89,12 @@ def test_the_time_left_follows_from_finished_jobs(folder: Path, capsys: pytest.C
     lines = said(capsys)
     assert "  generate           1 of 2" in lines
     assert lines[-1] == "  About 3 minutes are left, at 1 job at once."
+    for path in ("generations", "prompts"):
+        Path(f"results/{path}/base/seed0/general.parquet").rename(f"results/{path}/general.parquet")
+    write_json(Path("results/arms/tuned/seed0/job.json"), {"attempts": [{"seconds": 140.0, "ended": True}]})
+    Path("results/arms/tuned/seed0/manifest.json").touch()
+    end = "at 1 job at once; not counted, since none has ended yet: generate."
+    assert said(capsys)[-1] == f"  About 0 minutes are left, {end}"
     os.close(descriptor)
 
 

@@ -38,7 +38,7 @@ def run(project: Path, *arguments: str, check: bool = True, env: dict[str, str] 
     variables = environment() | (env or {})
     words = command(*arguments)
     if "-n" in arguments:
-        status, text = dry_run.snakemake(project, words[3:], variables)
+        status, text = dry_run.snakemake(project, words[words.index("snakemake") + 1 :], variables)
     else:
         out = subprocess.run(
             words, cwd=project, env=variables, capture_output=True, text=True, check=False, timeout=1800

@@ -23,6 +23,7 @@ from imprint.dag.experiment import Experiment
 from imprint.dag.jobs import all_jobs
 from imprint.runtime import job_record
 from imprint.runtime.errors import ImprintError, shown
+from imprint.runtime.stages import STAGES
 
 BAR = re.compile(
     r": +\d+%\|[^|]*\| *(?P<done>\d+)/(?P<total>\d+) "
@@ -144,7 +145,8 @@ def tail(log: Path) -> str:
 
 def left(jobs: list[Job]) -> str:
     """The time that is left, if a waiting job takes as long as the finished jobs of its stage, and if as many jobs run
-    at once as now. A job without a known time, such as one that runs no model, counts as taking no time."""
+    at once as now. A job without a known time counts as taking no time; stages that run a model and have no such time
+    yet are named."""
     durations: dict[str, list[float]] = {}
     for job in jobs:
         if job.seconds:
@@ -157,7 +159,10 @@ def left(jobs: list[Job]) -> str:
     work = sum(sum(durations[stage]) / len(durations[stage]) for stage in ahead if stage in durations)
     work += sum(bar for bar in bars if bar)
     at_once = max(1, len(at_work))
-    return f"About {round(work / at_once / 60)} minutes are left, at {at_once} job{'s' if at_once > 1 else ''} at once."
+    jobs_at_once = f"{at_once} job{'s' if at_once > 1 else ''} at once"
+    told = f"About {round(work / at_once / 60)} minutes are left, at {jobs_at_once}"
+    unknown = dict.fromkeys(stage for stage in ahead if STAGES[stage].runs_model and stage not in durations)
+    return f"{told}; not counted, since none has ended yet: {', '.join(unknown)}." if unknown else f"{told}."
 
 
 def seconds(clock: str) -> float | None:

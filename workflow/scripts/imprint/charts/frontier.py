@@ -1,4 +1,5 @@
-"""What arms gain on one eval, against what they lose on evals of retention: each arm minus its first control."""
+"""What arms gain on one eval, against what they lose on one eval of retention, both in the units of the metrics: each
+arm minus its first control. Up and to the right is better, whatever the metrics."""
 
 from __future__ import annotations
 
@@ -14,21 +15,22 @@ TABLES = ("comparisons",)
 
 
 def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals) -> Any | None:
-    """One panel for each eval that should gain, one mark for each arm that takes this eval and one of retention."""
+    """One panel for each eval that should gain and eval of retention that the same arms take; one mark for each arm,
+    with both intervals and its name."""
     from imprint.charts import _drawing as drawing
 
-    rows = against_first_control(tables["comparisons"])
-    losses = [row for row in rows if evals[row["eval"]].retention]
-    worst = {arm: min((row for row in losses if row["arm"] == arm), key=reach, default=None) for arm in arms}
+    rows = {(row["eval"], row["arm"]): row for row in _against_first_control(tables["comparisons"])}
     panels = []
-    for name, ev in evals.items():
-        gains = [row for row in rows if row["eval"] == name and not ev.retention and worst[row["arm"]]]
-        if gains:
-            panels.append(_panel([_mark(row, worst[row["arm"]] or row) for row in gains], gains[0], arms, evals))
+    for gaining in (name for name, ev in evals.items() if not ev.retention):
+        for kept in (name for name, ev in evals.items() if ev.retention):
+            taken = [arm for arm in arms if (gaining, arm) in rows and (kept, arm) in rows]
+            if marks := [_mark(rows[gaining, arm], rows[kept, arm]) for arm in taken]:
+                first = rows[gaining, taken[0]], rows[kept, taken[0]]
+                panels.append(_panel(marks, *first, arms, evals))
     return drawing.stack(panels) if panels else None
 
 
-def against_first_control(comparisons: pl.DataFrame) -> list[dict[str, Any]]:
+def _against_first_control(comparisons: pl.DataFrame) -> list[dict[str, Any]]:
     """The comparisons of each arm with its first control, in primary metrics, that have an interval."""
     import polars as pl
 
@@ -37,62 +39,65 @@ def against_first_control(comparisons: pl.DataFrame) -> list[dict[str, Any]]:
     return rows.drop_nulls("ci_low").to_dicts()
 
 
-def reach(row: Mapping[str, Any]) -> float:
-    """The difference toward the better side, in half-widths of its interval: beyond 1 or -1, the interval excludes 0.
-    The half-width reaches from the difference to the end of the interval that faces 0."""
-    difference = row["difference"]
-    half_width = difference - row["ci_low"] if difference > 0 else row["ci_high"] - difference
-    return float(row["direction"] * difference / half_width) if half_width > 0 else 0.0
-
-
 def _mark(gain: Mapping[str, Any], loss: Mapping[str, Any]) -> dict[str, Any]:
+    """Differences and intervals, with the sign at which more is better."""
     from imprint.report import numbers
 
+    mark: dict[str, Any] = {"arm": gain["arm"], "control": gain["control"]}
+    for name, row in (("gain", gain), ("kept", loss)):
+        ends = sorted(row["direction"] * row[end] for end in ("ci_low", "ci_high"))
+        mark |= {name: row["direction"] * row["difference"], f"{name}_low": ends[0], f"{name}_high": ends[1]}
     return {
-        **{"arm": gain["arm"], "gain": gain["difference"], "low": gain["ci_low"], "high": gain["ci_high"]},
-        "loss": reach(loss),
-        "told": f"{numbers.told(gain)}. Worst of what should be kept: {numbers.told(loss)}",
+        **mark,
+        "told": f"{numbers.told(gain)}. What should be kept: {numbers.told(loss)}",
         "address": numbers.browse(gain["eval"], gain["arm"], gain["control"]),
     }
 
 
-def _panel(marks: list[dict[str, Any]], first: Mapping[str, Any], arms: Sequence[str], evals: Evals) -> Any:
+def _panel(
+    marks: list[dict[str, Any]], gain: Mapping[str, Any], loss: Mapping[str, Any], arms: Sequence[str], evals: Evals
+) -> Any:
     import altair as alt
 
     from imprint.charts import _drawing as drawing
 
     scales = drawing.arm_colour(arms)
     colour = alt.Color("arm:N", scale=scales["color"], legend=None)
-    lowest, highest = min(-1.5, *(mark["loss"] for mark in marks)), max(1.5, *(mark["loss"] for mark in marks))
-    axis = alt.Axis(tickCount=5)
-    y = alt.Y(
-        "loss:Q",
-        title=["worst difference on what should", "be kept, in half-widths"],
-        axis=axis,
-        scale=alt.Scale(domain=[lowest - 0.3, highest + 0.3], nice=False),
-    )
-    base = alt.Chart(alt.InlineData(values=marks)).encode(y=y, color=colour)
-    lines = alt.Chart(alt.InlineData(values=[{"loss": 0}, {"loss": -1}])).mark_rule(
-        color=drawing.INK, strokeDash=[3, 3], opacity=0.7, aria=False
-    )
+
+    def up(field: str) -> alt.Y:
+        title = ["gained in", f"{gain['eval']}, {gain['metric']}"]
+        return alt.Y(f"{field}:Q", title=title, axis=alt.Axis(tickCount=5), scale=alt.Scale(nice=5))
+
+    def across(field: str) -> alt.X:
+        title = f"lost (left of 0) or gained in {loss['eval']}, {loss['metric']}"
+        return alt.X(f"{field}:Q", title=title, axis=alt.Axis(tickCount=5), scale=alt.Scale(nice=5))
+
+    base = alt.Chart(alt.InlineData(values=marks)).encode(color=colour)
+    zero = alt.Chart(alt.InlineData(values=[{"gain": 0, "kept": 0}]))
+    dashed = zero.mark_rule(color=drawing.INK, strokeDash=[3, 3], opacity=0.7, aria=False)
+    bars = base.mark_rule(strokeWidth=1.5, opacity=0.6, aria=False)
     layers = alt.layer(
-        drawing.zero_line(),
-        lines.encode(y=y),
-        base.mark_rule(strokeWidth=1.5, opacity=0.7, aria=False).encode(x=drawing.values_axis("low"), x2="high:Q"),
+        dashed.encode(x=across("kept")),
+        dashed.encode(y=up("gain")),
+        bars.encode(x=across("kept"), y=up("gain_low"), y2="gain_high:Q"),
+        bars.encode(y=up("gain"), x=across("kept_low"), x2="kept_high:Q"),
         base.mark_point(filled=True, size=120, opacity=1).encode(
-            x=drawing.values_axis("gain"),
+            x=across("kept"),
+            y=up("gain"),
             shape=alt.Shape("arm:N", scale=scales["shape"], legend=None),
             **drawing.told(),
         ),
-        alt.Chart(alt.InlineData(values=marks))
-        .mark_text(align="left", dx=9, dy=-9, fontSize=12, color=drawing.INK, aria=False)
-        .encode(y=y, x=drawing.values_axis("gain"), text="arm:N"),
+        base.mark_text(align="left", dx=9, dy=-9, fontSize=12, color=drawing.INK, aria=False).encode(
+            x=across("kept"), y=up("gain"), text="arm:N", color=alt.value(drawing.INK)
+        ),
     )
-    side = "right" if first["direction"] == 1 else "left"
-    note = f"across: difference in {first['metric']}, better to the {side}; up: less is lost"
-    return layers.properties(width=drawing.WIDTH, height=260, title=drawing.eval_title(evals, first["eval"], note))
+    controls = {mark["control"] for mark in marks}
+    zero_is = controls.pop() if len(controls) == 1 else "each arm's first control"
+    note = f"0 is {zero_is}; up: more gained, right: less lost"
+    title = drawing.eval_title(evals, gain["eval"], note)
+    return layers.properties(width=drawing.WIDTH, height=280, title=title)
 
 
 def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
     """For the caption: the number of arms that have a control."""
-    return {"arms": len({row["arm"] for row in against_first_control(tables["comparisons"])})}
+    return {"arms": len({row["arm"] for row in _against_first_control(tables["comparisons"])})}

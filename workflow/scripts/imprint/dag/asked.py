@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from imprint.config import graph
+from imprint.config.evals import ASKING
 from imprint.config.questions import Question
 from imprint.config.schema import Config
 from imprint.dag.experiment import Experiment
@@ -79,9 +80,13 @@ def version(config: Config) -> str:
     behind = graph.behind(graph.edges(config), set(runs))
     parts: list[Any] = [[question.model_dump(exclude={"asks"}) for question in asked]]
     parts += [(name, ev.model_dump(mode="json", exclude=WHO_TAKES_IT)) for name, ev in sorted(evals.items())]
+    read = {node[2] for node in behind if node[0] == "run"} - set(evals)  # by fits, contexts or syntheses
+    asking = set(ASKING) - WHO_TAKES_IT
+    parts += [(name, config.evals[name].model_dump(mode="json", include=asking)) for name in sorted(read)]
     for kind, name in sorted(node for node in behind if node[0] != "run"):
         if kind == "arm":
-            parts.append((name, config.arms[name].model_dump(mode="json", include={"model", "parent", "fit", "apply"})))
+            arm = config.arms[name].model_dump(mode="json", include={"model", "parent", "fit", "apply", "runs"})
+            parts.append((name, {key: value for key, value in arm.items() if key != "runs" or value is not None}))
             continue
         dataset = config.datasets[name].model_dump(mode="json")
         if name in {ev.dataset for ev in evals.values()}:

@@ -19,7 +19,8 @@ MADE_APART = ("check_leakage", "summarize", "collect", "plot")
 
 class Finished(Experiment):
     """The finished part of an experiment, without its questions. A question is answered once, when all its data are
-    there; each look before that would cost a share of its certainty (`statistics.looks`)."""
+    there; each look before that would cost a share of its certainty (`statistics.looks`). `questions` are their
+    words."""
 
     def __init__(self, whole: Experiment, missing: Container[str], apart: Path) -> None:
         """`missing`: the files that a run would still make. `apart`: the folder of the tables and charts."""
