@@ -172,7 +172,7 @@ def test_a_killed_rank_ends_the_fit_which_goes_on_to_the_same_bits(
     mini.wait((folder / f"checkpoint-3/{checkpoints.SEAL}").exists, "its first checkpoint", 120, job)
     both = ranks_of(job)
     processes.send(both[1], signal.SIGKILL, lambda _: True)
-    _, printed = job.communicate(timeout=60)
+    _, printed = job.communicate(timeout=300)
     assert "told: rank 1 of the fit's 2 ranks was ended by SIGKILL (by SIGKILL where memory runs out)" in printed
     assert all(processes.started(pid) is None for pid in both.values())
     assert not (tmp_path / "weights").exists(), "the fit ended before it was killed"
@@ -206,7 +206,7 @@ def test_checkpoints_of_another_number_of_ranks_are_no_beginning(
 
 def test_ranks_talk_and_the_first_ones_word_is_the_jobs(root: Path, package: Path, tmp_path: Path) -> None:
     job = test_launch.start(together("well"), root, tmp_path / "manifest.json", package=package, gpus=2)
-    _, printed = job.communicate(timeout=120)
+    _, printed = job.communicate(timeout=300)
     assert job.returncode == 0, printed
     manifest = read_json(tmp_path / "manifest.json")
     assert manifest["metrics"] == {"told": ["said by 0", 11], "threads": "1", "place": 0}
@@ -216,7 +216,7 @@ def test_ranks_talk_and_the_first_ones_word_is_the_jobs(root: Path, package: Pat
 
 def test_an_error_of_any_rank_is_the_jobs(root: Path, package: Path, tmp_path: Path) -> None:
     job = test_launch.start(together("refused"), root, tmp_path / "manifest.json", package=package, gpus=2)
-    _, printed = job.communicate(timeout=120)
+    _, printed = job.communicate(timeout=300)
     assert job.returncode == 1 and printed.splitlines()[-1] == "told: arm 'tuned': found this; write that", printed
     assert {path.name for path in tmp_path.iterdir()} == {"work"}
 
