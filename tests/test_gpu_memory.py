@@ -260,10 +260,10 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return model
 
 
-def refusal(model: Model | None, method: str, gb: float | None, **settings: Any) -> str:
+def refusal(model: Model | None, method: str, gb: float | None, ranks: int = 1, **settings: Any) -> str:
     plug = Plug(name=method, settings=plugins.load("methods", method).Settings(**settings).model_dump(mode="json"))
     try:
-        gpu_memory.check("tuned", plug, model, "bfloat16", gb)
+        gpu_memory.check("tuned", plug, model, "bfloat16", gb, ranks)
     except ImprintError as error:
         return str(error)
     return ""
@@ -273,10 +273,13 @@ def test_a_refusal_says_how_much_of_what_and_the_smallest_change(qwen: Model) ->
     said = refusal(qwen, "sft", 80, data="d", batch_size=32, max_length=2048)
     assert said.startswith(
         "the fit of arm 'tuned' (sft) needs at least 122 GB on a GPU, which has 80 GB here (`gpu_memory_gb`): weights "
-        "30.5, optimiser 60.9, gradients 30.5. It runs on one GPU, so more of them are no help; with `lora: {rank: "
-        "16}, gradient_checkpointing: true, micro_batch_size: 1` it needs 31.1 to "
+        "30.5, optimiser 60.9, gradients 30.5. With `resources: {gpu: 16}` it needs 7.62 to "
     )
-    assert "which fits" in said and "As it is, it fits on a GPU with " in said
+    assert (
+        " GB on each, which fits; with `lora: {rank: 16}, gradient_checkpointing: true, micro_batch_size: 1` it needs "
+        "31.1 to "
+    ) in said
+    assert "which fits. As it is, it fits on a GPU with " in said
     less = refusal(qwen, "sft", 80, data="d", batch_size=1, max_length=192)
     assert "with `lora: {rank: 16}` it needs 31.1 to" in less, "what is small already is not made smaller"
 
@@ -295,6 +298,33 @@ def test_a_change_that_may_fit_names_what_is_left(qwen: Model) -> None:
     said = refusal(qwen, "grpo", 80, **settings, micro_batch_size=8, gradient_checkpointing=True)
     assert "with `lora: {rank: 16}` it needs 46.3 to" in said and "may fit (at most: cache" in said
     assert "so take a smaller model" in refusal(qwen, "sft", 20, data="d")
+
+
+def test_ranks_share_the_models_weights_and_the_rows(qwen: Model) -> None:
+    """What they do not share: an adapter, autocast's copies, and the layer that is being computed."""
+    settings = {"data": "d", "batch_size": 32, "max_length": 2048}
+    plug = Plug(name="sft", settings=plugins.load("methods", "sft").Settings(**settings).model_dump(mode="json"))
+    one, four = (gpu_memory.fit(qwen, plug, "bfloat16", ranks) for ranks in (1, 4))
+    assert one and four and abs(one.least - 4 * four.least) < 100
+    alone, shared = terms(one), terms(four)
+    assert shared.pop("whole weights") > 4 * qwen.head and shared.keys() == alone.keys()
+    assert shared["activations"] == alone["activations"] // 4 and shared["logits"] == alone["logits"] // 4
+    assert shared["weights in bf16"] == alone["weights in bf16"]
+    small = plug.model_copy(update={"settings": {**plug.settings, "micro_batch_size": 2, "lora": {"rank": 16}}})
+    alone, shared = (terms(need) for n in (1, 4) if (need := gpu_memory.fit(qwen, small, "bfloat16", n)))
+    for same in ("optimiser", "gradients", "activations", "logits"):
+        assert shared[same] == alone[same], "an adapter is whole in each rank, and a pass has two rows"
+    assert shared["weights"] == qwen.parameters + (alone["weights"] - 4 * qwen.parameters)
+
+
+def test_a_refusal_names_the_fewest_gpus_that_have_room(qwen: Model) -> None:
+    settings = {"data": "d", "batch_size": 32, "max_length": 2048, "gradient_checkpointing": True}
+    said = refusal(qwen, "sft", 80, **settings)
+    assert "With `resources: {gpu: 8}` it needs 15.2 to 63 GB on each, which fits; with `lora: {rank: 16}" in said
+    assert "needs at least 60.9 GB on each of 2 GPUs, which have 40 GB here" in refusal(qwen, "sft", 40, 2, **settings)
+    assert refusal(qwen, "sft", 80, 2, **settings) == ""
+    assert "More GPUs are no help, as many as can share its batch_size" in refusal(qwen, "sft", 20, data="d")
+    assert "runs on one GPU, so more of them are no help" in refusal(qwen, "dpo", 20, data="d")
 
 
 def test_terms_are_words() -> None:

@@ -44,7 +44,7 @@ from pathlib import Path
 from imprint.runtime.errors import ImprintError
 from imprint.training import launch
 
-spec, root, out, *datasets = sys.argv[1:]
+spec, root, out, gpus, *datasets = sys.argv[1:]
 try:
     launch.run(
         spec=launch.Spec.model_validate_json(spec),
@@ -55,7 +55,7 @@ try:
         out=Path(out),
         threads=1,
         device="cpu",
-        gpus=0,
+        gpus=int(gpus),
     )
 except ImprintError as error:
     sys.exit(f"told: {error}")
@@ -143,10 +143,12 @@ def odd(end: str) -> launch.Spec:
     return spec().model_copy(update={"method": Plug(name="odd", settings={"end": end}), "inputs": Named()})
 
 
-def start(spec: launch.Spec, root: Path, out: Path, *datasets: Path, package: Path | None = None) -> subprocess.Popen:
+def start(
+    spec: launch.Spec, root: Path, out: Path, *datasets: Path, package: Path | None = None, gpus: int = 0
+) -> subprocess.Popen:
     """The job in a process of its own, as Snakemake starts it."""
     environment = {**workflow.environment(), "PYTHONPATH": str(package or plugins.PACKAGE.parent)}
-    words = [sys.executable, "-c", PARENT, spec.model_dump_json(), str(root), str(out), *map(str, datasets)]
+    words = [sys.executable, "-c", PARENT, spec.model_dump_json(), str(root), str(out), str(gpus), *map(str, datasets)]
     return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -202,7 +204,7 @@ def test_the_manifest_says_what_the_artifact_is_made_of(finished: Path, root: Pa
     assert manifest["weights"] == sums and manifest["parents"] == parents
     assert manifest["data"] == {"d": file_sha256(data)}
     assert manifest["template_sha256"] == read_json(root)["template_sha256"]
-    assert (manifest["device"], manifest["dtype"]) == ("cpu", "float32")
+    assert (manifest["device"], manifest["dtype"], manifest["ranks"]) == ("cpu", "float32", 1)
     assert manifest["versions"].keys() == set(launch.VERSIONS)
     assert manifest["fingerprint"] == fingerprint([sums, made, parents])
 
@@ -333,7 +335,7 @@ def test_a_rank_ends_with_its_parent_and_the_next_run_goes_on_to_the_same_bits(
 
 
 def test_a_rank_whose_parent_has_ended_does_not_begin(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "imprint.training.rank", str(tmp_path / "rank.json"), "1", "1"]
+    words = [sys.executable, "-m", "imprint.training.rank", str(tmp_path / "rank.json"), "1", "1", "0"]
     begun = subprocess.run(words, env=workflow.environment(), cwd=ROOT, capture_output=True, text=True, check=False)
     assert begun.returncode == -signal.SIGKILL and begun.stderr == ""
 

@@ -60,6 +60,12 @@ def test_a_fit_without_room_is_refused_before_the_first_job(project: Path) -> No
     text = workflow.run(project, "-n", "--profile", "slurm", "--executor", "local", MADE, check=False)
     assert "needs at least 11.2 GB on a GPU, which has 10 GB here" in text
 
+    # A number of GPUs on which the fit cannot run, wherever it is asked for.
+    workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources={"gpu": 3}))
+    text = workflow.run(project, "-n", MADE, "--config", "engine={device: cpu}", check=False)
+    assert "imprint: arm 'instruct': its fit has 3 GPUs (`resources: {gpu: 3}`, of the arm or of the profile), " in text
+    assert "rule " not in text and "Traceback" not in text, text
+
 
 @pytest.mark.workflow
 def test_a_model_whose_size_is_known_late_is_checked_when_the_job_begins(
@@ -88,6 +94,9 @@ def test_what_is_needed_is_said_of_each_fit_and_each_engine(tmp_path: Path) -> N
     assert fit.startswith("  fit tuned, other: 122 to 1")
     assert ": weights 30.5, optimiser 60.9, gradients 30.5; at most: weights in bf16 14.1, activations " in fit
     assert answers.startswith("  answers base, tuned, other: 15.2 to ") and ": weights 15.2; at most: cache " in answers
+    raw["arms"]["tuned"]["resources"] = {"gpu": 4}
+    _, fit, *_ = room.lines(said(raw))
+    assert fit.startswith("  fit on 4 GPUs, each, tuned, other: 30.5 to ") and ": weights 7.62, optimiser 15.2, " in fit
     unfetched = list(room.lines(said(one_fit())))
     assert unfetched[1:] == [f"  fit tuned: {room.UNKNOWN}", f"  answers base, tuned: {room.UNKNOWN}"]
 

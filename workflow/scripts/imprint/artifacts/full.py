@@ -19,14 +19,28 @@ def install(model: Any, folder: Path, dtype: Any) -> Any:
 
 
 def save(model: Any, folder: Path) -> None:
-    """Write a model's weights."""
+    """Write a model's weights. Ranks that share a model all call this. They gather the weights in the host memory of
+    the first one, which writes them."""
     import torch
 
     weights = _emptied(folder)
+    whole = _gathered(model) if torch.distributed.is_initialized() else None
+    if whole == {}:  # of a rank other than the first
+        return
     with tempfile.TemporaryDirectory(dir=weights) as name:
-        model.to(torch.float32).save_pretrained(name, max_shard_size="1000GB")
+        model.to(torch.float32).save_pretrained(name, max_shard_size="1000GB", state_dict=whole)
         (Path(name) / FILE).chmod(0o644)
         (Path(name) / FILE).replace(weights / FILE)
+
+
+def _gathered(model: Any) -> dict[str, Any]:
+    """The whole weights of a model that ranks share, as `save_pretrained` takes them for a model of one process;
+    nothing in ranks other than the first. By itself, `save_pretrained` would gather and write tied weights twice."""
+    from transformers.distributed.utils import gather_full_state_dict
+
+    whole = gather_full_state_dict(model)
+    model.config.distributed_config = None
+    return {name: weights for name, weights in whole.items() if name not in model.all_tied_weights_keys}
 
 
 def write(folder: Path, shapes: Any, read: Callable[[str], Any]) -> None:

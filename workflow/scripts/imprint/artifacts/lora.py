@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,30 @@ def install(model: Any, folder: Path, dtype: Any) -> Any:
     adapted = PeftModel.from_pretrained(model, folder / "weights")
     for layer in adapted.modules():
         if isinstance(layer, BaseTunerLayer):
-            weights = layer.get_base_layer().weight
-            weights.data = weights.data.float()
-            layer.merge()
-            weights.data = weights.data.to(dtype)
+            with _whole(layer.get_base_layer()) as weights:
+                weights.data = weights.data.float()
+                layer.merge()
+                weights.data = weights.data.to(dtype)
     return adapted.unload().requires_grad_(True)  # PEFT freezes the model, and a fit of all weights may follow
+
+
+@contextmanager
+def _whole(layer: Any) -> Iterator[Any]:
+    """The layer's weight. Where ranks share it, the whole of it is in its place during the block, and each rank takes
+    over its part afterwards."""
+    import torch
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    shared = layer.weight
+    if not isinstance(shared.data, DTensor):
+        yield shared
+        return
+    layer.weight = torch.nn.Parameter(shared.data.full_tensor(), requires_grad=False)
+    yield layer.weight
+    # Without a source, each rank takes its part from its own copy; all have merged the same.
+    parts = distribute_tensor(layer.weight.data, shared.device_mesh, shared.placements, src_data_rank=None)
+    shared.data.to_local().copy_(parts.to_local())
+    layer.weight = shared
 
 
 def save(model: Any, folder: Path) -> None:

@@ -1,4 +1,5 @@
-"""What the fits and engines of an experiment need on a GPU, and whether the profile's GPUs have room for its fits.
+"""What the fits and engines of an experiment need on a GPU, and whether its fits can run on the GPUs that they have: on
+so many, and in so much memory.
 
 A profile says with the resource `gpu_memory_gb` how much memory a GPU has; an arm whose jobs run elsewhere says it for
 itself. Without it nothing is refused. The size of a model is known once its folder is there: after fetching, or before
@@ -20,6 +21,7 @@ from imprint.dag.jobs.fits import Fitted, Train
 from imprint.runtime import gpu_memory, model_sizes
 from imprint.runtime.errors import ImprintError, shown
 from imprint.runtime.model_sizes import Model
+from imprint.training import ranks
 
 NAMED = 6
 """The most arms that a line names."""
@@ -42,7 +44,7 @@ def _known(experiment: Experiment) -> Callable[[str], Model | None]:
 
 
 def guard(workflow: Any, jobs: Train) -> None:
-    """Let a fit that is not made yet, and that cannot have room on its GPU, end the process with one message. Call this
+    """Let a fit that is not made yet, and that cannot run on its GPUs, end the process with one message. Call this
     after the rules are defined, in the process that plans. Each rule of a fit gets one more function of its inputs,
     which gives no file: Snakemake calls it for the fits that its targets need, before the first job."""
     sizes = _known(jobs.experiment)
@@ -64,10 +66,12 @@ def _guarding(rule: Any, jobs: Train, sizes: Callable[[str], Model | None]) -> C
     def check(wildcards: Any) -> list[str]:
         gb, gpus = (amount(name, wildcards) for name in ("gpu_memory_gb", "gpu"))
         made = Path(experiment.fitted(wildcards.arm, int(wildcards.seed))).is_file()
-        if gb and gpus and experiment.config.engine.device != "cpu" and not made:
+        if (gpus > 1 or (gb and gpus)) and not made:
             spec = jobs.spec(wildcards)
             try:
-                gpu_memory.check(spec.arm, spec.method, sizes(spec.arm), spec.dtype, gb)
+                ranks.check(spec.arm, spec.method, gpus)
+                if gb and experiment.config.engine.device != "cpu":
+                    gpu_memory.check(spec.arm, spec.method, sizes(spec.arm), spec.dtype, gb, gpus)
             except ImprintError as error:
                 sys.exit(shown(f"imprint: {error}"))  # as in `start.load_config`
         return []
@@ -91,13 +95,16 @@ def lines(experiment: Experiment) -> Iterator[str]:
 
 
 def _fits(experiment: Experiment, sizes: Callable[[str], Model | None]) -> Iterator[tuple[str, str, str]]:
-    """("fit", arm, what it needs)."""
+    """("fit", arm, what it needs). The profile's resources are not known here, so the GPUs are those that the arm names
+    itself."""
     train = Train(experiment)
     for arm, seed in dict(experiment.fits).items():
         spec = train.spec(Fitted(arm, seed))
-        need = gpu_memory.fit(sizes(arm), spec.method, spec.dtype)
+        gpus = experiment.config.arms[arm].resources.get("gpu")
+        size = gpus if isinstance(gpus, int) and gpus > 1 else 1
+        need = gpu_memory.fit(sizes(arm), spec.method, spec.dtype, size)
         unknown = f"not reckoned for {spec.method.name}" if sizes(arm) else UNKNOWN
-        yield "fit", arm, _words(need) if need else unknown
+        yield "fit" if size == 1 else f"fit on {size} GPUs, each,", arm, _words(need) if need else unknown
 
 
 def _engines(experiment: Experiment, sizes: Callable[[str], Model | None]) -> Iterator[tuple[str, str, str]]:

@@ -13,6 +13,7 @@ from imprint.runtime.gpu_memory import Holds
 from imprint.runtime.plugins import Plug
 from imprint.runtime.tracking import Tracking
 from imprint.tables.inputs import Read
+from imprint.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Fit:
     """One fit at work. `manifests` is the chain of the weights that it starts from: the manifests of the root model and
     of the fitted ancestors, in order (`imprint.models.chains`). `folder` survives a kill and holds checkpoints. `out`
     gets the results: the artifact's files and `curves.parquet`. The fit trains under `contexts`. Its
-    curves go through `imprint.training.curves`, and from there to `tracking` too."""
+    curves go through `imprint.training.curves`, and from there to `tracking` too. `ranks` is the place of this process
+    among those that share the fit; only rank 0's `out` is kept."""
 
     arm: str
     seed: int
@@ -34,6 +36,7 @@ class Fit:
     dtype: str = "bfloat16"
     inputs: Read = field(default_factory=Read)
     tracking: Tracking = field(default_factory=Tracking)
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 class Method(plugins.Contract):
@@ -63,6 +66,12 @@ class Method(plugins.Contract):
     def holds(settings: Any) -> Holds | None:
         """What the fit keeps on its device beside the weights, from which `runtime.gpu_memory` reckons the memory that
         it needs. None says nothing: the fit's memory is not reckoned, and no GPU is too small for it."""
+        return None
+
+    @staticmethod
+    def shared(settings: Any) -> int | None:
+        """The rows of an update, which the ranks of a fit share equally. None says that the fit runs in one process, so
+        that an arm with several GPUs is refused."""
         return None
 
 

@@ -28,13 +28,13 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from imprint.methods import Fit, sft
-from imprint.methods.sft import holds, makes
+from imprint.methods.sft import holds, makes, shared
 from imprint.runtime.errors import ImprintError, shown
 from imprint.runtime.plugins import Inputs, Strict
 from imprint.training.rewards import Reward, Term
 from imprint.training.run_rewards import Rewarded, dialogue, rewarded
 
-__all__ = ["Settings", "fit", "holds", "inputs", "makes"]
+__all__ = ["Settings", "fit", "holds", "inputs", "makes", "shared"]
 
 
 class Run(Strict):

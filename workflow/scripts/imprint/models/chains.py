@@ -35,19 +35,26 @@ def dtype_of(choice: str, device: str) -> str:
     return "float32" if device == "cpu" and not native else "bfloat16"
 
 
-def _from_folder(folder: Path, root: Path, dtype: str, device: str) -> Any:
-    """A model whose weights go from the files to the device one by one, in `dtype`. The weights are the safetensors of
+def _from_folder(folder: Path, root: Path, dtype: str, device: str, ranks: int) -> Any:
+    """A model whose weights go from the files to the device one by one, in `dtype`. Of several `ranks` each reads its
+    part of every weight (FSDP2). The weights are the safetensors of
     `folder`; the architecture and the end tokens are those of `root`, because a fit's folder does not repeat them.
 
     Raises ImprintError if a tensor is missing, left over or of another shape: transformers would only warn, and go on
     with random numbers."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers.distributed.configuration_utils import DistributedConfig
     from transformers.utils import logging
 
     auto: Any = AutoModelForCausalLM
     check_safetensors(folder)
     config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False)
+    if ranks > 1 and not config.base_model_fsdp_plan:
+        raise ImprintError(
+            f"{root}: transformers does not say how a model of the type {config.model_type!r} is shared by several "
+            "GPUs; write `resources: {gpu: 1}` on the arm"
+        )
     if (root / "generation_config.json").is_file():
         generation = GenerationConfig.from_pretrained(root, local_files_only=True)
     else:
@@ -60,7 +67,8 @@ def _from_folder(folder: Path, root: Path, dtype: str, device: str) -> Any:
             generation_config=generation,
             dtype=dtype,
             # With the number of the GPU: without it, Trainer takes the model for one that is spread over GPUs.
-            device_map=None if device == "cpu" else {"": torch.cuda.current_device()},
+            device_map=None if device == "cpu" or ranks > 1 else {"": torch.cuda.current_device()},
+            distributed_config=DistributedConfig(fsdp_size=ranks) if ranks > 1 else None,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -119,10 +127,11 @@ def _other_template(path: Path, folder: Path, template: str | None) -> str:
     )
 
 
-def load(manifests: list[Path], dtype: str, device: str) -> tuple[Any, Any]:
+def load(manifests: list[Path], dtype: str, device: str, ranks: int = 1) -> tuple[Any, Any]:
     """The model of a chain of manifests, in eval mode, and its tokenizer.
 
-    `dtype` is one of DTYPES, `device` a torch device. Raises ImprintError for an unknown dtype and a missing GPU (it
+    `dtype` is one of DTYPES, `device` a torch device. Several `ranks` of one process group load a model together, and
+    each holds its part of every weight. Raises ImprintError for an unknown dtype and a missing GPU (it
     never falls back to the CPU), and like `links`."""
     import torch
 
@@ -134,7 +143,9 @@ def load(manifests: list[Path], dtype: str, device: str) -> tuple[Any, Any]:
     tokenizer = load_tokenizer(chain.root)
     if (template := template_sha256(tokenizer)) != read_manifest(manifests[0]).get("template_sha256"):
         raise ImprintError(_other_template(manifests[0], chain.root, template))
-    model = _from_folder(chain.weights, chain.root, _stored(chain.weights) if chain.changes else dtype, device)
+    # FSDP2 keeps the dtype in which it has first seen a weight.
+    read_as = _stored(chain.weights) if chain.changes and ranks == 1 else dtype
+    model = _from_folder(chain.weights, chain.root, read_as, device, ranks)
     for place, (kind, folder) in enumerate(chain.changes, 1):
         last = place == len(chain.changes)
         model = plugins.load("artifacts", kind).install(model, folder, getattr(torch, dtype if last else "float32"))

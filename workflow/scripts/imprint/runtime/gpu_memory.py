@@ -13,6 +13,7 @@ torch's fused attention, which keeps no weights between tokens.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -29,8 +30,6 @@ TILE = (4096, 32768)
 """Positions and tokens of the logits that TRL computes at a time (trl/kernels/chunked_logprob.py)."""
 ENDS = 4
 """Rows of the model's width that a position keeps outside the layers: the embedding, and those of the last norm."""
-RANKS = 1
-"""The GPUs that share what a fit keeps of every weight. A fit is one process, so further GPUs hold nothing."""
 
 
 class Holds(NamedTuple):
@@ -98,10 +97,11 @@ def _gb(size: float) -> str:
     return f"{size / GB:.3g}" if size < 100 * GB else f"{size / GB:,.0f}"
 
 
-def of_fit(model: Model, holds: Holds, dtype: str) -> Need:
-    """What a fit needs in `dtype`, the number format of autocast and of what it samples from."""
-    kept = list(_kept(model, holds, dtype))
-    gradients, *passing = _training(model, holds, dtype)
+def of_fit(model: Model, holds: Holds, dtype: str, ranks: int = 1) -> Need:
+    """What a fit needs in `dtype`, the number format of autocast and of what it samples from, on each GPU of several
+    `ranks`."""
+    kept = list(_kept(model, holds, dtype, ranks))
+    gradients, *passing = _training(model, holds, dtype, ranks)
     if holds.sampled:
         # While completions are drawn, the gradients are gone, and nothing of a backward pass is there.
         drawing = sum(term.size for term in _sampling(model, holds.sampled, holds.tokens, _bytes(dtype)))
@@ -125,29 +125,25 @@ def _bytes(dtype: str) -> int:
     return 4 if dtype == "float32" else 2
 
 
-def _kept(model: Model, holds: Holds, dtype: str) -> Iterator[Term]:
+def _kept(model: Model, holds: Holds, dtype: str, ranks: int) -> Iterator[Term]:
     """What a fit keeps from its first step to its last. Weights are in fp32 (`chains.load` in the methods), AdamW has
-    two moments of each trained weight, and the copies are those of grpo_trainer.py and dpo_trainer.py."""
+    two moments of each trained weight, and the copies are those of grpo_trainer.py and dpo_trainer.py. Ranks share the
+    model's weights, and each has the whole of an adapter."""
     adapter = model.adapter(holds.adapter)
-    trained = {"weights": model.parameters, "adapter": adapter, "coefficients": 0}[holds.trained]
-    yield _of_weights("weights", 4 * (model.parameters + adapter))
-    yield _of_weights("optimiser", 8 * trained)
-    yield _of_weights("reference", 4 * model.parameters * holds.reference)
+    trained = {"weights": model.parameters // ranks, "adapter": adapter, "coefficients": 0}[holds.trained]
+    yield Term("weights", 4 * (model.parameters // ranks + adapter), True)
+    yield Term("optimiser", 8 * trained, True)
+    yield Term("reference", 4 * model.parameters * holds.reference, True)
     yield Term("sampler", _bytes(dtype) * model.parameters * bool(holds.sampled), True)
 
 
-def _of_weights(name: str, size: int) -> Term:
-    """A term with numbers for each weight, which GPUs can share."""
-    return Term(name, size // RANKS, True)
-
-
-def _training(model: Model, holds: Holds, dtype: str) -> Iterator[Term]:
+def _training(model: Model, holds: Holds, dtype: str, ranks: int) -> Iterator[Term]:
     """What a backward pass adds."""
     positions = holds.rows * holds.tokens + holds.prompts * PROMPT
     size = _bytes(dtype)
     adapter = model.adapter(holds.adapter)
-    gradients = {"weights": model.parameters, "adapter": adapter, "coefficients": model.largest}[holds.trained]
-    yield _of_weights("gradients", 4 * gradients)
+    gradients = {"weights": model.parameters // ranks, "adapter": adapter, "coefficients": model.largest}
+    yield Term("gradients", 4 * gradients[holds.trained], True)
     layers = sum(outputs * inputs for _, outputs, inputs in model.matrices)
     # Autocast keeps a copy of each matrix that is trained until the forward pass ends. A frozen one is kept by the
     # layer's own backward pass, which is short where activations are computed again.
@@ -169,6 +165,11 @@ def _training(model: Model, holds: Holds, dtype: str) -> Iterator[Term]:
     yield Term("weights in bf16", casts, False)
     yield Term("activations", row * ENDS + activations, False)
     yield Term("logits", logits, False)
+    if ranks > 1:
+        # Of two layers at a time, and of what is outside the layers, the weights are whole, and so are the gradients of
+        # those that are trained until the ranks have added them.
+        whole = 2 * (layers // model.layers) + model.parameters - layers
+        yield Term("whole weights", 4 * whole * (2 if holds.trained == "weights" else 1), False)
 
 
 def _layer(model: Model, size: int) -> int:
@@ -206,12 +207,14 @@ def _sampling(model: Model, sequences: int, tokens: int, size: int) -> Iterator[
     yield Term("logits", 48 * sequences * model.vocabulary, False)
 
 
-def fit(sizes: Model | None, method: Plug, dtype: str) -> Need | None:
-    """What the fit of a method needs. None where the sizes of the model are not known, and for a method that does not
-    say what it holds."""
+def fit(sizes: Model | None, method: Plug, dtype: str, ranks: int = 1) -> Need | None:
+    """What the fit of a method needs on each GPU of several `ranks`. None where the sizes of the model are not known,
+    and for a method that does not say what it holds."""
     module, settings = method.open("methods")
     holds = module.holds(settings)
-    return of_fit(sizes, holds, dtype) if sizes and holds else None
+    if holds and ranks > 1:  # as in `sft.arguments`
+        holds = holds._replace(rows=math.gcd(holds.rows, (module.shared(settings) or holds.rows) // ranks))
+    return of_fit(sizes, holds, dtype, ranks) if sizes and holds else None
 
 
 SMALLER = (("gradient_checkpointing", True), ("micro_batch_size", 1), ("rows_at_once", 1), ("lora", {"rank": 16}))
@@ -230,12 +233,12 @@ def _changes(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 yield change
 
 
-def _advice(sizes: Model, method: Plug, dtype: str, room: float) -> str:
+def _advice(sizes: Model, method: Plug, dtype: str, room: float, ranks: int) -> str:
     """The smallest change with which a fit has room on a GPU with `room` bytes, else the smallest with which it may
     have room, in words."""
     may_fit = None
     for change in _changes(method.settings):
-        need = fit(sizes, method.model_copy(update={"settings": {**method.settings, **change}}), dtype)
+        need = fit(sizes, method.model_copy(update={"settings": {**method.settings, **change}}), dtype, ranks)
         if need and need.least <= room:
             keys = ", ".join(f"{key}: {json.dumps(value)}" for key, value in change.items()).replace('"', "")
             words = f"with `{keys}` it needs {need.range} GB"
@@ -245,13 +248,31 @@ def _advice(sizes: Model, method: Plug, dtype: str, room: float) -> str:
     return may_fit or "no change of its settings is enough, so take a smaller model"
 
 
-def check(arm: str, method: Plug, sizes: Model | None, dtype: str, gb: float | None) -> None:
-    """Raise ImprintError for a fit that cannot have room on a GPU with `gb` GB of memory. Where no one says how much
-    there is, and where the need is not known, nothing is refused."""
-    need = fit(sizes, method, dtype)
+def check(arm: str, method: Plug, sizes: Model | None, dtype: str, gb: float | None, ranks: int = 1) -> None:
+    """Raise ImprintError for a fit that cannot have room on GPUs with `gb` GB of memory each, one for each of its
+    `ranks`. Where no one says how much there is, and where the need is not known, nothing is refused."""
+    need = fit(sizes, method, dtype, ranks)
     if sizes and gb and need and need.least > gb * GB:
+        where = "a GPU, which has" if ranks == 1 else f"each of {ranks} GPUs, which have"
+        change = _more(sizes, method, dtype, gb * GB, ranks) + _advice(sizes, method, dtype, gb * GB, ranks)
         raise ImprintError(
-            f"the fit of arm '{arm}' ({method.name}) needs at least {_gb(need.least)} GB on a GPU, which has {gb:g} GB "
-            f"here (`gpu_memory_gb`): {need.exact}. It runs on one GPU, so more of them are no help; "
-            f"{_advice(sizes, method, dtype, gb * GB)}. As it is, it fits on a GPU with {_gb(need.most)} GB"
+            f"the fit of arm '{arm}' ({method.name}) needs at least {_gb(need.least)} GB on {where} {gb:g} GB here "
+            f"(`gpu_memory_gb`): {need.exact}. {change}. As it is, it fits on a GPU with {_gb(need.most)} GB"
         )
+
+
+MOST = 64
+"""The most GPUs of a node that a message names."""
+
+
+def _more(sizes: Model, method: Plug, dtype: str, room: float, ranks: int) -> str:
+    """The smallest number of GPUs with `room` bytes on which a fit has room, in words that open a sentence."""
+    module, settings = method.open("methods")
+    shared = module.shared(settings)
+    if shared is None:
+        return "It runs on one GPU, so more of them are no help; "
+    for size in range(ranks + 1, min(shared, MOST) + 1):
+        need = fit(sizes, method, dtype, size) if shared % size == 0 else None
+        if need and need.most <= room:
+            return f"With `resources: {{gpu: {size}}}` it needs {need.range} GB on each, which fits; "
+    return "More GPUs are no help, as many as can share its batch_size; "

@@ -57,7 +57,7 @@ def kept(path: Path, gpus: int, threads: int) -> Iterator[None]:
         yield
         attempt["ended"] = True
     finally:
-        attempt |= {"seconds": round(time.monotonic() - start, 3), **(_of_children or accelerator())}
+        attempt |= {"seconds": round(time.monotonic() - start, 3), **accelerator(), **_of_children}
         with suppress(OSError):  # where the disk is full, the job's own error is the one to show
             write_json(path, {"attempts": attempts})
 

@@ -29,7 +29,7 @@ class Watch(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
         title = f"{self.job.arm} seed {self.job.seed}"
         done, steps = state.global_step // self.updates, state.max_steps // self.updates
-        self.bar = progress.bar(steps, title, initial=done, unit="step")
+        self.bar = progress.bar(steps, title, initial=done, unit="step", hidden=self.job.ranks.place > 0)
         for logged in state.log_history:  # of a checkpoint
             self._take(logged["step"], logged)
 
@@ -59,7 +59,9 @@ class Watch(TrainerCallback):
             self.curves.add(update // self.updates, values)
 
     def on_save(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        checkpoints.seal(self.job.folder, state.global_step)
+        self.job.ranks.wait()  # until all have written their parts
+        if self.job.ranks.place == 0:
+            checkpoints.seal(self.job.folder, state.global_step)
 
     def close(self) -> None:
         if self.bar is not None:

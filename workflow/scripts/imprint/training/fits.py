@@ -47,8 +47,8 @@ class Training(Strict):
     micro_batch_size: int | None = Field(
         None,
         ge=1,
-        description="rows, pairs or completions in one backward pass, against a lack of memory; null is all of an "
-        "update, and the update is the same but for rounding and the masks of dropout",
+        description="rows, pairs or completions in one backward pass of a GPU, against a lack of memory; null is all "
+        "of an update, and the update is the same but for rounding and the masks of dropout",
     )
     lora: Lora | None = Field(None, description="fit an adapter instead of the whole model")
     checkpoint_steps: int = Field(
@@ -105,6 +105,7 @@ def arguments(job: Fit, steps: int, learning_rate: float) -> dict[str, Any]:
     return {
         "output_dir": str(job.folder),
         "use_cpu": job.device == "cpu",
+        "ddp_backend": "gloo" if job.ranks.size > 1 and job.device == "cpu" else None,
         "bf16": job.dtype == "bfloat16",
         "fp16": False,
         "seed": job.seed,
@@ -177,10 +178,13 @@ def quiet() -> Iterator[None]:
 def train(job: Fit, run: Any, watch: Any) -> None:
     """Train from the last complete checkpoint in `job.folder`, and write the weights under `job.out`. `run` is the
     trainer and `watch` its `fit_watch.Watch`."""
+    import torch
     from transformers.trainer_callback import PrinterCallback
 
     run.remove_callback(PrinterCallback)
-    resume = checkpoints.last(job.folder)
+    resume = job.ranks.first(lambda: checkpoints.last(job.folder))
+    if job.ranks.size > 1:  # else the masks of dropout would be the same in all ranks
+        torch.manual_seed(job.ranks.size * job.seed + job.ranks.place)
     try:
         run.train(resume_from_checkpoint=None if resume is None else str(resume))
     finally:

@@ -1,28 +1,23 @@
-"""The training job: locks the work folder, starts the process that fits, and writes the manifest last.
+"""The training job: locks the work folder, starts the processes that fit, and writes the manifest last.
 
-The job's own process loads no model. The fit runs in a child process (`imprint.training.rank`), which ends when its
-parent ends. The manifest is the job's only declared output, since Snakemake deletes declared outputs before a rerun.
-Weights and curves lie beside the manifest and checkpoints in the work folder, so a rerun after a kill finds them. The
-work folder carries the job's identity, and is emptied when the identity changes."""
+The job's own process loads no model. The fit runs in child processes (`training/children.py`), one for each GPU of the
+job, which end when their parent ends. The manifest is the job's only declared output, since Snakemake deletes declared
+outputs before a rerun. Weights and curves lie beside the manifest and checkpoints in the work folder, so a rerun after
+a kill finds them. The work folder carries the job's identity, and is emptied when the identity changes."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from imprint.runtime import gpu_memory, job_record, model_sizes, plugins, tracking, work
-from imprint.runtime.errors import ImprintError
+from imprint.runtime import gpu_memory, model_sizes, plugins, tracking, work
 from imprint.runtime.identity import file_sha256, fingerprint, read_manifest, write_json
 from imprint.runtime.plugins import Plug, Strict
 from imprint.runtime.stages import STAGES
 from imprint.tables.inputs import Named
+from imprint.training import children, ranks
 
 VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate")
 
@@ -41,7 +36,8 @@ class Spec(Strict):
 
 
 class Rank(Strict):
-    """What the process that fits gets from the job, as the file `rank.json`. `scratch` is the work folder."""
+    """What every process that fits gets from the job, as the file `rank.json`. `scratch` is the work folder, `size` the
+    number of processes, and `threads` those of one of them."""
 
     spec: Spec
     manifests: list[str]
@@ -52,6 +48,7 @@ class Rank(Strict):
     threads: int
     device: str
     gpus: int
+    size: int
     track: str
 
 
@@ -70,10 +67,13 @@ def run(
     gpu_memory_gb: int = 0,
 ) -> None:
     """Fit one arm at one seed. `out` is the manifest's path. `device` is the config's, `gpus` the number that the job
-    may use, and `gpu_memory_gb` what the profile says of their memory, 0 for nothing. `track` names the tracker, and is
-    empty without one. Raises ImprintError if the fit fails, and before it begins if it needs more memory."""
+    may use, each by a rank of its own (on a CPU, as many ranks share the threads), and `gpu_memory_gb` what the profile
+    says of their memory, 0 for nothing. `track` names the tracker, and is empty without one. Raises ImprintError if the
+    fit fails, and before it begins if it needs more memory, or cannot run on so many ranks."""
+    size = max(1, gpus)
+    ranks.check(spec.arm, spec.method, size)
     if gpus and device != "cpu":
-        gpu_memory.check(spec.arm, spec.method, model_sizes.model(manifests[0].parent), spec.dtype, gpu_memory_gb)
+        gpu_memory.check(spec.arm, spec.method, model_sizes.model(manifests[0].parent), spec.dtype, gpu_memory_gb, size)
     identity = work.identity(spec, [*datasets, *runs], [*manifests, *spec.inputs.manifests()], code)
     folder = out.parent
     with work.folder(folder / "work", identity) as scratch:
@@ -89,9 +89,10 @@ def run(
             runs=list(map(str, runs)),
             scratch=str(scratch),
             out=str(folder),
-            threads=threads,
+            threads=max(1, threads // size),
             device=device,
             gpus=gpus,
+            size=size,
             track=track,
         )
         result = _fit(scratch, rank)
@@ -113,6 +114,7 @@ def run(
                 "template_sha256": read_manifest(manifests[0])["template_sha256"],
                 "device": result["device"],
                 "dtype": result["dtype"],
+                "ranks": size,
                 "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
                 # Children depend on this fingerprint alone, so a refit with equal weights does not rerun them.
                 "fingerprint": fingerprint([weights, spec.model_dump(mode="json"), parents]),
@@ -122,37 +124,9 @@ def run(
 
 
 def _fit(scratch: Path, rank: Rank) -> dict[str, Any]:
-    """Run the process that fits. Returns its metrics, device and dtype. Raises ImprintError with the process's own
-    message if it fails, or with its signal or exit status if it dies."""
+    """Run the processes that fit. Returns the metrics, the device and the dtype, which rank 0 answers. Raises
+    ImprintError like `children.run`."""
     order = scratch / "rank.json"
     write_json(order, rank.model_dump(mode="json"))
-    # The import makes the program part of the job's code. It comes late because the program imports this module.
-    from imprint.training import rank as program
-
-    # The answer is kept in memory, so that it arrives even when the disk is full.
-    with open(os.memfd_create("answer"), "rb", buffering=0) as answer:
-        descriptor = answer.fileno()
-        command = [sys.executable, "-P", "-m", program.__name__, str(order), str(descriptor), str(os.getpid())]
-        environment = {**os.environ, "PYTHONPATH": str(plugins.PACKAGE.parent)}
-        process = subprocess.Popen(command, env=environment, pass_fds=[descriptor])
-        try:
-            status = process.wait()
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        answer.seek(0)
-        text = answer.read()
-    if status < 0:
-        name = signal.Signals(-status).name
-        raise ImprintError(
-            f"the process of the fit was ended by {name} (by SIGKILL where memory runs out); run again: what was "
-            "finished is kept"
-        )
-    result: dict[str, Any] = json.loads(text or "{}")
-    job_record.add(result.get("accelerator", {}))
-    if "error" in result:
-        raise ImprintError(result["error"])
-    if status != 0:
-        raise ImprintError(f"the process of the fit ended with exit status {status}; what it printed says why")
-    return result
+    (scratch / ranks.STORE).unlink(missing_ok=True)  # of a killed attempt
+    return children.run(order, rank.size, rank.device, rank.threads)[0]

@@ -1,8 +1,9 @@
-"""`python -m imprint.training.rank ORDER ANSWER PARENT`: the process that fits, started by `imprint.training.launch`.
+"""`python -m imprint.training.rank ORDER ANSWER PARENT PLACE`: a process that fits, started by
+`imprint.training.children`.
 
 ORDER is a JSON file with a `launch.Rank`. ANSWER is the number of an open file descriptor: the process writes the fit's
 metrics to it, or the error that stopped the fit. PARENT is the id of the process that started this one. When the parent
-ends, this process ends too."""
+ends, this process ends too. PLACE is the process's place among the ranks of the fit (`training/ranks.py`)."""
 
 from __future__ import annotations
 
@@ -11,26 +12,29 @@ import json
 import os
 import signal
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
 from imprint.runtime import frame, job_record, tracking
-from imprint.runtime.errors import ImprintError
+from imprint.runtime.errors import ImprintError, shown
 from imprint.training.launch import Rank
+from imprint.training.ranks import STORE, Ranks
 
 PR_SET_PDEATHSIG = 1
 
 
-def main(order: Path, answer: int) -> None:
+def main(order: Path, answer: int, place: int) -> None:
     """Fit, and write the result or the error to `answer`. Exits with status 1 after an error that the user can mend;
     other errors are raised."""
     rank = Rank.model_validate_json(order.read_text(encoding="utf-8"))
     result: dict[str, object] = {}
     try:
-        result = fit(rank)
+        result = fit(rank, Ranks(place, rank.size))
     except ImprintError as error:
         result = {"error": str(error)}
     except Exception as error:
+        result = {"failed_at": time.monotonic()}  # the ranks that wait for this one fail later
         if (why := frame.unwritable(error, Path(rank.out))) is None:
             raise
         result = {"error": why}
@@ -41,21 +45,25 @@ def main(order: Path, answer: int) -> None:
         sys.exit(1)
 
 
-def fit(rank: Rank) -> dict[str, object]:
-    """Run the method's fit. Returns its metrics, the device and the dtype. Each pair of device and dtype has its own
-    folder of checkpoints: a fit cannot go on from checkpoints of another pair, and the work folder's identity contains
-    neither."""
+def fit(rank: Rank, ranks: Ranks) -> dict[str, object]:
+    """Run the method's fit. Returns its metrics, the device and the dtype. What ranks other than the first write is
+    thrown away with the work folder."""
     from imprint.methods import Fit
     from imprint.models import chains
     from imprint.tables.inputs import read
 
-    spec = rank.spec
+    spec, scratch = rank.spec, Path(rank.scratch)
     device = frame.device(rank.device, rank.gpus)
     dtype = chains.dtype_of(spec.dtype, device)
-    folder = Path(rank.scratch, f"{device}-{dtype}")
-    folder.mkdir(exist_ok=True)
+    folder = checkpoint_folder(scratch, f"{device}-{dtype}", ranks)
+    out = Path(rank.out) if ranks.place == 0 else scratch / f"rank{ranks.place}"
+    out.mkdir(exist_ok=True)
     module, settings = spec.method.open("methods")
-    with closing(tracking.Tracking(rank.track, Path(rank.out, tracking.FOLDER))) as tracker:
+    tracking_folder = Path(rank.out, tracking.FOLDER)
+    with (
+        ranks.joined(device, scratch / STORE),
+        closing(tracking.Tracking(rank.track if ranks.place == 0 else "", tracking_folder)) as tracker,
+    ):
         job = Fit(
             arm=spec.arm,
             seed=spec.seed,
@@ -63,14 +71,34 @@ def fit(rank: Rank) -> dict[str, object]:
             contexts=spec.contexts,
             manifests=[Path(path) for path in rank.manifests],
             folder=folder,
-            out=Path(rank.out),
+            out=out,
             threads=rank.threads,
             device=device,
             dtype=dtype,
             inputs=read(spec.inputs, map(Path, rank.datasets), map(Path, rank.runs), spec.limit),
             tracking=tracker,
+            ranks=ranks,
         )
         return {"metrics": module.fit(job), "device": device, "dtype": dtype}
+
+
+def checkpoint_folder(scratch: Path, where: str, ranks: Ranks) -> Path:
+    """The folder of the fit's checkpoints, which is there afterwards. Each device with a dtype (`where`), and each
+    number of ranks, has one of its own: a fit cannot go on from checkpoints of another, and the work folder's identity
+    contains none of them. Rank 0 says on stderr if the fit has checkpoints of another number of ranks."""
+    folder = scratch / (where if ranks.size == 1 else f"{where}-{ranks.size}ranks")
+    folder.mkdir(exist_ok=True)
+    others = [path.parent.name for path in scratch.glob(f"{where}*/checkpoint-*") if path.parent != folder]
+    if others and ranks.place == 0:
+        print(
+            shown(
+                f"imprint: {scratch} has checkpoints of another number of ranks ({', '.join(sorted(set(others)))}), "
+                f"which hold the weights in other parts; with {ranks.size} the fit does not go on from them"
+            ),
+            file=sys.stderr,
+            flush=True,
+        )
+    return folder
 
 
 def end_with(parent: int) -> None:
@@ -82,4 +110,4 @@ def end_with(parent: int) -> None:
 
 if __name__ == "__main__":
     end_with(int(sys.argv[3]))
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[4]))

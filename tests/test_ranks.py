@@ -1,0 +1,280 @@
+"""A fit that several ranks share: that it is the fit of one, and how it ends when one of them does. The ranks are two
+processes on the CPU, where sums go through gloo."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+import fitting
+import mini
+import pico_arms
+import test_launch
+from imprint.methods import Fit, sft
+from imprint.runtime import parquet, plugins, processes
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import file_sha256, read_json
+from imprint.runtime.plugins import Plug
+from imprint.tables import dataset_rows
+from imprint.tables.inputs import Named
+from imprint.training import checkpoints, children, launch, ranks
+
+SETTINGS = {
+    "data": "d",
+    "batch_size": 4,
+    "micro_batch_size": 1,
+    "max_length": 512,
+    "learning_rate": 1e-3,
+    "epochs": 3,
+    "checkpoint_steps": 3,
+}
+"""Of a fit of 8 steps, each of two passes in each rank. The last step has two rows, both of rank 0."""
+
+TOGETHER = '''
+"""Ranks that wait for each other. The second one ends as the settings say."""
+import os, signal, sys, time
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Strict
+
+class Settings(Strict):
+    end: str
+
+def makes(settings):
+    return "notes"
+
+def shared(settings):
+    return 2
+
+def fit(job):
+    print(f"rank {job.ranks.place} is here", file=sys.stderr, flush=True)
+    told = job.ranks.first(lambda: f"said by {job.ranks.place}"), job.ranks.total(10 ** job.ranks.place)
+    if job.ranks.place == 1:
+        match job.settings.end:
+            case "refused":
+                raise ImprintError("arm 'tuned': found this; write that")
+            case "never":
+                time.sleep(600)
+    job.ranks.wait()
+    (job.out / "weights").mkdir()
+    (job.out / "weights" / "notes.txt").write_text(f"what {job.ranks.place} has learned")
+    return {"told": told, "threads": os.environ["OMP_NUM_THREADS"], "place": job.ranks.place}
+'''
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pico_arms.root(tmp_path_factory.mktemp("models") / "pico")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "d.parquet"
+    dataset_rows.write(path, "d", fitting.dialogues(), "0")
+    return path
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package with a method whose ranks wait for each other."""
+    folder = tmp_path_factory.mktemp("scripts")
+    shutil.copytree(plugins.PACKAGE, folder / "imprint", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "imprint/methods/together.py").write_text(TOGETHER)
+    (folder / "imprint/artifacts/notes.py").write_text(test_launch.NOTES)
+    return folder
+
+
+def spec(**settings: Any) -> launch.Spec:
+    plug = Plug(name="sft", settings={**SETTINGS, **settings})
+    return test_launch.spec().model_copy(update={"method": plug})
+
+
+def together(end: str) -> launch.Spec:
+    plug = Plug(name="together", settings={"end": end})
+    return test_launch.spec().model_copy(update={"method": plug, "inputs": Named()})
+
+
+def on_two(spec: launch.Spec, manifests: list[Path], data: Path, folder: Path) -> None:
+    """The job on two ranks, in this process."""
+    out = folder / "manifest.json"
+    launch.run(
+        spec=spec, manifests=manifests, datasets=[data], runs=[], code="{}", out=out, threads=2, device="cpu", gpus=2
+    )
+
+
+def on_one(manifests: list[Path], out: Path, **settings: Any) -> Fit:
+    """The same fit as one rank."""
+    fit = fitting.job("sft", manifests, out, datasets={"d": fitting.dialogues()}, **{**SETTINGS, **settings})
+    sft.fit(fit)
+    return fit
+
+
+def assert_same(folder: Path, fit: Fit) -> None:
+    """That a folder's fit is another one but for rounding."""
+    (ours,), (theirs,) = ((each / "weights").glob("*.safetensors") for each in (folder, fit.out))
+    ours, theirs = load_file(ours), load_file(theirs)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert (ours[name] - tensor).abs().max() < 1e-6, name
+    rows = parquet.read(folder / "curves.parquet", "curves").to_pylist()
+    expected = fitting.table(fit, "curves")
+    assert [(row["step"], row["quantity"]) for row in rows] == [(row["step"], row["quantity"]) for row in expected]
+    assert [row["value"] for row in rows] == pytest.approx([row["value"] for row in expected], rel=1e-5)
+
+
+def same_bits(one: Path, other: Path) -> bool:
+    names = ("weights/model.safetensors", "curves.parquet")
+    manifests = [read_json(each / "manifest.json") for each in (one, other)]
+    return manifests[0] == manifests[1] and all(file_sha256(one / name) == file_sha256(other / name) for name in names)
+
+
+@pytest.fixture(scope="module")
+def unbroken(root: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a fit on two ranks."""
+    folder = tmp_path_factory.mktemp("arms") / "tuned"
+    on_two(spec(), [root], data, folder)
+    return folder
+
+
+def test_two_ranks_fit_what_one_fits(unbroken: Path, root: Path, tmp_path: Path) -> None:
+    one = on_one([root], tmp_path)
+    assert_same(unbroken, one)
+    manifest = read_json(unbroken / "manifest.json")
+    assert manifest["ranks"] == 2 and manifest["metrics"]["steps"] == 8
+    assert {path.name for path in unbroken.iterdir()} == {"manifest.json", "curves.parquet", "weights"}
+    assert [path.name for path in (unbroken / "weights").iterdir()] == ["model.safetensors"]
+    assert not {"ranks", "gpu"} & manifest["spec"].keys(), "where a fit runs is no part of what it is"
+
+
+def test_an_adapter_is_fitted_on_a_chain_that_ends_in_one(root: Path, data: Path, tmp_path: Path) -> None:
+    chain = pico_arms.lora(root, tmp_path / "low", 3, below=pico_arms.full(root, tmp_path / "full"))
+    settings = {"lora": {"rank": 4, "alpha": 8}, "epochs": 1, "micro_batch_size": None}
+    on_two(spec(**settings), chain, data, tmp_path / "two")
+    assert_same(tmp_path / "two", on_one(chain, tmp_path / "one", **settings))
+
+
+def ranks_of(job: Any) -> dict[int, int]:
+    """Place -> process of the ranks that a job has started."""
+    found = {processes.environment(pid).get("RANK"): pid for pid in test_launch.children(job.pid)}
+    return {int(place): pid for place, pid in found.items() if place is not None}
+
+
+def test_a_killed_rank_ends_the_fit_which_goes_on_to_the_same_bits(
+    unbroken: Path, root: Path, data: Path, tmp_path: Path
+) -> None:
+    job = test_launch.start(spec(), root, tmp_path / "manifest.json", data, gpus=2)
+    folder = tmp_path / "work/cpu-float32-2ranks"
+    mini.wait((folder / f"checkpoint-3/{checkpoints.SEAL}").exists, "its first checkpoint", 120, job)
+    both = ranks_of(job)
+    processes.send(both[1], signal.SIGKILL, lambda _: True)
+    _, printed = job.communicate(timeout=300)
+    assert "told: rank 1 of the fit's 2 ranks was ended by SIGKILL (by SIGKILL where memory runs out)" in printed
+    assert all(processes.started(pid) is None for pid in both.values())
+    assert not (tmp_path / "weights").exists(), "the fit ended before it was killed"
+    assert printed.count("tuned seed 0:   0%") == 1, "one progress bar"
+    last = checkpoints.last(folder)
+    assert last is not None
+    assert {path.name for path in last.iterdir()} == {
+        *(f"{what}-{place}.safetensors" for what in ("weights", "optimizer") for place in (0, 1)),
+        *("rng_state_0.pth", "rng_state_1.pth", "scheduler.pt", "trainer_state.json", checkpoints.SEAL),
+    }
+    on_two(spec(), [root], data, tmp_path)
+    assert same_bits(tmp_path, unbroken)
+
+
+def test_checkpoints_of_another_number_of_ranks_are_no_beginning(
+    unbroken: Path, root: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from imprint.training.rank import checkpoint_folder
+
+    (tmp_path / "cpu-float32-2ranks/checkpoint-3").mkdir(parents=True)
+    assert checkpoint_folder(tmp_path, "cpu-float32", ranks.Ranks()) == tmp_path / "cpu-float32"
+    assert (
+        "has checkpoints of another number of ranks (cpu-float32-2ranks), which hold the weights in other parts; with "
+        "1 the fit does not go on from them"
+    ) in capfd.readouterr().err
+    for place in (0, 1):
+        own = checkpoint_folder(tmp_path, "cpu-float32", ranks.Ranks(place, 2))
+        assert own == tmp_path / "cpu-float32-2ranks"
+    assert capfd.readouterr().err == ""
+
+
+def test_ranks_talk_and_the_first_ones_word_is_the_jobs(root: Path, package: Path, tmp_path: Path) -> None:
+    job = test_launch.start(together("well"), root, tmp_path / "manifest.json", package=package, gpus=2)
+    _, printed = job.communicate(timeout=300)
+    assert job.returncode == 0, printed
+    manifest = read_json(tmp_path / "manifest.json")
+    assert manifest["metrics"] == {"told": ["said by 0", 11], "threads": "1", "place": 0}
+    assert (tmp_path / "weights/notes.txt").read_text() == "what 0 has learned"
+    assert {"rank 0 is here", "[rank 1] rank 1 is here"} <= set(printed.splitlines())
+
+
+def test_an_error_of_any_rank_is_the_jobs(root: Path, package: Path, tmp_path: Path) -> None:
+    job = test_launch.start(together("refused"), root, tmp_path / "manifest.json", package=package, gpus=2)
+    _, printed = job.communicate(timeout=300)
+    assert job.returncode == 1 and printed.splitlines()[-1] == "told: arm 'tuned': found this; write that", printed
+    assert {path.name for path in tmp_path.iterdir()} == {"work"}
+
+
+def test_all_ranks_end_with_their_parent(root: Path, package: Path, tmp_path: Path) -> None:
+    job = test_launch.start(together("never"), root, tmp_path / "manifest.json", package=package, gpus=2)
+    mini.wait((tmp_path / "work/rank1").exists, "its ranks", 60, job)
+    both = ranks_of(job)
+    assert sorted(both) == [0, 1]
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    mini.wait(lambda: all(processes.started(pid) is None for pid in both.values()), "the ranks to end", 10)
+
+
+def test_a_job_counts_the_memory_of_all_its_gpus() -> None:
+    cuda = {"device": "cuda", "gpu_names": ["a", "b"]}
+    answers = [{"accelerator": {**cuda, "peak_gpu_memory_bytes": size}} for size in (3, 4)]
+    assert children._accelerator(answers) == {**cuda, "peak_gpu_memory_bytes": 7}
+    assert children._accelerator([{}, {"accelerator": {"device": "cpu"}}]) == {"device": "cpu"}
+    assert children._accelerator([{}, {}]) == {}
+
+
+@pytest.mark.parametrize(
+    ("results", "statuses", "message"),
+    [
+        ([{"failed_at": 2.0}, {"error": "found this"}], [1, 1], "found this"),
+        ([{"failed_at": 1.0}, {}], [1, -9], "rank 1 of the fit's 2 ranks was ended by SIGKILL"),
+        ([{"failed_at": 2.0}, {"failed_at": 1.0}], [1, 1], "rank 1 of the fit's 2 ranks ended with exit status 1"),
+        ([{"failed_at": 2.0}, {}], [None, 3], "rank 1 of the fit's 2 ranks ended with exit status 3"),
+        ([{}], [-11], "the process of the fit was ended by SIGSEGV"),
+    ],
+)
+def test_the_rank_is_named_that_failed_first(
+    results: list[dict[str, Any]], statuses: list[int | None], message: str
+) -> None:
+    with pytest.raises(ImprintError) as refused:
+        children._refuse(results, statuses)
+    assert str(refused.value).startswith(message)
+
+
+def plug(method: str, **settings: Any) -> Plug:
+    made = plugins.load("methods", method).Settings(**settings)
+    return Plug(name=method, settings=json.loads(made.model_dump_json()))
+
+
+def test_what_ranks_cannot_share_is_refused() -> None:
+    for size in (0, 1, 2, 4, 8):
+        ranks.check("tuned", plug("sft", data="d", batch_size=8), size)
+    ranks.check("tuned", plug("task_arithmetic", vectors=["a"], scale=1.0), 1)
+    with pytest.raises(ImprintError, match=r"^arm 'tuned': .* 2 GPUs .* by task_arithmetic runs on one; write"):
+        ranks.check("tuned", plug("task_arithmetic", vectors=["a"], scale=1.0), 2)
+    with pytest.raises(ImprintError, match=r"has 2 GPUs .* a fit by grpo runs on one; write `resources: \{gpu: 1\}`"):
+        ranks.check("tuned", plug("grpo", data="d", reward=["ifeval"]), 2)
+    with pytest.raises(ImprintError, match=r"cannot share batch_size: 6 rows equally; write 3 GPU\(s\), or"):
+        ranks.check("tuned", plug("sft", data="d", batch_size=6), 4)
+
+
+def test_a_job_is_refused_before_it_starts_a_rank(root: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ImprintError, match="cannot share batch_size: 5 rows equally; write 1 GPU"):
+        on_two(spec(batch_size=5), [root], data, tmp_path)
+    assert list(tmp_path.iterdir()) == []

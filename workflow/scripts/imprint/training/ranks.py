@@ -1,0 +1,107 @@
+"""The ranks of a fit: the processes that share it, one for each GPU, and what they tell each other.
+
+All ranks run the same method. Each holds its part of every weight (FSDP2), and takes its part of the rows of an update.
+So whatever one of them waits for the others with, all of them must call, in the same order. A fit on one device, or on
+none, is one rank, and these calls then do nothing. Imports torch inside functions, since methods import this module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Plug
+
+WAIT = timedelta(hours=4)
+"""How long a rank waits for another one, which may be hashing a large checkpoint. If a rank dies, its parent ends all
+of them at once, so no one waits for the dead."""
+SUMS = {"NCCL_ALGO": "Ring", "NCCL_PROTO": "Simple", "NCCL_NVLS_ENABLE": "0", "NCCL_COLLNET_ENABLE": "0"}
+"""NCCL's settings with which GPUs add in the same order each time, so that a fit repeats to the bit."""
+
+STORE = "ranks.store"
+"""The file in the work folder through which the ranks find each other."""
+
+
+class Ranks(NamedTuple):
+    """One rank: its place among `size` of them, counted from 0. Rank 0 writes the results."""
+
+    place: int = 0
+    size: int = 1
+
+    def environment(self, device: str, threads: int) -> dict[str, str]:
+        """The environment variables that libraries read in this rank. `device` is the config's, `threads` the rank's
+        share."""
+        if self.size == 1:
+            return {}
+        place = {f"{name}RANK": str(self.place) for name in ("", "LOCAL_")}
+        size = {f"{name}WORLD_SIZE": str(self.size) for name in ("", "LOCAL_")}
+        # All ranks are on one machine, and gloo would listen on its network. On the CPU, transformers would put the
+        # weights on any GPU that it sees.
+        where = {"GLOO_SOCKET_IFNAME": "lo"} | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else SUMS)
+        return {**place, **size, "OMP_NUM_THREADS": str(threads), **where}
+
+    @contextmanager
+    def joined(self, device: str, store: Path) -> Iterator[None]:
+        """Join the other ranks, and leave them at the end of the block. `device` is "cpu" or "cuda"; a rank takes the
+        GPU of its place. `store` is a file through which they find each other."""
+        if self.size > 1:
+            import torch
+            from torch import distributed
+
+            if device == "cuda":
+                torch.cuda.set_device(self.place)
+            distributed.init_process_group(
+                "nccl" if device == "cuda" else "gloo",
+                store=distributed.FileStore(str(store), self.size),  # type: ignore[attr-defined]
+                rank=self.place,
+                world_size=self.size,
+                timeout=WAIT,
+            )
+        yield
+        if self.size > 1:  # after an error the others may be anywhere, so this rank just ends
+            distributed.destroy_process_group()
+
+    def total(self, number: int) -> int:
+        """The sum of the ranks' numbers."""
+        if self.size == 1:
+            return number
+        import torch
+        from torch import distributed
+
+        numbers = torch.tensor(number, device="cuda" if distributed.get_backend() == "nccl" else "cpu")
+        distributed.all_reduce(numbers)
+        return int(numbers)
+
+    def first(self, do: Callable[[], Any]) -> Any:
+        """What rank 0 gets from `do`, which no other rank calls. The others wait for it."""
+        if self.size == 1:
+            return do()
+        from torch import distributed
+
+        got = [do() if self.place == 0 else None]
+        distributed.broadcast_object_list(got)
+        return got[0]
+
+    def wait(self) -> None:
+        """Wait until all ranks are here."""
+        self.total(0)
+
+
+def check(arm: str, method: Plug, size: int) -> None:
+    """Raise ImprintError for a fit that cannot run on `size` ranks."""
+    if size <= 1:
+        return
+    module, settings = method.open("methods")
+    shared = module.shared(settings)
+    found = f"arm '{arm}': its fit has {size} GPUs (`resources: {{gpu: {size}}}`, of the arm or of the profile)"
+    if shared is None:
+        raise ImprintError(f"{found}, and a fit by {method.name} runs on one; write `resources: {{gpu: 1}}` on the arm")
+    if shared % size:
+        fewer = max(number for number in range(1, size) if shared % number == 0)
+        raise ImprintError(
+            f"{found}, which cannot share batch_size: {shared} rows equally; write {fewer} GPU(s), or a batch_size "
+            f"that is a multiple of {size}"
+        )

@@ -1,0 +1,84 @@
+"""Our SFTTrainer for a model whose weights several ranks share: how its checkpoints are written and read. Imports
+torch, so only fits import this module.
+
+Each rank writes what it holds itself into two files: its part of the trained weights, and of AdamW's moments. Torch has
+a form for such checkpoints that another number of ranks can read. Its index is a pickle, and a pickle may call any
+function when it is read; a checkpoint is not trusted with that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
+
+from imprint.training.sft_trainer import Trainer
+
+SCHEDULER = "scheduler.pt"
+
+
+class ShardedTrainer(Trainer):
+    """The trainer of one rank. transformers calls these methods in all ranks."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        assert output_dir is not None
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        save_file({name: _part(weights) for name, weights in self._trained()}, self._file(output_dir, "weights"))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        parts = load_file(self._file(resume_from_checkpoint, "weights"))
+        with torch.no_grad():
+            for name, weights in self._trained():
+                _part(weights).copy_(parts[name])
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        optimizer, scheduler = self._stepping()
+        states = {
+            f"{key} {name}": _part(state)
+            for name, weights in self._trained()
+            for key, state in optimizer.state[weights].items()
+        }
+        save_file(states, self._file(output_dir, "optimizer"))
+        if self.args.should_save:
+            torch.save(scheduler.state_dict(), Path(output_dir, SCHEDULER))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        optimizer, scheduler = self._stepping()
+        weights_of = dict(self._trained())
+        for label, state in load_file(self._file(checkpoint, "optimizer")).items():
+            key, name = label.split(" ", 1)
+            optimizer.state[weights_of[name]][key] = _like(weights_of[name], state)
+        scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER), weights_only=True))
+        for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
+
+    def _stepping(self) -> tuple[Any, Any]:
+        """The optimiser and the schedule of its learning rate."""
+        return self.optimizer, self.lr_scheduler
+
+    def _trained(self) -> Iterator[tuple[str, Any]]:
+        model: Any = self.model
+        return ((name, weights) for name, weights in model.named_parameters() if weights.requires_grad)
+
+    def _file(self, folder: str, what: str) -> Path:
+        return Path(folder, f"{what}-{self._ranks.place}.safetensors")
+
+
+def _part(tensor: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of a tensor. The factors of an adapter are not shared, so that is all of them."""
+    return tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor.detach()
+
+
+def _like(weights: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    """A state of `weights`, of which this rank holds `part`. It is shared as they are, unless it is a single number."""
+    part = part.to(weights.device)
+    if not isinstance(weights, DTensor) or not part.ndim:
+        return part
+    return DTensor.from_local(
+        part, weights.device_mesh, weights.placements, shape=weights.shape, stride=weights.stride()
+    )
