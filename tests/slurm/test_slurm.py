@@ -62,8 +62,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small experiment without Slurm and without a break; it is also what the faults start from."""
+    """The small experiment without Slurm and without a break; it is also what the faults start from. Two ranks share
+    its fit."""
     folder = site(mini.make(tmp_path_factory.mktemp("unbroken") / "project"))
+    workflow.edit(folder, lambda raw: raw["arms"]["instruct"].update(resources={"gpu": 2}))
     workflow.run(folder)
     return folder
 
@@ -147,7 +149,7 @@ def attempts(project: Path) -> list[dict]:
 
 
 def trainer(project: Path) -> int:
-    """The process that trains, which the job has started."""
+    """One of the processes that train, which the job has started."""
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and (entry / "cwd").resolve() == project.resolve():
@@ -213,12 +215,29 @@ def test_a_cancelled_job_is_tried_again(project: Path, unbroken: Path) -> None:
     )
 
 
+def test_a_dead_rank_ends_its_fit(project: Path, unbroken: Path) -> None:
+    run = Run(project, *ONE_JOB)
+    run.training()
+    os.kill(trainer(project), signal.SIGKILL)
+    text = run.end()
+    assert re.search(r"rank \d of the fit's 2 ranks was ended by SIGKILL", text), text[-5000:]
+    ended_well(project, unbroken)
+    jobs = accounted(project, "train_sft")
+    assert len(jobs) == 2 and all("gres/gpu=2" in job["ReqTRES"] for job in jobs), jobs
+    reliability.seen(
+        "one of the processes that share a fit dies",
+        "the others end with it, and the job fails at once with its signal; it is submitted again and goes on from its "
+        "last checkpoint",
+        "nothing left to do, same tables",
+    )
+
+
 def test_a_retry_asks_for_more_memory(project: Path, unbroken: Path) -> None:
-    workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources={"mem_mb": "450 * attempt ** 2"}))
+    workflow.edit(project, lambda raw: raw["arms"]["instruct"]["resources"].update(mem_mb="550 * attempt ** 2"))
     text = Run(project, *ONE_JOB).end()
     assert "memory" in text.lower()
     jobs = accounted(project, "train_sft")
-    assert [job["ReqMem"] for job in jobs] == ["450M", "1800M"] and jobs[-1]["State"] == "COMPLETED", jobs
+    assert [job["ReqMem"] for job in jobs] == ["550M", "2200M"] and jobs[-1]["State"] == "COMPLETED", jobs
     ended_well(project, unbroken)
     reliability.seen(
         "a job is killed because it takes more memory than it asked for",
@@ -229,13 +248,13 @@ def test_a_retry_asks_for_more_memory(project: Path, unbroken: Path) -> None:
 
 def test_retries_end_and_say_why(project: Path, unbroken: Path) -> None:
     site(project, {r"retries = \d+": "retries = 1"})
-    workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources={"mem_mb": 450}))
+    workflow.edit(project, lambda raw: raw["arms"]["instruct"]["resources"].update(mem_mb=450))
     text = Run(project, *ONE_JOB).end(expected=1)
     assert len(accounted(project, "train_sft")) == 2
     assert re.search(r"(?i)exceeded.*memory|oom|memory limit", text), text[-5000:]
     assert not (project / "results/tables/summary.parquet").exists()
     assert not queue(project)
-    workflow.edit(project, lambda raw: raw["arms"]["instruct"].pop("resources"))
+    workflow.edit(project, lambda raw: raw["arms"]["instruct"]["resources"].pop("mem_mb"))
     Run(project, *ONE_JOB).end()
     ended_well(project, unbroken)
     reliability.seen(
