@@ -156,8 +156,7 @@ def trainer(job: Fit, model: Any, tokenizer: Any, rows: list[Example]) -> tuple[
     import datasets
 
     from imprint.training.fit_watch import Watch
-    from imprint.training.sft_trainer import Trainer, collate
-    from imprint.training.sharded_trainer import ShardedTrainer
+    from imprint.training.sft_trainer import ShardedTrainer, Trainer, collate
 
     if job.ranks.size > 1:  # the last update is whole, so that all ranks make as many passes
         rows = rows + [EMPTY] * (-len(rows) % job.settings.batch_size)
