@@ -8,6 +8,7 @@ Every step is one rollout: it draws `group_size` completions for each of `prompt
 `updates_per_rollout` updates with them. Each completion takes part in one update. The probability ratio of a token is
 always taken against the weights that drew the completions, and is clipped (PPO, arXiv 1707.06347). Curves and
 checkpoints count steps, and so does `rollouts.parquet` beside the weights, which keeps the completions, one a row.
+Several GPUs share the completions of a rollout; in fp32 they draw and learn what one does.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Settings(fits.Training):
         description="how the tokens' losses l are averaged over an update with N completions of lengths T_i. dapo "
         "(arXiv 2503.14476): sum l / sum T_i; where a rollout has several updates, sum T_i is their mean. grpo (arXiv "
         "2402.03300): mean over i of (sum l_i / T_i), so a token of a long completion weighs less. bnpo (TRL's name): "
-        "dapo within each backward pass, then the mean over passes, so micro_batch_size counts. dr_grpo (arXiv "
+        "dapo within each backward pass, then the mean over passes, so micro_batch_size counts, and several GPUs "
+        "share whole passes. dr_grpo (arXiv "
         "2503.20783): sum l / (N x completion_tokens); that paper also leaves the standard deviation out of the "
         "advantages, which stays here",
     )

@@ -10,7 +10,7 @@ TRL's `global_step` counts updates. We replace two things:
 - Log-probabilities: the completions of a group share a prompt. The model reads the prompt once, and all completions use
   its keys and values. The output layer computes the completions' tokens only. A completion with advantage 0 has a zero
   gradient, so no gradient is computed for it. TRL's own pass runs with gradient checkpointing, which cannot keep the
-  keys and values, and where several ranks share the weights: FSDP2 loses the gradient of what two passes share.
+  keys and values, and where several ranks share the weights: FSDP2 has no gradient for two passes that belong together.
 
 Of several ranks, each draws its part of a step's completions, in order, and judges them. They are dealt out to the
 updates as one rank would deal them, so a rank computes on completions that others have drawn.
