@@ -17,7 +17,7 @@ import pico_arms
 import sized
 import test_grpo
 from imprint.engines import Prompt, _grouped_attention, transformers
-from imprint.methods import atlas
+from imprint.methods import atlas, grpo
 from imprint.runtime import gpu_memory, model_sizes, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.gpu_memory import GB, Holds, Need, Term
@@ -54,9 +54,9 @@ def terms(need: Need) -> dict[str, int]:
     return {term.name: term.size for term in need.terms if term.size}
 
 
-def fit_of(model: Model | None, method: str, dtype: str = "bfloat16", **settings: Any) -> Need:
+def fit_of(model: Model | None, method: str, dtype: str = "bfloat16", ranks: int = 1, **settings: Any) -> Need:
     needs = {"grpo": {"reward": ["ifeval"]}}.get(method, {})
-    need = gpu_memory.fit(model, Plug(name=method, settings={"data": "d", **needs, **settings}), dtype)
+    need = gpu_memory.fit(model, Plug(name=method, settings={"data": "d", **needs, **settings}), dtype, ranks)
     assert need is not None
     return need
 
@@ -317,13 +317,26 @@ def test_ranks_share_the_models_weights_and_the_rows(qwen: Model) -> None:
     assert shared["weights"] == qwen.parameters + (alone["weights"] - 4 * qwen.parameters)
 
 
+def test_ranks_share_the_reference_of_a_rollout_and_have_a_whole_copy_that_draws(qwen: Model) -> None:
+    """Each rank draws its part of the completions. It reads prompts with each completion, and its logits are tiles."""
+    settings = {"beta": 0.1, "prompts_per_step": 64, "updates_per_rollout": 4, "completion_tokens": 1024}
+    alone, shared = (terms(fit_of(qwen, "grpo", ranks=ranks, **settings)) for ranks in (1, 8))
+    for name in ("weights", "optimiser", "reference", "gradients"):
+        assert shared[name] == alone[name] // 8, name
+    assert shared["sampler"] == alone["sampler"] == 2 * qwen.parameters
+    of_rank = fit_of(qwen, "grpo", **{**settings, "prompts_per_step": 8}, gradient_checkpointing=True)
+    assert shared["logits"] == terms(of_rank)["logits"] < alone["logits"] // 8
+    drawing = grpo.Settings(data="d", reward=["ifeval"], **settings)
+    assert [grpo.holds(drawing, ranks).sampled for ranks in (1, 2, 8)] == [256, 256, 64]
+
+
 def test_a_refusal_names_the_fewest_gpus_that_have_room(qwen: Model) -> None:
     settings = {"data": "d", "batch_size": 32, "max_length": 2048, "gradient_checkpointing": True}
     said = refusal(qwen, "sft", 80, **settings)
     assert "With `resources: {gpu: 8}` it needs 15.2 to 63 GB on each, which fits; with `lora: {rank: 16}" in said
     assert "needs at least 60.9 GB on each of 2 GPUs, which have 40 GB here" in refusal(qwen, "sft", 40, 2, **settings)
     assert refusal(qwen, "sft", 80, 2, **settings) == ""
-    assert "More GPUs are no help, as many as can share its batch_size" in refusal(qwen, "sft", 20, data="d")
+    assert "More GPUs are no help, as many as can share an update" in refusal(qwen, "sft", 20, data="d")
     assert "runs on one GPU, so more of them are no help" in refusal(qwen, "dpo", 20, data="d")
 
 

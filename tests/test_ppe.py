@@ -44,6 +44,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in FITTED:
         small = {"steps": 2, "prompts_per_step": 2, "group_size": 4, "completion_tokens": 24, "micro_batch_size": 2}
         config["arms"][name]["fit"] |= small
+        del config["arms"][name]["resources"]  # of a node with eight GPUs
     (folder / "config/config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     return folder
 

@@ -41,6 +41,7 @@ TOGETHER = '''
 import os, signal, sys, time
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Strict
+from imprint.training.ranks import Shared
 
 class Settings(Strict):
     end: str
@@ -49,7 +50,7 @@ def makes(settings):
     return "notes"
 
 def shared(settings):
-    return 2
+    return Shared(2, "rows", "end")
 
 def fit(job):
     print(f"rank {job.ranks.place} is here", file=sys.stderr, flush=True)
@@ -268,13 +269,31 @@ def test_what_ranks_cannot_share_is_refused() -> None:
     ranks.check("tuned", plug("task_arithmetic", vectors=["a"], scale=1.0), 1)
     with pytest.raises(ImprintError, match=r"^arm 'tuned': .* 2 GPUs .* by task_arithmetic runs on one; write"):
         ranks.check("tuned", plug("task_arithmetic", vectors=["a"], scale=1.0), 2)
-    with pytest.raises(ImprintError, match=r"has 2 GPUs .* a fit by grpo runs on one; write `resources: \{gpu: 1\}`"):
-        ranks.check("tuned", plug("grpo", data="d", reward=["ifeval"]), 2)
-    with pytest.raises(ImprintError, match=r"cannot share batch_size: 6 rows equally; write 3 GPU\(s\), or"):
+    with pytest.raises(ImprintError) as refused:
         ranks.check("tuned", plug("sft", data="d", batch_size=6), 4)
+    assert str(refused.value) == (
+        "arm 'tuned': its fit has 4 GPUs (`resources: {gpu: 4}`, of the arm or of the profile), which cannot share an "
+        "update equally: its rows are 6 (batch_size); write 3 GPU(s), or settings with which they are a multiple of 4"
+    )
+
+
+def test_what_ranks_share_of_a_rollout() -> None:
+    """The completions of an update; where the loss is a mean within each pass, whole passes."""
+    recipe = {"data": "d", "reward": ["ifeval"], "prompts_per_step": 4, "group_size": 6, "updates_per_rollout": 2}
+    for size in (1, 2, 3, 4, 6, 12):
+        ranks.check("tuned", plug("grpo", **recipe), size)
+    with pytest.raises(ImprintError, match=r"its completions are 12 \(prompts_per_step, .*\); write 4 GPU\(s\), or"):
+        ranks.check("tuned", plug("grpo", **recipe), 5)
+    ranks.check("tuned", plug("grpo", **recipe, loss="bnpo", micro_batch_size=3), 4)
+    with pytest.raises(
+        ImprintError, match=r"its backward passes \(loss: bnpo\) are 2 \(micro_batch_size, prompts_per_"
+    ):
+        ranks.check("tuned", plug("grpo", **recipe, loss="bnpo", micro_batch_size=6), 4)
+    with pytest.raises(ImprintError, match=r"are 1 .*; write 1 GPU\(s\), or settings with which"):
+        ranks.check("tuned", plug("grpo", **recipe, loss="bnpo"), 2)
 
 
 def test_a_job_is_refused_before_it_starts_a_rank(root: Path, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ImprintError, match="cannot share batch_size: 5 rows equally; write 1 GPU"):
+    with pytest.raises(ImprintError, match=r"its rows are 5 \(batch_size\); write 1 GPU"):
         on_two(spec(batch_size=5), [root], data, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,10 @@ from conftest import make_project, one_fit
 from imprint.config import loading
 from imprint.dag import room
 from imprint.dag.experiment import Experiment
+from imprint.dag.jobs.fits import Fitted, Train
+from imprint.runtime import gpu_memory, model_sizes
+from imprint.runtime.errors import ImprintError
+from imprint.training import ranks
 
 TENTH: dict[str, Any] = {**sized.QWEN_7B, "num_hidden_layers": 3, "vocab_size": 300}
 """Qwen's width, and few layers: 0.7 billion parameters."""
@@ -99,6 +103,26 @@ def test_what_is_needed_is_said_of_each_fit_and_each_engine(tmp_path: Path) -> N
     assert fit.startswith("  fit on 4 GPUs, each, tuned, other: 30.5 to ") and ": weights 7.62, optimiser 15.2, " in fit
     unfetched = list(room.lines(said(one_fit())))
     assert unfetched[1:] == [f"  fit tuned: {room.UNKNOWN}", f"  answers base, tuned: {room.UNKNOWN}"]
+
+
+def test_the_recipe_of_prior_prompts_has_room_on_eight_gpus_of_80_gb(tmp_path: Path) -> None:
+    """Every fit of config/paper/ppe.yaml, in any case and at most."""
+    raw = yaml.safe_load((Path(__file__).parents[1] / "config/paper/ppe.yaml").read_text(encoding="utf-8"))
+    folder = sized.make(tmp_path / "qwen", sized.QWEN_7B)
+    raw["models"] = {name: {"path": str(folder)} for name in raw["models"]}
+    experiment, model = said(raw), model_sizes.model(folder)
+    fitted = [arm for arm, _ in dict(experiment.fits).items()]
+    assert len(fitted) == 7
+    for arm in fitted:
+        spec = Train(experiment).spec(Fitted(arm, 0))
+        gpus = experiment.config.arms[arm].resources["gpu"]
+        assert gpus == 8
+        ranks.check(arm, spec.method, gpus)
+        gpu_memory.check(arm, spec.method, model, spec.dtype, 80, gpus)
+        need = gpu_memory.fit(model, spec.method, spec.dtype, gpus)
+        assert need is not None and 30 * gpu_memory.GB < need.least < need.most < 80 * gpu_memory.GB
+        with pytest.raises(ImprintError, match=r"needs at least 168 GB on a GPU.*`resources: \{gpu: 8\}` it needs 34"):
+            gpu_memory.check(arm, spec.method, model, spec.dtype, 80)
 
 
 def said(raw: dict[str, Any]) -> Experiment:

@@ -161,7 +161,7 @@ def reads(settings: Vectors, *data: Sequence[Rows]) -> Inputs:
     return total
 
 
-def holds(settings: Learned) -> Holds:
+def holds(settings: Learned, ranks: int) -> Holds:
     """What learning coefficients by rows of a dataset keeps on the device: the weights are merged anew each step, the
     gradients of one tensor at a time suffice (`composing.Composition`), and root, start and vectors are kept as far as
     there is room (`vectors.Pool.keep`)."""

@@ -13,7 +13,7 @@ from imprint.runtime.gpu_memory import Holds
 from imprint.runtime.plugins import Plug
 from imprint.runtime.tracking import Tracking
 from imprint.tables.inputs import Read
-from imprint.training.ranks import Ranks
+from imprint.training.ranks import Ranks, Shared
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,16 @@ class Method(plugins.Contract):
         return True
 
     @staticmethod
-    def holds(settings: Any) -> Holds | None:
-        """What the fit keeps on its device beside the weights, from which `runtime.gpu_memory` reckons the memory that
-        it needs. None says nothing: the fit's memory is not reckoned, and no GPU is too small for it."""
+    def holds(settings: Any, ranks: int) -> Holds | None:
+        """What each of a fit's `ranks` keeps on its device beside the weights, from which `runtime.gpu_memory` reckons
+        the memory that it needs. None says nothing: the fit's memory is not reckoned, and no GPU is too small for
+        it."""
         return None
 
     @staticmethod
-    def shared(settings: Any) -> int | None:
-        """The rows of an update, which the ranks of a fit share equally. None says that the fit runs in one process, so
-        that an arm with several GPUs is refused."""
+    def shared(settings: Any) -> Shared | None:
+        """What the ranks of a fit share equally. None says that the fit runs in one process, so that an arm with
+        several GPUs is refused."""
         return None
 
 

@@ -59,7 +59,7 @@ def makes(settings: Settings) -> str:
     return "lora" if settings.lora else "full"
 
 
-def holds(settings: Settings) -> Holds:
+def holds(settings: Settings, ranks: int) -> Holds:
     """Two answers a pair, and the reference of a full fit. TRL computes the logits in tiles."""
     return Holds(
         trained="adapter" if settings.lora else "weights",

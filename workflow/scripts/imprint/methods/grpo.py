@@ -8,6 +8,7 @@ Every step is one rollout: it draws `group_size` completions for each of `prompt
 `updates_per_rollout` updates with them. Each completion takes part in one update. The probability ratio of a token is
 always taken against the weights that drew the completions, and is clipped (PPO, arXiv 1707.06347). Curves and
 checkpoints count steps, and so does `rollouts.parquet` beside the weights, which keeps the completions, one a row.
+Several GPUs share the completions of a rollout; in fp32 they draw and learn what one does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from imprint.runtime import parquet
 from imprint.runtime.gpu_memory import Holds
 from imprint.runtime.plugins import Inputs
 from imprint.training import fits
+from imprint.training.ranks import Shared
 from imprint.training.rewards import Reward, Term
 
 RATE, RATE_LORA = 2e-6, 2e-5
@@ -50,7 +52,8 @@ class Settings(fits.Training):
         description="how the tokens' losses l are averaged over an update with N completions of lengths T_i. dapo "
         "(arXiv 2503.14476): sum l / sum T_i; where a rollout has several updates, sum T_i is their mean. grpo (arXiv "
         "2402.03300): mean over i of (sum l_i / T_i), so a token of a long completion weighs less. bnpo (TRL's name): "
-        "dapo within each backward pass, then the mean over passes, so micro_batch_size counts. dr_grpo (arXiv "
+        "dapo within each backward pass, then the mean over passes, so micro_batch_size counts, and several GPUs "
+        "share whole passes. dr_grpo (arXiv "
         "2503.20783): sum l / (N x completion_tokens); that paper also leaves the standard deviation out of the "
         "advantages, which stays here",
     )
@@ -82,10 +85,9 @@ class Settings(fits.Training):
                 f"updates_per_rollout: {self.updates_per_rollout} does not divide the {self.completions} completions a "
                 "step"
             )
-        update = self.completions // self.updates_per_rollout
-        if self.micro_batch_size is not None and update % self.micro_batch_size:
+        if self.micro_batch_size is not None and self.update % self.micro_batch_size:
             raise ValueError(
-                f"micro_batch_size: {self.micro_batch_size} does not divide the {update} completions an update"
+                f"micro_batch_size: {self.micro_batch_size} does not divide the {self.update} completions an update"
             )
         return self
 
@@ -93,6 +95,11 @@ class Settings(fits.Training):
     def completions(self) -> int:
         """Completions of a step."""
         return self.prompts_per_step * self.group_size
+
+    @property
+    def update(self) -> int:
+        """Completions of an update."""
+        return self.completions // self.updates_per_rollout
 
 
 def inputs(settings: Settings) -> Inputs:
@@ -105,21 +112,31 @@ def makes(settings: Settings) -> str:
     return "lora" if settings.lora else "full"
 
 
-def holds(settings: Settings) -> Holds:
+def shared(settings: Settings) -> Shared:
+    """The completions of an update. With `loss: bnpo` its backward passes, since the loss is a mean within each."""
+    settings_of_update = "prompts_per_step, group_size and updates_per_rollout"
+    if settings.loss == "bnpo":
+        passes = settings.update // settings.rows_of_pass(settings.update)
+        return Shared(passes, "backward passes (loss: bnpo)", f"micro_batch_size, {settings_of_update}")
+    return Shared(settings.update, "completions", settings_of_update)
+
+
+def holds(settings: Settings, ranks: int) -> Holds:
     """The copy that draws, with the completions that it draws together, and the reference of a full fit's KL term.
-    Completions share the reading of their prompt. With gradient checkpointing TRL's own pass runs: each completion has
-    its own, and logits are computed in tiles."""
-    rows = settings.micro_batch_size or settings.completions // settings.updates_per_rollout
+    Completions share the reading of their prompt. With gradient checkpointing, and in several ranks, TRL's own pass
+    runs: each completion has its own, and logits are computed in tiles."""
+    rows = settings.rows_of_pass(settings.update // ranks)
+    plain = settings.gradient_checkpointing or ranks > 1
     return Holds(
         trained="adapter" if settings.lora else "weights",
         adapter=settings.adapter,
         rows=rows,
         tokens=settings.completion_tokens,
-        prompts=rows if settings.gradient_checkpointing else min(rows, settings.prompts_per_step),
+        prompts=rows if plain else min(rows, settings.prompts_per_step),
         recomputes=settings.gradient_checkpointing,
-        tiled=settings.gradient_checkpointing,
+        tiled=plain,
         reference=settings.beta > 0 and settings.lora is None,
-        sampled=min(fits.SAMPLED, settings.completions),
+        sampled=min(fits.SAMPLED, settings.completions // ranks),
     )
 
 
@@ -128,8 +145,8 @@ def arguments(job: Fit, rewards: int) -> Any:
     from trl.trainer.grpo_config import GRPOConfig
 
     s = job.settings
-    update = s.completions // s.updates_per_rollout
-    size = s.micro_batch_size or update
+    of_rank = s.update // job.ranks.size
+    size = s.rows_of_pass(of_rank)
     rate = s.learning_rate or (RATE_LORA if s.lora else RATE)
     shared = fits.arguments(job, s.steps * s.updates_per_rollout, rate)
     return GRPOConfig(
@@ -137,8 +154,8 @@ def arguments(job: Fit, rewards: int) -> Any:
         # TRL 1.16 reads this older name of activation_checkpointing.
         gradient_checkpointing=s.gradient_checkpointing,
         per_device_train_batch_size=size,
-        gradient_accumulation_steps=update // size,
-        steps_per_generation=s.completions // size,
+        gradient_accumulation_steps=of_rank // size,
+        steps_per_generation=s.updates_per_rollout * of_rank // size,
         num_generations=s.group_size,
         num_iterations=1,
         max_completion_length=s.completion_tokens,
@@ -174,12 +191,12 @@ def fit(job: Fit) -> dict[str, Any]:
     import datasets
 
     from imprint.training.fit_watch import Watch
-    from imprint.training.grpo_trainer import Sampler, Trainer, shard
+    from imprint.training.grpo_trainer import Sampler, ShardedTrainer, Trainer, shard
 
     fits.begin(job)
     _prompts.check_form(job)
     s = job.settings
-    model, tokenizer = chains.load(job.manifests, "float32", job.device)
+    model, tokenizer = chains.load(job.manifests, "float32", job.device, job.ranks.size)
     model.name_or_path = ""  # otherwise an adapter names the folder that its model was read from
     sampler = Sampler(job, model, tokenizer)
     rewards = [Reward(term, job.contexts) for term in s.reward]
@@ -197,7 +214,7 @@ def fit(job: Fit) -> dict[str, Any]:
     }
     with fits.quiet(), fits.adapter_errors(job):
         watch = Watch(job, names, s.updates_per_rollout)
-        run = Trainer(
+        run = (ShardedTrainer if job.ranks.size > 1 else Trainer)(
             job,
             sampler,
             stop,

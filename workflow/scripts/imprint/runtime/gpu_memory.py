@@ -13,7 +13,6 @@ torch's fused attention, which keeps no weights between tokens.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -33,14 +32,15 @@ ENDS = 4
 
 
 class Holds(NamedTuple):
-    """What a fit keeps on its device beside the weights, as its method says.
+    """What a fit keeps on each of its devices beside the weights, as its method says.
 
     `trained`: all weights, an adapter to them, or coefficients, for which the gradients of one tensor at a time are
     enough. `rows` and `tokens`: of one backward pass; `tokens` are a row's most. `prompts`: how many prompts of unknown
     length are read besides. `recomputes`: activations are computed again in the backward pass. `tiled`: logits are
-    never all in memory. `reference`: a second copy of the weights. `sampled`: the completions that are drawn together,
-    from a copy of the weights in the number format of generation; 0 where none are drawn. `vectors`: task vectors,
-    which take up to half of the memory that is free beside the weights."""
+    never all in memory. `reference`: a second copy of the weights, which ranks share as they share the first.
+    `sampled`: the completions that are drawn together, from a copy of the weights in the number format of generation; 0
+    where none are drawn. `vectors`: task vectors, which take up to half of the memory that is free beside the
+    weights."""
 
     trained: Literal["weights", "adapter", "coefficients"]
     rows: int
@@ -128,12 +128,12 @@ def _bytes(dtype: str) -> int:
 def _kept(model: Model, holds: Holds, dtype: str, ranks: int) -> Iterator[Term]:
     """What a fit keeps from its first step to its last. Weights are in fp32 (`chains.load` in the methods), AdamW has
     two moments of each trained weight, and the copies are those of grpo_trainer.py and dpo_trainer.py. Ranks share the
-    model's weights, and each has the whole of an adapter."""
+    weights of the model and of the reference. Each has the whole of an adapter, and of the copy that draws."""
     adapter = model.adapter(holds.adapter)
     trained = {"weights": model.parameters // ranks, "adapter": adapter, "coefficients": 0}[holds.trained]
     yield Term("weights", 4 * (model.parameters // ranks + adapter), True)
     yield Term("optimiser", 8 * trained, True)
-    yield Term("reference", 4 * model.parameters * holds.reference, True)
+    yield Term("reference", 4 * (model.parameters // ranks) * holds.reference, True)
     yield Term("sampler", _bytes(dtype) * model.parameters * bool(holds.sampled), True)
 
 
@@ -211,9 +211,7 @@ def fit(sizes: Model | None, method: Plug, dtype: str, ranks: int = 1) -> Need |
     """What the fit of a method needs on each GPU of several `ranks`. None where the sizes of the model are not known,
     and for a method that does not say what it holds."""
     module, settings = method.open("methods")
-    holds = module.holds(settings)
-    if holds and ranks > 1:  # as in `sft.arguments`
-        holds = holds._replace(rows=math.gcd(holds.rows, (module.shared(settings) or holds.rows) // ranks))
+    holds = module.holds(settings, ranks)
     return of_fit(sizes, holds, dtype, ranks) if sizes and holds else None
 
 
@@ -271,8 +269,8 @@ def _more(sizes: Model, method: Plug, dtype: str, room: float, ranks: int) -> st
     shared = module.shared(settings)
     if shared is None:
         return "It runs on one GPU, so more of them are no help; "
-    for size in range(ranks + 1, min(shared, MOST) + 1):
-        need = fit(sizes, method, dtype, size) if shared % size == 0 else None
+    for size in range(ranks + 1, min(shared.number, MOST) + 1):
+        need = fit(sizes, method, dtype, size) if shared.number % size == 0 else None
         if need and need.most <= room:
             return f"With `resources: {{gpu: {size}}}` it needs {need.range} GB on each, which fits; "
-    return "More GPUs are no help, as many as can share its batch_size; "
+    return "More GPUs are no help, as many as can share an update; "

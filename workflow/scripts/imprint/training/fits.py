@@ -5,6 +5,7 @@ The Snakefile reads the methods' settings, which import this module. So torch is
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from imprint.draws import seed_of
 from imprint.methods import Fit
 from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
@@ -59,6 +61,10 @@ class Training(Strict):
         description="recompute activations in the backward pass: less memory, about a third more time, and far more "
         "with grpo (ours: off)",
     )
+
+    def rows_of_pass(self, rows: int) -> int:
+        """The rows of one backward pass, where a rank has this many rows of an update."""
+        return math.gcd(self.micro_batch_size or rows, rows)
 
     @property
     def adapter(self) -> Adapter | None:
@@ -183,8 +189,8 @@ def train(job: Fit, run: Any, watch: Any) -> None:
 
     run.remove_callback(PrinterCallback)
     resume = job.ranks.first(lambda: checkpoints.last(job.folder))
-    if job.ranks.size > 1:  # else the masks of dropout would be the same in all ranks
-        torch.manual_seed(job.ranks.size * job.seed + job.ranks.place)
+    if job.ranks.place > 0:  # else the masks of dropout would be the same in all ranks
+        torch.manual_seed(seed_of(job.seed, job.ranks.place))
     try:
         run.train(resume_from_checkpoint=None if resume is None else str(resume))
     finally:

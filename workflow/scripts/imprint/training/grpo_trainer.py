@@ -9,8 +9,11 @@ TRL's `global_step` counts updates. We replace two things:
   completions as an unbroken one.
 - Log-probabilities: the completions of a group share a prompt. The model reads the prompt once, and all completions use
   its keys and values. The output layer computes the completions' tokens only. A completion with advantage 0 has a zero
-  gradient, so no gradient is computed for it. Gradient checkpointing cannot keep the keys and values, so with it TRL's
-  own pass runs.
+  gradient, so no gradient is computed for it. TRL's own pass runs with gradient checkpointing, which cannot keep the
+  keys and values, and where several ranks share the weights: FSDP2 has no gradient for two passes that belong together.
+
+Of several ranks, each draws its part of a step's completions, in order, and judges them. They are dealt out to the
+updates as one rank would deal them, so a rank computes on completions that others have drawn.
 """
 
 from __future__ import annotations
@@ -20,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import DynamicCache
+from torch.distributed.tensor import DTensor
 from trl.trainer.grpo_trainer import GRPOTrainer
-from trl.trainer.utils import add_fused_lm_head
+from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
 
 from imprint.draws import seed_of
 from imprint.engines import Prompt
@@ -33,36 +36,41 @@ from imprint.runtime import parquet
 from imprint.runtime.errors import ImprintError
 from imprint.training import fits
 from imprint.training.rewards import Reward
+from imprint.training.sharded import Sharded
+from imprint.training.shared_prompt import shared_prompt_logps
 
 BATCH = {"cpu": 32}  # sequences decoded together, by type of device; `fits.SAMPLED` on others
-ENTROPY_ROWS = 128  # positions in one computation of entropies, which holds a second copy of their logits
 
 
 class Sampler:
     """The copy of the policy that draws completions. It has the trained weights with adapters merged, in the dtype of
-    generation."""
+    generation. Ranks that share the weights have a whole copy each."""
 
     def __init__(self, job: Fit, model: Any, tokenizer: Any) -> None:
         size = BATCH.get(model.device.type, fits.SAMPLED)
-        self.policy = policy.over(chains.copied(model, job.dtype), tokenizer, size, job.contexts, job.inputs)
+        if job.ranks.size == 1:
+            copied = chains.copied(model, job.dtype)
+        else:
+            copied, _ = chains.load(job.manifests, job.dtype, job.device)
+        self.policy = policy.over(copied.requires_grad_(False), tokenizer, size, job.contexts, job.inputs)
         self.engine: Any = self.policy.engine
         self.weights = dict(self.engine.model.named_parameters())
 
     @torch.no_grad()
     def sync(self, trained: Any) -> None:
-        """Copy the weights of the model in training. With an adapter only the adapted layers are copied, since the
-        others never change."""
+        """Copy the weights of the model in training, one after the other. With an adapter only the adapted layers are
+        copied, since the others never change."""
         adapted = hasattr(trained, "peft_config")
         model = trained.get_base_model() if adapted else trained
         for name, module in model.named_modules():
             if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer"):
-                weight = module.base_layer.weight
+                weight = _whole(module.base_layer.weight)
                 for adapter in module.active_adapters:
                     weight = weight + module.get_delta_weight(adapter)
                 self.weights[f"{name}.weight"].copy_(weight)
         if not adapted:
             for name, weight in model.named_parameters():
-                self.weights[name].copy_(weight)
+                self.weights[name].copy_(_whole(weight))
 
     def draw(self, prompts: list[Prompt]) -> tuple[list[list[int]], list[Any]]:
         """Token ids of each prompt, and the engine's row with the completion of each prompt."""
@@ -75,6 +83,11 @@ class Sampler:
         return tokens, rows
 
 
+def _whole(weight: Any) -> Any:
+    """All of a weight of which this rank may hold a part."""
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
 class Trainer(GRPOTrainer):
     """GRPO over the completions that `sampler` draws, with the settings of `job`. A completion ends at one of the texts
     `stop`. The setting `beta` is the weight of the KL term. Its reference model is a copy of the weights that the fit
@@ -82,9 +95,9 @@ class Trainer(GRPOTrainer):
 
     def __init__(self, job: Fit, sampler: Sampler, stop: tuple[str, ...], model: Any, **options: Any) -> None:
         beta = job.settings.beta
-        reference = copy.deepcopy(model).eval() if beta and job.settings.lora is None else None
+        reference = self._reference(job, model) if beta and job.settings.lora is None else None
         super().__init__(model=model, **options)
-        self.job, self.sampler, self.stop = job, sampler, stop
+        self.job, self.sampler, self.stop, self._ranks = job, sampler, stop, job.ranks
         self.rewards: list[Reward] = options["reward_funcs"]
         self.beta = beta
         if reference is not None:
@@ -96,9 +109,20 @@ class Trainer(GRPOTrainer):
         self._rows: list[Any] = []
         """The engine's row for each completion of the step."""
         self._terms: torch.Tensor | None = None
-        """The reward terms of the step, [completions, terms]."""
+        """The reward terms of this rank's completions of the step, [completions, terms]."""
         self._has_gradient: torch.Tensor | None = None
         """While a loss is computed: which completions get a gradient, [completions], or None for all."""
+
+    @staticmethod
+    def _reference(job: Fit, model: Any) -> Any:
+        """A copy of the model before the fit, in eval mode."""
+        return copy.deepcopy(model).eval()
+
+    @property
+    def _places(self) -> range:
+        """The places, among the completions of a step, of those that this rank draws."""
+        count = self.job.settings.completions // self._ranks.size
+        return range(self._ranks.place * count, (self._ranks.place + 1) * count)
 
     @property
     def _step_number(self) -> int:
@@ -119,22 +143,22 @@ class Trainer(GRPOTrainer):
                 seed_of(self.job.seed, self._step_number, place),
                 breaks,
             )
-            for place, (text, breaks) in enumerate(zip(prompts, self._breaks, strict=True))
+            for place, text, breaks in zip(self._places, prompts, self._breaks, strict=True)
         ]
         tokens, self._rows = self.sampler.draw(seeded_prompts)
         return {"prompt_ids": tokens, "completion_ids": [row.tokens for row in self._rows], "logprobs": None}
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):  # type: ignore[no-untyped-def]
         texts = [row.text() for row in self._rows]  # these end before a stop text; the tokens include it
-        terms = super()._calculate_rewards(inputs, prompts, texts, completion_ids_list)
-        if not torch.isfinite(terms).all():
-            place, term = (~torch.isfinite(terms)).nonzero()[0].tolist()
+        terms = super()._calculate_rewards(inputs, prompts, texts, completion_ids_list)  # those of all ranks
+        self._terms = own = terms[self._places.start : self._places.stop]
+        if not torch.isfinite(own).all():
+            row, term = (~torch.isfinite(own)).nonzero()[0].tolist()
             raise ImprintError(
-                f"arm '{self.job.arm}': the reward {self.reward_func_names[term]} is {float(terms[place, term])} at "
-                f"step {self._step_number + 1} for example {inputs[place]['example_id']}; its reference cannot be "
+                f"arm '{self.job.arm}': the reward {self.reward_func_names[term]} is {float(own[row, term])} at "
+                f"step {self._step_number + 1} for example {inputs[row]['example_id']}; its reference cannot be "
                 "judged: take the row out of the dataset"
             )
-        self._terms = terms
         return terms
 
     def _generate_and_score_completions(self, inputs):  # type: ignore[no-untyped-def]
@@ -143,12 +167,13 @@ class Trainer(GRPOTrainer):
         assert self._terms is not None
         step = self._step_number + 1
         weights = self.reward_weights.tolist()
-        self._metrics["train"]["unjudged"].append(sum(reward.failed for reward in self.rewards) / len(self._rows))
+        failed = self._ranks.total(sum(reward.failed for reward in self.rewards))
+        self._metrics["train"]["unjudged"].append(failed / self.job.settings.completions)
         for reward in self.rewards:
             reward.failed = 0
         rows = []
-        for place, (row, drawn) in enumerate(zip(inputs, self._rows, strict=True)):
-            terms = self._terms[place].tolist()
+        judged = zip(inputs, self._rows, self._terms.tolist(), batch["advantages"].tolist(), strict=True)
+        for place, (row, drawn, terms, advantage) in zip(self._places, judged, strict=True):
             rows.append(
                 {
                     "arm": self.job.arm,
@@ -163,10 +188,12 @@ class Trainer(GRPOTrainer):
                     "logprob_sum": drawn.logprob,
                     "rewards": dict(zip(self.reward_func_names, terms, strict=True)),
                     "reward": sum(weight * term for weight, term in zip(weights, terms, strict=True)),
-                    "advantage": float(batch["advantages"][place]),
+                    "advantage": advantage,
                 }
             )
-        parquet.write(shard(self.job.folder, step), "rollouts", rows)
+        rows = self._ranks.of_all(rows)
+        if self._ranks.place == 0:
+            parquet.write(shard(self.job.folder, step), "rollouts", rows)
         return batch
 
     def _compute_loss(self, model, inputs):  # type: ignore[no-untyped-def]
@@ -182,7 +209,7 @@ class Trainer(GRPOTrainer):
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **others
     ):
         head = input_ids.size(1) - logits_to_keep - 1  # columns of the prompts without their last token
-        if self.args.gradient_checkpointing or head < 1:
+        if self.args.gradient_checkpointing or self._ranks.size > 1 or head < 1:
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
             )
@@ -214,59 +241,43 @@ class Trainer(GRPOTrainer):
         """Send nothing: a fit uses no network."""
 
 
+class ShardedTrainer(Sharded, Trainer):
+    """The trainer of one of several ranks, which share the weights."""
+
+    @staticmethod
+    def _reference(job: Fit, model: Any) -> Any:
+        """The weights that the fit starts from, shared as the model's are, since those cannot be copied. No backward
+        pass follows after which the ranks would give up whole weights, so they do it after every forward pass."""
+        reference, _ = chains.load(job.manifests, "float32", job.device, job.ranks.size)
+        reference.set_reshard_after_forward(True)
+        return reference
+
+    def _prepare_inputs(self, generation_batch):  # type: ignore[no-untyped-def]
+        """The next pass's completions of this rank. TRL's own method would deal each rank's completions out to its own
+        passes."""
+        passes = self.args.steps_per_generation
+        if self._step % passes == 0 or self._buffered_inputs is None:
+            batch: Any = self._dealt(self._generate_and_score_completions(generation_batch))  # type: ignore[no-untyped-call]
+            self._buffered_inputs: Any = split_tensor_dict(batch, passes)
+        return self._buffered_inputs[self._step % passes]
+
+    def _dealt(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """This rank's part of each pass, of the completions that all ranks have drawn. Rank 0 shuffles them with the
+        random numbers with which one rank would, so the ranks' passes together are those of one rank whose passes are
+        as many times as large."""
+        count = self.job.settings.completions
+        order = self._ranks.first(lambda: torch.randperm(count))
+        own = order.view(self.args.steps_per_generation, self._ranks.size, -1)[:, self._ranks.place].flatten()
+        dealt = {}
+        for name, tensor in batch.items():
+            if tensor.ndim:  # else a number of all ranks
+                left = name.startswith("prompt")
+                padded = self.accelerator.pad_across_processes(tensor, dim=1, pad_first=left)
+                tensor = self.accelerator.gather(padded)[own.to(tensor.device)]
+            dealt[name] = tensor
+        return dealt
+
+
 def shard(folder: Path, step: int) -> Path:
     """The file in a fit's work folder that keeps the completions of one step until the fit ends."""
     return folder / "rollouts" / f"{step:06d}.parquet"
-
-
-def shared_prompt_logps(
-    model: Any, ids: torch.Tensor, mask: torch.Tensor, head: int, temperature: float, entropy: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Log-probabilities of the tokens after column `head`, [rows, columns - head - 1], in nats, and their entropies if
-    `entropy`, else None. Entropies have no gradient. Masked tokens get 0.
-
-    `ids` and `mask` are [rows, columns]. The first `head` columns hold the prompts without their last token, padded on
-    the left. The model reads equal prompts once; their gradient is the sum over the rows that share them. Logits are
-    divided by `temperature`."""
-    unpadded = ids[:, :head].masked_fill(mask[:, :head] == 0, -1)  # -1 marks padding
-    prompts, prompt_of_row = torch.unique(unpadded, dim=0, return_inverse=True)
-    prompt_mask = (prompts >= 0).long()
-    cache = DynamicCache(config=model.config)
-    model(
-        input_ids=prompts.clamp(min=0),
-        attention_mask=prompt_mask,
-        position_ids=(prompt_mask.cumsum(1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    cache.batch_select_indices(prompt_of_row)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    scored = mask[:, head + 1 :].bool()
-    output = (model.get_base_model() if hasattr(model, "peft_config") else model).get_output_embeddings()
-    # The model's own forward pass computes the logits, so what an architecture does to them is kept.
-    hook = output.register_forward_pre_hook(lambda _, hidden: (hidden[0][scored],))
-    try:
-        logits = model(
-            input_ids=ids[:, head:-1],
-            attention_mask=mask[:, :-1],
-            position_ids=positions[:, head:-1],
-            past_key_values=cache,
-            use_cache=True,
-        ).logits
-    finally:
-        hook.remove()
-    logits = logits.float() if temperature == 1 else logits.float() / temperature
-    targets = ids[:, head + 1 :][scored]
-    zeros = torch.zeros(scored.shape, device=ids.device)
-    logps = zeros.masked_scatter(scored, -torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
-    if not entropy:
-        return logps, None
-    with torch.no_grad():
-        entropies = torch.cat([_entropies(rows) for rows in logits.split(ENTROPY_ROWS)])
-    return logps, zeros.masked_scatter(scored, entropies)
-
-
-def _entropies(logits: torch.Tensor) -> torch.Tensor:
-    logps = logits.log_softmax(1)
-    return -(logps.exp() * logps).sum(1)

@@ -85,9 +85,27 @@ class Ranks(NamedTuple):
         distributed.broadcast_object_list(got)
         return got[0]
 
+    def of_all(self, values: list[Any]) -> list[Any]:
+        """The values of all ranks, those of rank 0 first."""
+        if self.size == 1:
+            return values
+        from torch import distributed
+
+        lists: list[list[Any]] = [[]] * self.size
+        distributed.all_gather_object(lists, values)
+        return [value for each in lists for value in each]
+
     def wait(self) -> None:
         """Wait until all ranks are here."""
         self.total(0)
+
+
+class Shared(NamedTuple):
+    """What the ranks of a fit share equally: a `number` of `parts` of an update, which follows from `settings`."""
+
+    number: int
+    parts: str
+    settings: str
 
 
 def check(arm: str, method: Plug, size: int) -> None:
@@ -99,9 +117,10 @@ def check(arm: str, method: Plug, size: int) -> None:
     found = f"arm '{arm}': its fit has {size} GPUs (`resources: {{gpu: {size}}}`, of the arm or of the profile)"
     if shared is None:
         raise ImprintError(f"{found}, and a fit by {method.name} runs on one; write `resources: {{gpu: 1}}` on the arm")
-    if shared % size:
-        fewer = max(number for number in range(1, size) if shared % number == 0)
+    if shared.number % size:
+        fewer = max(number for number in range(1, size) if shared.number % number == 0)
         raise ImprintError(
-            f"{found}, which cannot share batch_size: {shared} rows equally; write {fewer} GPU(s), or a batch_size "
-            f"that is a multiple of {size}"
+            f"{found}, which cannot share an update equally: its {shared.parts} are {shared.number} "
+            f"({shared.settings}); "
+            f"write {fewer} GPU(s), or settings with which they are a multiple of {size}"
         )

@@ -8,9 +8,10 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from imprint.training.assistant_tokens import IGNORED
 from imprint.training.ranks import Ranks
+from imprint.training.sharded import Sharded
 from imprint.training.token_loss import collate, cross_entropy
 
-__all__ = ["Trainer", "collate"]
+__all__ = ["ShardedTrainer", "Trainer", "collate"]
 
 
 class Trainer(SFTTrainer):
@@ -40,3 +41,7 @@ class Trainer(SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """Send nothing: a fit uses no network."""
+
+
+class ShardedTrainer(Sharded, Trainer):
+    """The trainer of one of several ranks, which share the weights."""

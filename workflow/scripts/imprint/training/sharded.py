@@ -1,5 +1,5 @@
-"""Our SFTTrainer for a model whose weights several ranks share: how its checkpoints are written and read. Imports
-torch, so only fits import this module.
+"""What a trainer needs more where several ranks share the weights of its model: how its checkpoints are written and
+read. Imports torch, so only fits import this module.
 
 Each rank writes what it holds itself into two files: its part of the trained weights, and of AdamW's moments. Torch has
 a form for such checkpoints that another number of ranks can read. Its index is a pickle, and a pickle may call any
@@ -15,13 +15,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 
-from imprint.training.sft_trainer import Trainer
+from imprint.training.ranks import Ranks
 
 SCHEDULER = "scheduler.pt"
 
 
-class ShardedTrainer(Trainer):
-    """The trainer of one rank. transformers calls these methods in all ranks."""
+class Sharded:
+    """What comes before transformers' Trainer among the bases of the trainer of one of `_ranks`. transformers calls
+    these methods in all ranks."""
+
+    _ranks: Ranks
+    args: Any
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         assert output_dir is not None
@@ -35,35 +42,28 @@ class ShardedTrainer(Trainer):
                 _part(weights).copy_(parts[name])
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        optimizer, scheduler = self._stepping()
         states = {
             f"{key} {name}": _part(state)
             for name, weights in self._trained()
-            for key, state in optimizer.state[weights].items()
+            for key, state in self.optimizer.state[weights].items()
         }
         save_file(states, self._file(output_dir, "optimizer"))
         if self.args.should_save:
-            torch.save(scheduler.state_dict(), Path(output_dir, SCHEDULER))
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        optimizer, scheduler = self._stepping()
         weights_of = dict(self._trained())
         for label, state in load_file(self._file(checkpoint, "optimizer")).items():
             key, name = label.split(" ", 1)
-            optimizer.state[weights_of[name]][key] = _like(weights_of[name], state)
-        scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER), weights_only=True))
-        for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+            self.optimizer.state[weights_of[name]][key] = _like(weights_of[name], state)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER), weights_only=True))
+        for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
 
-    def _stepping(self) -> tuple[Any, Any]:
-        """The optimiser and the schedule of its learning rate."""
-        return self.optimizer, self.lr_scheduler
-
     def _trained(self) -> Iterator[tuple[str, Any]]:
-        model: Any = self.model
-        return ((name, weights) for name, weights in model.named_parameters() if weights.requires_grad)
+        return ((name, weights) for name, weights in self.model.named_parameters() if weights.requires_grad)
 
     def _file(self, folder: str, what: str) -> Path:
         return Path(folder, f"{what}-{self._ranks.place}.safetensors")
