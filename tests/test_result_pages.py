@@ -1,5 +1,5 @@
-"""The tables of docs/results hold the figures of the files beside them, and every experiment of config/effects that has
-a page asks what the page answers."""
+"""The tables of docs/results hold the figures of the files beside them, and every experiment that has such a page
+asks what the page answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def test_a_page_has_the_tables_of_its_files(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", PAGES, ids=lambda folder: folder.name)
 def test_a_page_answers_the_questions_of_its_config(folder: Path) -> None:
-    questions = loading.load([ROOT / f"config/effects/{folder.name}.yaml"]).questions
+    (config,) = (ROOT / "config").rglob(f"{folder.name}.yaml")
+    questions = loading.load([config]).questions
     answers = pl.read_csv(folder / "answers.csv")
     assert [(name, asked.asks) for name, asked in questions.items() for _ in asked.evals] == answers.select(
         "question", "asks"
