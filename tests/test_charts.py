@@ -260,6 +260,27 @@ def test_projections_show_each_role_and_what_an_axis_of_permuted_levels_reaches(
     assert {"permuted levels, 95% point, layer 0: 0.50", "words of the descriptions, layer 3: 0.80"} <= labels
 
 
+def test_the_names_of_a_frontier_cover_nothing() -> None:
+    """Five arms at one place, and one at the right end with a name that is long."""
+    ends = {"kept_low": -0.1, "kept_high": 0.1, "gain_low": 0.9, "gain_high": 1.1}
+    at_one = [{"arm": f"arm_{number}", "kept": 0.0, "gain": 1.0, **ends} for number in range(5)]
+    right = {"arm": "an_arm_with_a_long_name", "kept": 0.1, "gain": 0.0, **ends}
+    placed = frontier._named([*at_one, right])
+    first = [(mark["dx"] > 0, mark["dy"]) for mark in placed[:5]]
+    assert len(set(first)) == 5, "each name has a place of its own"
+    assert placed[5]["dx"] < 0, "it would leave the picture on the right"
+
+
+def test_a_difference_of_nothing_has_its_mark() -> None:
+    """Plain text is read without a prompt, so an arm that is only prompted differs from its base on no example."""
+    same = {"arm": "a", "control": "b", "eval": "e", "metric": "m", "direction": 1, "difference": 0.0, "primary": True}
+    table = pl.DataFrame([{**same, "ci_low": None, "ci_high": None}])
+    (row,) = frontier._against_first_control(table)
+    row |= {"n_pairs": 4, "n_seeds": 1, "wins": 0, "losses": 0, "ties": 4}
+    mark = frontier._mark(row, row)
+    assert (mark["kept_low"], mark["kept"], mark["kept_high"]) == (0.0, 0.0, 0.0)
+
+
 def test_a_frontier_is_drawn_so_that_up_and_right_are_better() -> None:
     """Nats a token are better if they are lower, so the worst of them lies to the left."""
     rows = {(row["eval"], row["arm"]): row for row in frontier._against_first_control(TABLES["comparisons"])}

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import polars as pl
 
 TABLES = ("comparisons",)
+HEIGHT = 280
+"""Of the plotting area, in pixels."""
+LINE = 14
+"""Height of a name, in pixels."""
 
 
 def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals) -> Any | None:
@@ -31,27 +35,68 @@ def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals)
 
 
 def _against_first_control(comparisons: pl.DataFrame) -> list[dict[str, Any]]:
-    """The comparisons of each arm with its first control, in primary metrics, that have an interval."""
+    """The comparisons of each arm with its first control, in primary metrics."""
     import polars as pl
 
     rows = comparisons.filter(pl.col("primary"))
     rows = rows.filter(pl.col("control") == pl.col("control").first().over("arm"))
-    return rows.drop_nulls("ci_low").to_dicts()
+    return rows.drop_nulls("difference").to_dicts()
 
 
 def _mark(gain: Mapping[str, Any], loss: Mapping[str, Any]) -> dict[str, Any]:
-    """Differences and intervals, with the sign at which more is better."""
+    """Differences and intervals, with the sign at which more is better. What has no interval, such as a difference that
+    is 0 on every example, gets one without length."""
     from imprint.report import numbers
 
     mark: dict[str, Any] = {"arm": gain["arm"], "control": gain["control"]}
     for name, row in (("gain", gain), ("kept", loss)):
-        ends = sorted(row["direction"] * row[end] for end in ("ci_low", "ci_high"))
-        mark |= {name: row["direction"] * row["difference"], f"{name}_low": ends[0], f"{name}_high": ends[1]}
+        middle = row["difference"]
+        low, high = (middle if row[end] is None else row[end] for end in ("ci_low", "ci_high"))
+        ends = sorted((row["direction"] * low, row["direction"] * high))
+        mark |= {name: row["direction"] * middle, f"{name}_low": ends[0], f"{name}_high": ends[1]}
     return {
         **mark,
         "told": f"{numbers.told(gain)}. What should be kept: {numbers.told(loss)}",
         "address": numbers.browse(gain["eval"], gain["arm"], gain["control"]),
     }
+
+
+def _named(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The marks, each with the place of its name, in pixels from the mark: `dx`, which is below 0 for a name on the
+    left, and `dy`. No name covers another one or a mark, nor leaves the picture, where there is room for that."""
+    from imprint.charts._drawing import LETTER, WIDTH
+
+    across, down = _pixels(marks, "kept", WIDTH), [HEIGHT - up for up in _pixels(marks, "gain", HEIGHT)]
+    taken = [(x - LINE / 2, x + LINE / 2, y - LINE / 2, y + LINE / 2) for x, y in zip(across, down, strict=True)]
+    named = []
+    for mark, x, y in zip(marks, across, down, strict=True):
+        size = LETTER * len(mark["arm"])
+        places = [(dx, dy) for step in range(1, 5) for dy in (-LINE * step, LINE * step) for dx in (9, -9)]
+        boxes = {
+            (dx, dy): (min(x + dx, x + dx * (1 + size / 9)), max(x + dx, x + dx * (1 + size / 9)), y + dy, y + dy)
+            for dx, dy in places
+        }
+        free = [place for place, box in boxes.items() if box[0] >= 0 and box[1] <= WIDTH and not _covers(box, taken)]
+        dx, dy = free[0] if free else places[0]
+        left, right, middle, _ = boxes[dx, dy]
+        taken.append((left, right, middle - LINE / 2, middle + LINE / 2))
+        named.append({**mark, "dx": dx, "dy": dy})
+    return named
+
+
+def _pixels(marks: list[dict[str, Any]], way: str, length: int) -> list[float]:
+    """How far the marks are from the low end of an axis that holds their intervals and 0."""
+    ends = [0.0, *(mark[f"{way}{end}"] for mark in marks for end in ("_low", "_high"))]
+    return [length * (mark[way] - min(ends)) / ((max(ends) - min(ends)) or 1.0) for mark in marks]
+
+
+def _covers(box: tuple[float, ...], taken: Sequence[tuple[float, ...]]) -> bool:
+    """Whether a name would stand over something. Boxes are (left, right, top, bottom)."""
+    left, right, top, bottom = box
+    return any(
+        left < other[1] and other[0] < right and top - LINE / 2 < other[3] and other[2] < bottom + LINE / 2
+        for other in taken
+    )
 
 
 def _panel(
@@ -72,7 +117,7 @@ def _panel(
         title = f"lost (left of 0) or gained in {loss['eval']}, {loss['metric']}"
         return alt.X(f"{field}:Q", title=title, axis=alt.Axis(tickCount=5), scale=alt.Scale(nice=5))
 
-    base = alt.Chart(alt.InlineData(values=marks)).encode(color=colour)
+    base = alt.Chart(alt.InlineData(values=_named(marks))).encode(color=colour)
     zero = alt.Chart(alt.InlineData(values=[{"gain": 0, "kept": 0}]))
     dashed = zero.mark_rule(color=drawing.INK, strokeDash=[3, 3], opacity=0.7, aria=False)
     bars = base.mark_rule(strokeWidth=1.5, opacity=0.6, aria=False)
@@ -87,15 +132,21 @@ def _panel(
             shape=alt.Shape("arm:N", scale=scales["shape"], legend=None),
             **drawing.told(),
         ),
-        base.mark_text(align="left", dx=9, dy=-9, fontSize=12, color=drawing.INK, aria=False).encode(
-            x=across("kept"), y=up("gain"), text="arm:N", color=alt.value(drawing.INK)
-        ),
+        base.mark_text(
+            align=alt.expr("datum.dx < 0 ? 'right' : 'left'"),
+            baseline="middle",
+            dx=alt.expr("datum.dx"),
+            dy=alt.expr("datum.dy"),
+            fontSize=12,
+            color=drawing.INK,
+            aria=False,
+        ).encode(x=across("kept"), y=up("gain"), text="arm:N", color=alt.value(drawing.INK)),
     )
     controls = {mark["control"] for mark in marks}
     zero_is = controls.pop() if len(controls) == 1 else "each arm's first control"
     note = f"0 is {zero_is}; up: more gained, right: less lost"
     title = drawing.eval_title(evals, gain["eval"], note)
-    return layers.properties(width=drawing.WIDTH, height=280, title=title)
+    return layers.properties(width=drawing.WIDTH, height=HEIGHT, title=title)
 
 
 def facts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
