@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from imprint.runtime.errors import ImprintError
 from imprint.statistics import aggregate, answering, history
 from imprint.statistics.intervals import tango, wilson
 from imprint.statistics.looks import Z
-from imprint.statistics.summarize import AskedQuestion, Plan, Spec, run
+from imprint.statistics.summarize import AskedQuestion, CurveCheck, Plan, Spec, run
 from imprint.tables import database, dataset_rows
 
 SCORES = fake.scores(24)
@@ -303,6 +304,14 @@ def test_a_check_of_a_training_curve(rewards: list[float], check: dict[str, floa
     rows = [(arm, f"{i:02d}-0", "right", float(arm == "tuned")) for arm in ARMS for i in range(20)]
     verdict = ask(quiz(rows), fake.frame("curves", points), check=checked)["verdict"]
     assert verdict == ("higher" if delivered else "not tested")
+
+
+@pytest.mark.parametrize(("first", "delivered"), [([0.8, 0.8, 0.9], True), ([0.8] * 3, True), ([1.0] * 3, False)])
+def test_rewards_that_have_all_reached_1_are_no_problem(first: list[float], delivered: bool) -> None:
+    points = [{"step": step, "value": value} for step, value in enumerate([*first, 0.9, 0.9, 0.9, *[1.0] * 3])]
+    check = CurveCheck(arm="tuned", curve="reward", above=None, below=None)
+    with warnings.catch_warnings(action="error"):
+        assert answering._curve_passes(pl.DataFrame(points * 2), check) == delivered
 
 
 def test_what_was_left_out_bounds_the_difference() -> None:
