@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -51,13 +52,6 @@ def site(project: Path, changes: dict[str, str] = SITE) -> Path:
     return project
 
 
-def make(folder: Path) -> Path:
-    """A fresh project with the small experiment, whose fit two ranks share."""
-    site(mini.make(folder))
-    workflow.edit(folder, lambda raw: raw["arms"]["instruct"].update(resources={"gpu": 2}))
-    return folder
-
-
 @pytest.fixture(scope="session", autouse=True)
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     subprocess.run([CLUSTER, "start"], check=True, timeout=300)
@@ -68,23 +62,39 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small experiment without Slurm and without a break; it is also what the faults start from."""
-    folder = make(tmp_path_factory.mktemp("unbroken") / "project")
+    folder = site(mini.make(tmp_path_factory.mktemp("unbroken") / "project"))
     workflow.run(folder)
     return folder
 
 
-@pytest.fixture
-def project(unbroken: Path, tmp_path: Path) -> Iterator[Path]:
-    """The small experiment with everything made but the fit and what follows from it."""
-    folder = tmp_path / "project"
-    shutil.copytree(unbroken, folder, symlinks=True)
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small experiment on Slurm without a break. Two ranks share its fit."""
+    folder = site(mini.make(tmp_path_factory.mktemp("shared") / "project"))
+    workflow.edit(folder, lambda raw: raw["arms"]["instruct"].update(resources={"gpu": 2}))
+    Run(folder).end()
+    return folder
+
+
+@contextmanager
+def before_the_fit(finished: Path, folder: Path) -> Iterator[Path]:
+    """A copy of a finished experiment with everything made but the fit and what follows from it."""
+    shutil.copytree(finished, folder, symlinks=True)
     for made in ("arms", "tables", "charts", *(f"{part}/instruct" for part in ("generations", "prompts", "scores"))):
         shutil.rmtree(folder / "results" / made)
     for file in ("report.html", "imprint.duckdb"):
         (folder / "results" / file).unlink()
-    yield folder
-    # Of a test that failed: its driver would submit again what is cancelled.
-    subprocess.run([sys.executable, "-m", "imprint.resume"], cwd=folder, env=workflow.environment(), check=True)
+    try:
+        yield folder
+    finally:
+        # Of a test that failed: its driver would submit again what is cancelled.
+        subprocess.run([sys.executable, "-m", "imprint.resume"], cwd=folder, env=workflow.environment(), check=True)
+
+
+@pytest.fixture
+def project(unbroken: Path, tmp_path: Path) -> Iterator[Path]:
+    with before_the_fit(unbroken, tmp_path / "project") as folder:
+        yield folder
 
 
 def slurm(*command: str) -> str:
@@ -164,10 +174,13 @@ def trainer(project: Path) -> int:
     raise AssertionError("nothing trains")
 
 
-def test_the_whole_experiment_runs_on_slurm_with_a_gpu_a_rank(unbroken: Path, tmp_path: Path) -> None:
-    project = make(tmp_path / "project")
-    text = Run(project).end()
-    mini.same(project, unbroken)
+def test_the_whole_experiment_runs_on_slurm_with_a_gpu_a_rank(shared: Path, unbroken: Path) -> None:
+    project, text = shared, (shared / "run.log").read_text()
+    ours, theirs = workflow.contents(project), workflow.contents(unbroken)
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name] == theirs[name] for name in ours if "/base/" in name or "datasets/" in name)
+    losses = [each["arms/instruct/seed0/curves.parquet"]["value"] for each in (ours, theirs)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4), "two ranks learn what one learns but for rounding"
     assert not queue(project)
     for rule, of_jobs in (("train_sft", [2]), ("generate", [1, 2])):
         asked = sorted(int(re.findall(r"gres/gpu=(\d)", job["ReqTRES"])[0]) for job in accounted(project, rule))
@@ -203,15 +216,16 @@ def test_a_cancelled_job_is_tried_again(project: Path, unbroken: Path) -> None:
     )
 
 
-def test_a_dead_rank_ends_its_fit(project: Path, unbroken: Path) -> None:
-    run = Run(project, *ONE_JOB)
-    run.training()
-    os.kill(trainer(project), signal.SIGKILL)
-    text = run.end()
-    assert re.search(r"rank \d of the fit's 2 ranks was ended by SIGKILL", text), text[-5000:]
-    ended_well(project, unbroken)
-    jobs = accounted(project, "train_sft")
-    assert len(jobs) == 2 and all("gres/gpu=2" in job["ReqTRES"] for job in jobs), jobs
+def test_a_dead_rank_ends_its_fit(shared: Path, tmp_path: Path) -> None:
+    with before_the_fit(shared, tmp_path / "project") as project:
+        run = Run(project, *ONE_JOB)
+        run.training()
+        os.kill(trainer(project), signal.SIGKILL)
+        text = run.end()
+        assert re.search(r"rank \d of the fit's 2 ranks was ended by SIGKILL", text), text[-5000:]
+        ended_well(project, shared)
+        jobs = accounted(project, "train_sft")
+        assert len(jobs) == 2 and all("gres/gpu=2" in job["ReqTRES"] for job in jobs), jobs
     reliability.seen(
         "one of the processes that share a fit dies",
         "the others end with it, and the job fails at once with its signal; it is submitted again and goes on from its "
@@ -221,11 +235,11 @@ def test_a_dead_rank_ends_its_fit(project: Path, unbroken: Path) -> None:
 
 
 def test_a_retry_asks_for_more_memory(project: Path, unbroken: Path) -> None:
-    workflow.edit(project, lambda raw: raw["arms"]["instruct"]["resources"].update(mem_mb="550 * attempt ** 2"))
+    workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources={"mem_mb": "450 * attempt ** 2"}))
     text = Run(project, *ONE_JOB).end()
     assert "memory" in text.lower()
     jobs = accounted(project, "train_sft")
-    assert [job["ReqMem"] for job in jobs] == ["550M", "2200M"] and jobs[-1]["State"] == "COMPLETED", jobs
+    assert [job["ReqMem"] for job in jobs] == ["450M", "1800M"] and jobs[-1]["State"] == "COMPLETED", jobs
     ended_well(project, unbroken)
     reliability.seen(
         "a job is killed because it takes more memory than it asked for",
@@ -236,13 +250,13 @@ def test_a_retry_asks_for_more_memory(project: Path, unbroken: Path) -> None:
 
 def test_retries_end_and_say_why(project: Path, unbroken: Path) -> None:
     site(project, {r"retries = \d+": "retries = 1"})
-    workflow.edit(project, lambda raw: raw["arms"]["instruct"]["resources"].update(mem_mb=450))
+    workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources={"mem_mb": 450}))
     text = Run(project, *ONE_JOB).end(expected=1)
     assert len(accounted(project, "train_sft")) == 2
     assert re.search(r"(?i)exceeded.*memory|oom|memory limit", text), text[-5000:]
     assert not (project / "results/tables/summary.parquet").exists()
     assert not queue(project)
-    workflow.edit(project, lambda raw: raw["arms"]["instruct"]["resources"].pop("mem_mb"))
+    workflow.edit(project, lambda raw: raw["arms"]["instruct"].pop("resources"))
     Run(project, *ONE_JOB).end()
     ended_well(project, unbroken)
     reliability.seen(
