@@ -207,3 +207,10 @@ def test_a_broken_file_of_responses_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"no parquet")
     with pytest.raises(ImprintError, match=r"sums\.parquet is not a readable Parquet file"):
         OnDisk([path], [])
+
+
+def test_an_experiment_that_asks_nothing_has_no_responses() -> None:
+    """As one that only looks into its models."""
+    nothing = OnDisk([], [])
+    assert nothing.rows.is_empty() and set(LIGHT) <= set(nothing.rows.columns)
+    assert nothing.with_texts(nothing.rows).is_empty()

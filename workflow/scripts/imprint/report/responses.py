@@ -49,7 +49,9 @@ class OnDisk:
 
     def __init__(self, generations: Sequence[Path], prompts: Sequence[Path]) -> None:
         self.generations, self.prompts = generations, prompts
-        self.rows = _frame([_light(path, place) for place, path in enumerate(generations)])
+        light = [_light(parquet.read(path, "generations", coded=True), place) for place, path in enumerate(generations)]
+        nothing = _light(parquet.empty("generations", coded=True), -1)  # all there is where no arm takes an eval
+        self.rows = pl.DataFrame(pl.from_arrow(pa.concat_tables([nothing, *light]).unify_dictionaries()))
         found: dict[str, tuple[int, int]] = {}
         for place, path in enumerate(prompts):
             of_file = parquet.read(path, "prompts", ("prompt_sha256",))["prompt_sha256"].to_pylist()
@@ -67,9 +69,8 @@ class OnDisk:
         return rows.with_columns(texts).join(prompts, "prompt_sha256", "left", maintain_order="left")
 
 
-def _light(path: Path, place: int) -> pa.Table:
-    """The light columns of a file."""
-    table = parquet.read(path, "generations", coded=True)
+def _light(table: pa.Table, place: int) -> pa.Table:
+    """The light columns of the file at a place among the files."""
     columns = {
         "size": pc.binary_length(table["response"].cast(pa.string())),
         "file": pa.repeat(place, table.num_rows),
@@ -79,10 +80,6 @@ def _light(path: Path, place: int) -> pa.Table:
     for name, column in columns.items():
         table = table.append_column(name, column)
     return table
-
-
-def _frame(tables: Sequence[pa.Table]) -> pl.DataFrame:
-    return pl.DataFrame(pl.from_arrow(pa.concat_tables(tables).unify_dictionaries()))
 
 
 def _gathered(paths: Sequence[Path], name: str, columns: Sequence[str], places: pl.DataFrame) -> pl.DataFrame:
