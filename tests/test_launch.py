@@ -120,9 +120,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the package with a method that ends in odd ways, and makes an artifact that is no weights."""
-    folder = tmp_path_factory.mktemp("scripts")
+    return package_with(tmp_path_factory.mktemp("scripts"), "odd", ODD)
+
+
+def package_with(folder: Path, method: str, text: str) -> Path:
+    """A copy of the package in `folder`, with one more method and the artifact `notes`."""
     shutil.copytree(plugins.PACKAGE, folder / "imprint", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "imprint/methods/odd.py").write_text(ODD)
+    (folder / f"imprint/methods/{method}.py").write_text(text)
     (folder / "imprint/artifacts/notes.py").write_text(NOTES)
     return folder
 

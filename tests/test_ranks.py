@@ -4,7 +4,6 @@ processes on the CPU, where sums go through gloo."""
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -83,11 +82,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the package with a method whose ranks wait for each other."""
-    folder = tmp_path_factory.mktemp("scripts")
-    shutil.copytree(plugins.PACKAGE, folder / "imprint", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "imprint/methods/together.py").write_text(TOGETHER)
-    (folder / "imprint/artifacts/notes.py").write_text(test_launch.NOTES)
-    return folder
+    return test_launch.package_with(tmp_path_factory.mktemp("scripts"), "together", TOGETHER)
 
 
 def spec(**settings: Any) -> launch.Spec:

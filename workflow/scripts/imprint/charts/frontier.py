@@ -16,6 +16,8 @@ HEIGHT = 280
 """Of the plotting area, in pixels."""
 LINE = 14
 """Height of a name, in pixels."""
+GAP = 9
+"""From a mark to its name, in pixels."""
 
 
 def chart(tables: Mapping[str, pl.DataFrame], arms: Sequence[str], evals: Evals) -> Any | None:
@@ -67,21 +69,22 @@ def _named(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     from imprint.charts._drawing import LETTER, WIDTH
 
     across, down = _pixels(marks, "kept", WIDTH), [HEIGHT - up for up in _pixels(marks, "gain", HEIGHT)]
-    taken = [(x - LINE / 2, x + LINE / 2, y - LINE / 2, y + LINE / 2) for x, y in zip(across, down, strict=True)]
+    taken = [_box(x - LINE / 2, y, LINE) for x, y in zip(across, down, strict=True)]
     named = []
     for mark, x, y in zip(marks, across, down, strict=True):
-        size = LETTER * len(mark["arm"])
-        places = [(dx, dy) for step in range(1, 5) for dy in (-LINE * step, LINE * step) for dx in (9, -9)]
-        boxes = {
-            (dx, dy): (min(x + dx, x + dx * (1 + size / 9)), max(x + dx, x + dx * (1 + size / 9)), y + dy, y + dy)
-            for dx, dy in places
-        }
-        free = [place for place, box in boxes.items() if box[0] >= 0 and box[1] <= WIDTH and not _covers(box, taken)]
-        dx, dy = free[0] if free else places[0]
-        left, right, middle, _ = boxes[dx, dy]
-        taken.append((left, right, middle - LINE / 2, middle + LINE / 2))
+        width = LETTER * len(mark["arm"])
+        places = [(dx, dy) for step in range(1, 5) for dy in (-LINE * step, LINE * step) for dx in (GAP, -GAP)]
+        boxes = {(dx, dy): _box(x + dx - (width if dx < 0 else 0), y + dy, width) for dx, dy in places}
+        free = (at for at, box in boxes.items() if box[0] >= 0 and box[1] <= WIDTH and not _covers(box, taken))
+        dx, dy = next(free, places[0])
+        taken.append(boxes[dx, dy])
         named.append({**mark, "dx": dx, "dy": dy})
     return named
+
+
+def _box(left: float, middle: float, width: float) -> tuple[float, float, float, float]:
+    """(left, right, top, bottom) of something as high as a name."""
+    return left, left + width, middle - LINE / 2, middle + LINE / 2
 
 
 def _pixels(marks: list[dict[str, Any]], way: str, length: int) -> list[float]:
@@ -91,12 +94,9 @@ def _pixels(marks: list[dict[str, Any]], way: str, length: int) -> list[float]:
 
 
 def _covers(box: tuple[float, ...], taken: Sequence[tuple[float, ...]]) -> bool:
-    """Whether a name would stand over something. Boxes are (left, right, top, bottom)."""
+    """Whether a box stands over one of those that are taken."""
     left, right, top, bottom = box
-    return any(
-        left < other[1] and other[0] < right and top - LINE / 2 < other[3] and other[2] < bottom + LINE / 2
-        for other in taken
-    )
+    return any(left < other[1] and other[0] < right and top < other[3] and other[2] < bottom for other in taken)
 
 
 def _panel(
