@@ -40,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[Path]
     both = pico_arms.lora(root, folder / "both", 5, a)
     other = pico_arms.root(folder / "untied", tied=False)
     half = pico_arms.root(folder / "half")
-    small = chains._from_folder(half.parent, half.parent, "bfloat16", "cpu")
+    small = chains._from_folder(half.parent, half.parent, "bfloat16", "cpu", 1)
     small.save_pretrained(half.parent)
     pico.sums(half)
     return {
@@ -240,7 +240,7 @@ def test_saved_weights_are_the_merged_ones(made: Any, tmp_path: Path, kind: str)
     fill(ours)
     ours.merge()
     ours.save(tmp_path)
-    again = chains._from_folder(tmp_path / "weights", made[kind][0][0].parent, "float32", "cpu")
+    again = chains._from_folder(tmp_path / "weights", made[kind][0][0].parent, "float32", "cpu", 1)
     for (name, a), (_, b) in zip(model.named_parameters(), again.named_parameters(), strict=True):
         assert torch.equal(a, b), name
 

@@ -49,8 +49,8 @@ def fitted(fit: Fit, name: str) -> dict[str, torch.Tensor]:
     """What the fit added to the start, through the weights as they load."""
     plugins.load("methods", name).fit(fit)
     folder = fit.manifests[0].parent
-    after = chains._from_folder(fit.out / "weights", folder, "float32", "cpu")
-    before = dict(chains._from_folder(folder, folder, "float32", "cpu").named_parameters())
+    after = chains._from_folder(fit.out / "weights", folder, "float32", "cpu", 1)
+    before = dict(chains._from_folder(folder, folder, "float32", "cpu", 1).named_parameters())
     return {name: (p - before[name]).detach() for name, p in after.named_parameters()}
 
 
