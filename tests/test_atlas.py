@@ -17,13 +17,14 @@ import pico_arms
 from fitting import dialogues, table, weights
 from imprint.composition.composing import Composition, groups, place
 from imprint.composition.sharing import partition
-from imprint.composition.vectors import CHUNK, Pool
+from imprint.composition.vectors import CHUNK, CPU, Pool, Random, pieces
 from imprint.methods import Fit, atlas, atlas_random
 from imprint.models import chains
 from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import read_json, write_json
 from imprint.training.examples import examples
+from imprint.training.ranks import Ranks
 from imprint.training.token_loss import collate, cross_entropy
 
 IDS = torch.randint(3, 250, (3, 40), generator=torch.Generator().manual_seed(0))
@@ -243,6 +244,45 @@ def test_saved_weights_are_the_merged_ones(made: Any, tmp_path: Path, kind: str)
     again = chains._from_folder(tmp_path / "weights", made[kind][0][0].parent, "float32", "cpu", 1)
     for (name, a), (_, b) in zip(model.named_parameters(), again.named_parameters(), strict=True):
         assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("parts", [1, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_ranks_hold_the_parts_of_a_whole(made: Any, kind: str, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ranks write beside each other is the sum of each block, and their inner products add up to the gradient.
+    Seven ranks divide no block equally, and some hold nothing of a small one."""
+    monkeypatch.setattr("imprint.composition.vectors.CHUNK", 1000)
+    chain, arms = made[kind]
+    pool = Pool(chain, arms)
+    whole = Composition(None, pool, parts=parts, seed=7)
+    of_ranks = [Composition(None, pool, parts=parts, seed=7, ranks=Ranks(place, 7)) for place in range(7)]
+    for ours in (whole, *of_ranks):
+        fill(ours)
+    draw = torch.Generator().manual_seed(1)
+    for block in whole.blocks:
+        gradient = torch.randn(pool.blocks.shapes[block], generator=draw)
+        rows = [ranks.rows(len(gradient)) for ranks in map(Ranks, range(7), [7] * 7)]
+        whole._add(block, gradient)
+        for ours, held in zip(of_ranks, rows, strict=True):
+            ours._add(block, gradient[held])
+        sums = [
+            ours.sum(block, torch.empty_like(gradient[held]), ours._parts[block])
+            for ours, held in zip(of_ranks, rows, strict=True)
+        ]
+        torch.testing.assert_close(torch.cat(sums), whole.sum(block, torch.empty_like(gradient)), rtol=0, atol=1e-6)
+    together = torch.stack([ours.values.grad for ours in of_ranks]).sum(0)
+    torch.testing.assert_close(together, whole.values.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_random_vectors_are_drawn_by_position(made: Any) -> None:
+    chain, arms = made["tied"]
+    for matched in (False, True):
+        (vector, *_) = Pool(chain, arms, random=Random(3, matched)).vectors
+        block = "model.layers.0.mlp.up_proj.weight"
+        found = [
+            piece_of.clone() for piece_of in map(vector.difference, pieces(block, vector.base, CPU, slice(70, 333)))
+        ]
+        assert torch.equal(torch.cat(found), vector.delta(block).view(-1)[70:333])
 
 
 # The fit

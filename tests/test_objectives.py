@@ -155,10 +155,10 @@ def test_a_broken_off_fit_knows_its_best_check(made: Any, tmp_path: Path, monkey
     backward = learning.backward
     given = {"data": "d", "control": "c", "learning_rate": 0.05, "check_steps": 3, "steps": 9, "checkpoint_steps": 1}
 
-    def failing(job: Fit, objective: Any, step: int) -> Any:
+    def failing(job: Fit, composition: Any, objective: Any, step: int) -> Any:
         if step == 4:
             raise RuntimeError("power cut")
-        return backward(job, objective, step)
+        return backward(job, composition, objective, step)
 
     whole, broken = (job(made, tmp_path / name, "atlas_negation", **given) for name in ("whole", "broken"))
     with monkeypatch.context() as once:

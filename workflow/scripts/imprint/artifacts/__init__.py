@@ -21,6 +21,10 @@ class Factors(NamedTuple):
         """The same factors on `device`."""
         return Factors(self.scale, self.b.to(device), self.a.to(device))
 
+    def of_rows(self, rows: slice) -> Factors:
+        """The factors of some rows of the block."""
+        return self._replace(b=self.b[rows])
+
     def add_to(self, matrix: Any, coefficient: float = 1.0) -> None:
         """Add the change, times a coefficient, to a matrix on the factors' device."""
         matrix.addmm_(self.b, self.a, alpha=self.scale * coefficient)

@@ -13,6 +13,9 @@ from disk piece by piece, or kept on the GPU as far as its memory allows. The gr
     composition = Composition(model, pool, granularity="tensor")
     composition.merge()
     loss(model).backward()                            # composition.values.grad is filled
+
+Where several ranks share the model, each writes and reads the rows of a block that it holds, of the model and of all
+vectors, and its inner products are those of its rows. So the coefficients' gradient is the sum of the ranks'.
 """
 
 from __future__ import annotations
@@ -22,10 +25,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from imprint.composition import writing
 from imprint.composition.sharing import Partitioned, Single
-from imprint.composition.vectors import CPU, Pool, Vector, pieces
+from imprint.composition.vectors import CPU, Part, Pool, Vector, pieces
+from imprint.training.ranks import Ranks
+from imprint.training.sharded import held
 
 
 class Place(NamedTuple):
@@ -73,10 +79,11 @@ class Composition:
         seed: int = 0,
         start: float = 0.0,
         bounds: tuple[float, float] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         """All coefficients begin at `start`. `model` holds the pool's start in fp32, or in bf16: sums are then computed
         in fp32 and cast last. Without a model, the composition can only be saved. Parameters that no vector touches
-        get no gradient."""
+        get no gradient. `ranks` share the model."""
         self.pool, self.parts, self.seed, self.bounds = pool, parts, seed, bounds
         self.blocks = [b for b in pool.blocks.shapes if any(v.touches(b) for v in pool.vectors)]
         self.group = groups(self.blocks, granularity)
@@ -84,6 +91,8 @@ class Composition:
         self.values = torch.full((len(pool.vectors), size, parts), start, requires_grad=True)
         self.chosen = torch.ones(len(pool.vectors), size, dtype=torch.bool)
         self.parameters: dict[str, torch.nn.Parameter] = {}
+        self._parts = {block: pool.blocks.part(block, ranks) for block in self.blocks}
+        self._gathered = [module for module in model.modules() if isinstance(module, FSDPModule)] if model else []
         self._handles: list[Any] = []
         if model is not None:
             for name, parameter in model.named_parameters():
@@ -93,7 +102,7 @@ class Composition:
                     self._handles.append(parameter.register_post_accumulate_grad_hook(self._hook(name)))
         self.device = next((parameter.device for parameter in self.parameters.values()), CPU)
         if self.device.type == "cuda":
-            pool.keep(self.device)
+            pool.keep(self.device, self._parts)
 
     @property
     def coefficients(self) -> torch.Tensor:
@@ -109,27 +118,31 @@ class Composition:
     def merge(self) -> None:
         """Write the sum into the model's parameters. Each sum begins at the start's weights, not at the last sum, so
         errors do not add up."""
+        for module in self._gathered:
+            module.reshard()  # else it would go on with the whole weights that it has gathered before
         with torch.no_grad():
             for block, parameter in self.parameters.items():
-                self.sum(block, parameter.data)
+                self.sum(block, held(parameter), self._parts[block])
 
-    def sum(self, block: str, out: torch.Tensor) -> torch.Tensor:
-        """One block of theta_0 + sum of coefficient x vector, written to `out`, which is contiguous and has the block's
-        shape. Returns `out`."""
-        start, sharing = self.pool.start.read(block, out.device), self._sharing(block)
+    def sum(self, block: str, out: torch.Tensor, part: Part | None = None) -> torch.Tensor:
+        """A block of theta_0 + sum of coefficient x vector, or a part of it, written to `out`, which is contiguous and
+        has the shape of these rows. Returns `out`."""
+        part = part or self.pool.blocks.part(block)
+        start, sharing = self.pool.start.read(block, out.device, part), self._sharing(block, part)
         total = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
         flat, terms = total.view(-1), self._terms(block)
         dense = [(vector, coefficients) for vector, coefficients in terms if vector.dense]
         surplus = sharing.surplus(dense)
         if not dense:
             flat.copy_(start)
-        for piece in pieces(block, self.pool.root, out.device) if dense else ():
-            elements = flat[piece.span]
-            torch.add(start[piece.span].to(out.device), piece.root, alpha=-surplus, out=elements)
+        for piece in pieces(block, self.pool.root, out.device, part.span) if dense else ():
+            place = part.within(piece.span)
+            elements = flat[place]
+            torch.add(start[place].to(out.device), piece.root, alpha=-surplus, out=elements)
             sharing.add_dense(piece, dense, elements)
         for vector, coefficients in terms:
             for factors in vector.factors(block):
-                sharing.add_factors(factors.on(out.device), coefficients, total)
+                sharing.add_factors(factors.of_rows(part.rows).on(out.device), coefficients, total)
         if total is not out:
             out.copy_(total)
         return out
@@ -167,8 +180,8 @@ class Composition:
             for part in range(self.parts)
         ]
 
-    def _sharing(self, block: str) -> Single | Partitioned:
-        return Single() if self.parts == 1 else Partitioned(self.seed, block, self.parts)
+    def _sharing(self, block: str, part: Part) -> Single | Partitioned:
+        return Single() if self.parts == 1 else Partitioned(self.seed, block, self.parts, part.span.start)
 
     def _terms(self, block: str) -> list[tuple[Vector, torch.Tensor]]:
         """The chosen vectors that touch a block, with their coefficients [part]. Vectors whose coefficients are all
@@ -186,25 +199,27 @@ class Composition:
         def take(parameter: torch.nn.Parameter) -> None:
             assert parameter.grad is not None
             with torch.no_grad():
-                self._add(block, parameter.grad)
+                self._add(block, held(parameter.grad))
             parameter.grad = None
 
         return take
 
     def _add(self, block: str, gradient: torch.Tensor) -> None:
-        """Add a block's inner products to the coefficients' gradient."""
-        group, vectors, sharing = self.group[block], self.pool.vectors, self._sharing(block)
+        """Add the inner products of a block's part to the coefficients' gradient."""
+        part, group, vectors = self._parts[block], self.group[block], self.pool.vectors
+        sharing = self._sharing(block, part)
         touching = [i for i, vector in enumerate(vectors) if vector.touches(block) and self.chosen[i, group]]
         dense = [i for i in touching if vectors[i].dense]
         products = torch.zeros(len(vectors), self.parts, dtype=torch.float64, device=gradient.device)
         flat = gradient.reshape(-1)
-        for piece in pieces(block, self.pool.root, flat.device) if dense else ():
-            inner = sharing.inner_dense(piece, [vectors[i] for i in dense], flat[piece.span].float())
+        for piece in pieces(block, self.pool.root, flat.device, part.span) if dense else ():
+            inner = sharing.inner_dense(piece, [vectors[i] for i in dense], flat[part.within(piece.span)].float())
             for i, product in zip(dense, inner, strict=True):
                 products[i] += product
         for i in touching:
             for factors in vectors[i].factors(block):
-                for product in sharing.inner_factors(factors.on(gradient.device), gradient.float()):
+                factors = factors.of_rows(part.rows).on(gradient.device)
+                for product in sharing.inner_factors(factors, gradient.float()):
                     products[i] += product
         if self.values.grad is None:
             self.values.grad = torch.zeros_like(self.values)

@@ -31,10 +31,11 @@ Check = Callable[[], "dict[str, float] | None"]
 class Objective(NamedTuple):
     """What a fit minimises.
 
-    `losses(step)` yields named parts (name, scalar) of the step's loss, which is their sum. Each part's graph is freed
-    before the next part is computed. `tokens(step)` is the number of tokens of a step, for the curves. `check` runs
-    before the first step and after every `check_steps` steps; the fit ends with the coefficients of the best check, and
-    without a check with the last ones. `metrics` are plain numbers for the manifest; checkpoints keep them."""
+    `losses(step)` yields named parts (name, scalar) of the step's loss, which is their sum over all ranks; ranks yield
+    the same names as often. Each part's graph is freed before the next part is computed. `tokens(step)` is the number
+    of tokens of a step, for the curves. `check` runs before the first step and after every `check_steps` steps; the fit
+    ends with the coefficients of the best check, and without a check with the last ones. `metrics` are plain numbers
+    for the manifest; checkpoints keep them."""
 
     losses: Callable[[int], Iterator[tuple[str, Any]]]
     tokens: Callable[[int], int]
@@ -65,7 +66,7 @@ def load(job: Fit) -> tuple[Any, Any]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return chains.load(job.manifests, "float32", job.device)
+    return chains.load(job.manifests, "float32", job.device, job.ranks.size)
 
 
 def choose(job: Fit, composition: Composition, objective: Objective) -> None:
@@ -83,7 +84,7 @@ def choose(job: Fit, composition: Composition, objective: Objective) -> None:
         composition.chosen[random.Random(f"budget/{job.seed}").sample(range(vectors), s.budget)] = True
         return
     composition.chosen[:] = True
-    backward(job, objective, 0)
+    backward(job, composition, objective, 0)
     assert composition.values.grad is not None
     sizes = composition.values.grad.abs().sum(2)  # L1 norms, [vector, group]
     composition.values.grad = None
@@ -94,21 +95,31 @@ def choose(job: Fit, composition: Composition, objective: Objective) -> None:
         composition.chosen.scatter_(0, sizes.topk(s.budget, dim=0).indices, True)
 
 
-def backward(job: Fit, objective: Objective, step: int) -> dict[str, float]:
-    """Add the gradients of a step's loss to the coefficients' gradient. Returns the values of its named parts, and
+def backward(job: Fit, composition: Composition, objective: Objective, step: int) -> dict[str, float]:
+    """Make the gradient of a step's loss the coefficients' gradient. Returns the values of the loss's named parts, and
     their sum as "loss"."""
+    import torch
+
     values: dict[str, float] = {"loss": 0.0}
-    losses = objective.losses(step)
+    for name, value in _parts(job, objective.losses(step)):
+        if value.requires_grad:
+            (value * job.ranks.size).backward()  # the ranks' gradients of the weights are averaged
+        values[name] = values.get(name, 0.0) + float(value.detach())
+        values["loss"] += float(value.detach()) if name != "loss" else 0.0
+    if composition.values.grad is not None:
+        composition.values.grad = job.ranks.sum(composition.values.grad)
+    totals = job.ranks.sum(torch.tensor(list(values.values()), dtype=torch.float64))
+    return dict(zip(values, totals.tolist(), strict=True))
+
+
+def _parts(job: Fit, losses: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """The parts of a step's loss, each computed under autocast."""
     while True:
         with autocast(job):
             part = next(losses, None)
         if part is None:
-            return values
-        name, value = part
-        if value.requires_grad:
-            value.backward()
-        values[name] = values.get(name, 0.0) + float(value.detach())
-        values["loss"] += float(value.detach()) if name != "loss" else 0.0
+            return
+        yield part
 
 
 def learn(job: Fit, composition: Composition, objective: Objective) -> dict[str, Any]:
@@ -118,7 +129,9 @@ def learn(job: Fit, composition: Composition, objective: Objective) -> dict[str,
     steps = job.settings.steps
     learner = _Learner(job, composition, objective)
     learner.begin()
-    with progress.bar(steps, f"{job.arm} seed {job.seed}", initial=learner.step, unit="step") as bar:
+    with progress.bar(
+        steps, f"{job.arm} seed {job.seed}", initial=learner.step, unit="step", hidden=job.ranks.place > 0
+    ) as bar:
         while learner.goes_on():
             loss = learner.advance()
             if learner.step % job.settings.check_steps == 0 or learner.step == steps:
@@ -128,7 +141,7 @@ def learn(job: Fit, composition: Composition, objective: Objective) -> dict[str,
             if learner.step % job.settings.checkpoint_steps == 0 and learner.goes_on():
                 learner.keep()
     learner.take_the_best()
-    write(job.out, composition, job.arm, job.seed)
+    job.ranks.first(lambda: write(job.out, composition, job.arm, job.seed))
     learner.curves.write()
     return learner.metrics()
 
@@ -154,7 +167,7 @@ class _Learner:
         """Load the last complete checkpoint. If there is none, choose the budget's vectors, and check the start."""
         import torch
 
-        last = checkpoints.last(self.job.folder)
+        last = self.job.ranks.first(lambda: checkpoints.last(self.job.folder))
         if last is None:
             self.composition.merge()
             choose(self.job, self.composition, self.objective)
@@ -176,7 +189,7 @@ class _Learner:
 
         rate = self._rate()
         self.optimiser.param_groups[0]["lr"] = rate
-        values = backward(self.job, self.objective, self.step)
+        values = backward(self.job, self.composition, self.objective, self.step)
         self.step += 1
         if self.composition.values.grad is not None:  # None if no loss of the step has a graph
             self._update(values)
@@ -238,7 +251,10 @@ class _Learner:
                 self.composition.values.copy_(self.best[2])
 
     def keep(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint. All ranks have the same state."""
+        self.job.ranks.first(self._write)
+
+    def _write(self) -> None:
         import torch
 
         folder = self.job.folder / f"checkpoint-{self.step}"

@@ -11,7 +11,7 @@ from imprint.composition.learning import Objective, autocast
 from imprint.composition.settings import Rows
 from imprint.draws import order
 from imprint.methods import Fit
-from imprint.training.assistant_tokens import IGNORED, Example
+from imprint.training.assistant_tokens import EMPTY, IGNORED, Example
 from imprint.training.examples import examples
 
 
@@ -31,18 +31,20 @@ class Stream:
         return [self.rows[i] for i in indices[step * size : end]]
 
     def passes(self, rows: list[Example]) -> Iterator[tuple[Any, Any]]:
-        """Input ids and labels of `rows_at_once` rows at a time, on the device. Rows of similar length share a pass, so
-        that there is little padding."""
+        """Input ids and labels of `rows_at_once` rows at a time, on the device: of this rank's share of the rows. Rows
+        of similar length share a pass, so that there is little padding."""
         from imprint.training.token_loss import collate
 
-        rows, size = sorted(rows, key=lambda row: len(row.input_ids)), self.job.settings.rows_at_once
+        ranks, size = self.job.ranks, self.job.settings.rows_at_once
+        rows = sorted([*rows, *[EMPTY] * (-len(rows) % ranks.size)], key=lambda row: len(row.input_ids))
+        rows = rows[ranks.place :: ranks.size]
         for start in range(0, len(rows), size):
             batch = collate([row._asdict() for row in rows[start : start + size]])
             yield batch["input_ids"].to(self.job.device), batch["labels"].to(self.job.device)
 
     def losses(self, model: Any, rows: list[Example]) -> Iterator[Any]:
-        """Parts of the loss of rows, one for each pass. Their sum is the mean cross-entropy over the rows' labelled
-        tokens, in nats."""
+        """Parts of the loss of rows, one for each pass. Their sum over all ranks is the mean cross-entropy over the
+        rows' labelled tokens, in nats."""
         from imprint.training.token_loss import cross_entropy
 
         total = max(1, sum(labelled(row) for row in rows))
@@ -58,7 +60,7 @@ class Stream:
             logits, targets = labelled_logits(model, model.get_output_embeddings(), ids, labels)
             right += int((logits.argmax(1) == targets).sum())
             total += len(targets)
-        return right / max(1, total)
+        return self.job.ranks.total(right) / max(1, self.job.ranks.total(total))
 
     def tokens(self, step: int) -> int:
         """The number of tokens in a step's rows."""
@@ -145,6 +147,7 @@ def total_loss(job: Fit, model: Any, tokenizer: Any, data: Sequence[Rows]) -> Ca
 
     def loss() -> float:
         with torch.no_grad(), autocast(job):
-            return sum(float(part) for stream in streams for part in stream.losses(model, stream.rows))
+            of_rank = sum(float(part) for stream in streams for part in stream.losses(model, stream.rows))
+        return float(job.ranks.sum(torch.tensor(of_rank, dtype=torch.float64)))
 
     return loss

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from imprint.runtime import plugins
 from imprint.runtime.gpu_memory import Holds
 from imprint.runtime.plugins import Inputs, Plug, Strict
+from imprint.training.ranks import Shared
 
 
 class VectorRef(Strict):
@@ -167,7 +168,12 @@ def holds(settings: Learned, ranks: int) -> Holds:
     there is room (`vectors.Pool.keep`)."""
     return Holds(
         trained="coefficients",
-        rows=min(settings.rows_at_once, settings.batch_size),
+        rows=min(settings.rows_at_once, settings.batch_size // ranks),
         tokens=settings.max_length,
         vectors=len(settings.vectors) + 2,
     )
+
+
+def shared(settings: Learned) -> Shared:
+    """The rows of a step."""
+    return Shared(settings.batch_size, "rows", "batch_size")

@@ -13,7 +13,7 @@ import torch
 
 from imprint.artifacts import Factors
 from imprint.composition import vectors
-from imprint.composition.vectors import Piece, Vector, generator
+from imprint.composition.vectors import Piece, Vector, drawn, generator
 
 Term = tuple[Vector, torch.Tensor]
 """A vector and its coefficients in a block, [part]."""
@@ -34,7 +34,7 @@ class Single:
             out.add_(vector.addend(piece), alpha=float(coefficient))
 
     def add_factors(self, factors: Factors, coefficient: torch.Tensor, out: torch.Tensor) -> None:
-        """Add coefficient x adapter to `out`, which is the sum of a block."""
+        """Add coefficient x adapter to `out`, the sum of the rows that the factors are of."""
         factors.add_to(out, float(coefficient))
 
     def inner_dense(self, piece: Piece, dense: Sequence[Vector], gradient: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -43,17 +43,18 @@ class Single:
             yield torch.dot(vector.difference(piece), gradient)
 
     def inner_factors(self, factors: Factors, gradient: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Terms of the inner product of an adapter with a block's gradient G (fp32): <G, s B A> = s <B^T G, A>."""
+        """Terms of the inner product of an adapter with its rows' gradient G (fp32): <G, s B A> = s <B^T G, A>."""
         scale, b, a = factors
         yield scale * torch.dot((b.T @ gradient).view(-1), a.reshape(-1))
 
 
 class Partitioned:
     """One coefficient for each random part of a block's elements. Methods of the same name do the same as `Single`'s,
-    with coefficients [part] and inner products [part]."""
+    with coefficients [part] and inner products [part]. `start` is the place in the flat block at which matrices
+    begin."""
 
-    def __init__(self, seed: int, block: str, parts: int) -> None:
-        self.seed, self.block, self.parts = seed, block, parts
+    def __init__(self, seed: int, block: str, parts: int, start: int = 0) -> None:
+        self.seed, self.block, self.parts, self.start = seed, block, parts, start
 
     def surplus(self, dense: Sequence[Term]) -> float:
         """0, because `add_dense` adds differences from the root."""
@@ -85,7 +86,7 @@ class Partitioned:
 
     def _slices(self, matrix: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
         """Slices of a matrix's rows, about CHUNK elements each, with the part of each element."""
-        part_of = self._parts_of(0, matrix.numel(), matrix.device).view(matrix.shape)
+        part_of = self._parts_of(self.start, matrix.numel(), matrix.device).view(matrix.shape)
         step = max(1, vectors.CHUNK // matrix.shape[1])
         for row in range(0, len(matrix), step):
             yield slice(row, row + step), part_of[row : row + step]
@@ -96,10 +97,10 @@ class Partitioned:
 
 
 def partition(seed: int, block: str, start: int, size: int, parts: int) -> torch.Tensor:
-    """The part (0 to parts - 1) of each of the `size` elements of a block from `start` on, which is a multiple of
-    CHUNK. Parts are drawn from the seed, the block's name and the position, and never stored."""
-    drawn = [
-        torch.randint(parts, (vectors.CHUNK,), generator=generator("partition", seed, block, at))
-        for at in range(start, start + size, vectors.CHUNK)
-    ]
-    return torch.cat(drawn)[:size]
+    """The part (0 to parts - 1) of each of the `size` elements of a block from `start` on. Parts are drawn from the
+    seed, the block's name and the position, and never stored."""
+
+    def draw(at: int) -> torch.Tensor:
+        return torch.randint(parts, (vectors.CHUNK,), generator=generator("partition", seed, block, at))
+
+    return drawn(start, size, draw)

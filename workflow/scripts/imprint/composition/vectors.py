@@ -13,7 +13,7 @@ factors, s * B A. An adapter on top of a full fit has both. Imports torch, so on
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from imprint.models.tensor_files import TensorFolder
 from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import file_sha256, read_manifest
+from imprint.training.ranks import Ranks
 
 CHUNK = 1 << 19
 """The most elements in a piece on a CPU. A few buffers of this size fit into the CPU's cache, so each tensor is read
@@ -36,6 +37,17 @@ drawn by CHUNK on every device."""
 GPU_SHARE = 0.5
 """The share of a GPU's free memory that weights of vectors may take. Each step reads the other weights from disk."""
 CPU = torch.device("cpu")
+
+
+class Part(NamedTuple):
+    """What one rank holds of a block: consecutive `rows`, which are the elements `span` of the flat block."""
+
+    rows: slice
+    span: slice
+
+    def within(self, span: slice) -> slice:
+        """The place of elements of the block among those of this part."""
+        return slice(span.start - self.span.start, span.stop - self.span.start)
 
 
 class Blocks:
@@ -56,6 +68,12 @@ class Blocks:
             for name, parameter in model.named_parameters(remove_duplicate=False)
             if names[id(parameter)] != name
         }
+
+    def part(self, block: str, ranks: Ranks | None = None) -> Part:
+        """What a rank holds of a block, or the whole block."""
+        number, *others = self.shapes[block] or (1,)
+        rows, width = (ranks or Ranks()).rows(number), torch.Size(others).numel()
+        return Part(rows, slice(rows.start * width, rows.stop * width))
 
     def files(self, weights: TensorFolder, where: str) -> dict[str, str]:
         """Block -> its name in a folder of weights. Raises ImprintError if a block is missing or has another shape."""
@@ -84,7 +102,7 @@ class Chain:
         self.weights = TensorFolder(links.weights)
         self.own = links.weights != links.root
         self._files = self.blocks.files(self.weights, f"'{name}'")
-        self._kept: dict[str, torch.Tensor] = {}
+        self._kept: dict[str, tuple[slice, torch.Tensor]] = {}
         self._factors: dict[str, dict[Path, Factors]] = {}
         for kind, folder in links.changes:
             for block, factors in plugins.load("artifacts", kind).factors(folder, self.blocks, name):
@@ -94,32 +112,37 @@ class Chain:
         """The block without adapters, [elements]: a view of the file, in the file's dtype."""
         return self.weights.read(self._files[block]).view(-1)
 
-    def keep(self, device: torch.device, room: float) -> float:
-        """Keep blocks without adapters on `device`, as many as fit into `room` bytes. Returns the bytes left."""
-        for block in self.blocks.shapes:
-            if block not in self._kept and (tensor := self.full(block)).nbytes <= room:
-                self._kept[block] = tensor.to(device)
-                room -= tensor.nbytes
+    def keep(self, device: torch.device, room: float, parts: Mapping[str, Part]) -> float:
+        """Keep parts of blocks without adapters on `device`, as many as fit into `room` bytes. Returns the bytes
+        left."""
+        for block, part in parts.items():
+            if block not in self._kept and (elements := self.full(block)[part.span]).nbytes <= room:
+                self._kept[block] = part.span, elements.to(device)
+                room -= elements.nbytes
         return room
 
-    def on(self, block: str, device: torch.device) -> torch.Tensor:
-        """The block without adapters, [elements]: the copy on `device` if one is kept there, else the file's."""
-        kept = self._kept.get(block)
-        return kept if kept is not None and kept.device == device else self.full(block)
+    def on(self, block: str, span: slice, device: torch.device) -> torch.Tensor:
+        """Elements of the block without adapters: from the copy on `device` if it holds them, else from the file."""
+        if (kept := self._kept.get(block)) is not None:
+            held, elements = kept
+            if elements.device == device and held.start <= span.start and span.stop <= held.stop:
+                return elements[span.start - held.start : span.stop - held.start]
+        return self.full(block)[span]
 
     def factors(self, block: str) -> dict[Path, Factors]:
         """The changes of a block by adapters, by the adapter's folder."""
         return self._factors.get(block, {})
 
-    def read(self, block: str, device: torch.device = CPU) -> torch.Tensor:
-        """The block with its adapters, [elements]. If an adapter changes it, a new fp32 tensor on `device`; else what
-        `on` returns."""
-        without_adapters, changes = self.on(block, device), self.factors(block)
+    def read(self, block: str, device: torch.device = CPU, part: Part | None = None) -> torch.Tensor:
+        """The block with its adapters, [elements], or a part of it. If an adapter changes it, a new fp32 tensor on
+        `device`; else what `on` returns."""
+        rows, span = part or self.blocks.part(block)
+        without_adapters, changes = self.on(block, span, device), self.factors(block)
         if not changes:
             return without_adapters
-        merged = without_adapters.to(device, torch.float32, copy=True).view(self.blocks.shapes[block])
+        merged = without_adapters.to(device, torch.float32, copy=True).view(-1, *self.blocks.shapes[block][1:])
         for factors in changes.values():
-            factors.on(device).add_to(merged)
+            factors.of_rows(rows).on(device).add_to(merged)
         return merged.view(-1)
 
 
@@ -169,11 +192,11 @@ class Vector:
         """`arm[piece.span] - base[piece.span]` of the block without adapters, fp32, in the piece's buffer."""
         if not self.base.own:
             return torch.sub(self._elements(piece), piece.root, out=piece.buffer)
-        base = self.base.on(piece.block, piece.root.device)[piece.span].to(piece.root.device, torch.float32)
+        base = self.base.on(piece.block, piece.span, piece.root.device).to(piece.root.device, torch.float32)
         return torch.sub(self._elements(piece), base, out=piece.buffer)
 
     def _elements(self, piece: Piece) -> torch.Tensor:
-        return self.arm.on(piece.block, piece.root.device)[piece.span].to(piece.root.device)
+        return self.arm.on(piece.block, piece.span, piece.root.device).to(piece.root.device)
 
     def factors(self, block: str) -> list[Factors]:
         """The changes of a block by the arm's adapters, less those by the base's."""
@@ -225,11 +248,10 @@ class RandomVector(Vector):
         if block not in self._moments:
             self._moments[block] = self._moments_of(block)
         block_mean, block_std = self._moments[block]
-        normal = torch.cat([
-            torch.randn(CHUNK, generator=generator(self.seed, self.name, block, at))
-            for at in range(start, start + len(root), CHUNK)
-        ])  # fmt: skip
-        return buffer.copy_(normal[: len(root)]).mul_(block_std).add_(block_mean)
+        normal = drawn(
+            start, len(root), lambda at: torch.randn(CHUNK, generator=generator(self.seed, self.name, block, at))
+        )
+        return buffer.copy_(normal).mul_(block_std).add_(block_mean)
 
     def _moments_of(self, block: str) -> tuple[float, float]:
         """The mean and the standard deviation of a block's elements."""
@@ -304,13 +326,13 @@ class Pool:
             pass
         return vector if random is None else RandomVector(vector, self.root, *random)
 
-    def keep(self, device: torch.device) -> None:
-        """Keep weights of the root, the start and the vectors on a GPU, in at most GPU_SHARE of its free memory."""
+    def keep(self, device: torch.device, parts: Mapping[str, Part]) -> None:
+        """Keep parts of the root, the start and the vectors on a GPU, in at most GPU_SHARE of its free memory."""
         room = GPU_SHARE * torch.cuda.mem_get_info(device)[0]
         ends = [end for vector in self.vectors for end in (vector.arm, vector.base)]
         for chain in dict.fromkeys([self.root, self.start, *ends]):
             if chain is self.root or chain.own:
-                room = chain.keep(device, room)
+                room = chain.keep(device, room, parts)
 
     def norms(self, vector: Vector) -> Iterator[tuple[str, float]]:
         """(block, squared size) for each block, in one pass over a vector. The size is zero only if the vector's parts
@@ -340,13 +362,24 @@ class Pool:
             )
 
 
-def pieces(block: str, root: Chain, device: torch.device = CPU) -> Iterator[Piece]:
-    """The pieces of a block on `device`, in order. They share one buffer, which stays in the cache."""
-    flat = root.on(block, device)
-    buffer = torch.empty(min(len(flat), CHUNK if device.type == "cpu" else GPU_CHUNK), device=device)
-    for start in range(0, len(flat), len(buffer)):
-        elements = flat[start : start + len(buffer)].to(device, torch.float32)
+def pieces(block: str, root: Chain, device: torch.device = CPU, span: slice | None = None) -> Iterator[Piece]:
+    """The pieces of a block, or of its elements `span`, on `device` and in order. They share one buffer, which stays in
+    the cache."""
+    span = span or root.blocks.part(block).span
+    longest = CHUNK if device.type == "cpu" else GPU_CHUNK
+    buffer = torch.empty(min(longest, span.stop - span.start), device=device)
+    for start in range(span.start, span.stop, longest):
+        place = slice(start, min(start + longest, span.stop))
+        elements = root.on(block, place, device).to(device, torch.float32)
         yield Piece(block, start, elements, buffer[: len(elements)])
+
+
+def drawn(start: int, size: int, draw: Callable[[int], torch.Tensor]) -> torch.Tensor:
+    """Random numbers for `size` elements of a flat block from `start` on. `draw` draws CHUNK of them, from a position
+    that is a multiple of CHUNK. So an element's number depends on its position, and not on which others are asked
+    for."""
+    first = start - start % CHUNK
+    return torch.cat([draw(at) for at in range(first, start + size, CHUNK)])[start - first :][:size]
 
 
 def generator(*parts: object) -> torch.Generator:

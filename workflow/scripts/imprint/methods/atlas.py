@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from imprint.composition import learning
-from imprint.composition.settings import Data, Learned, holds, reads
+from imprint.composition.settings import Data, Learned, holds, reads, shared
 from imprint.methods import Fit
 from imprint.runtime.plugins import Inputs
 
 if TYPE_CHECKING:
     from imprint.composition.vectors import Random
 
-__all__ = ["Settings", "fit", "holds", "inputs", "learn"]
+__all__ = ["Settings", "fit", "holds", "inputs", "learn", "shared"]
 
 
 class Settings(Learned):
@@ -61,5 +61,5 @@ def learn(job: Fit, random: Random | None) -> dict[str, Any]:
     s = job.settings
     pool = Pool.of(job.manifests, s.vectors, job.inputs.arms, random)
     model, tokenizer = learning.load(job)
-    composition = Composition(model, pool, s.granularity, s.partitions, job.seed)
+    composition = Composition(model, pool, s.granularity, s.partitions, job.seed, ranks=job.ranks)
     return learning.learn(job, composition, supervised(job, model, tokenizer))

@@ -14,11 +14,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from imprint.composition import learning
-from imprint.composition.settings import Learned, Rows, holds, reads
+from imprint.composition.settings import Learned, Rows, holds, reads, shared
 from imprint.methods import Fit
 from imprint.runtime.plugins import Inputs
 
-__all__ = ["Settings", "fit", "holds", "inputs"]
+__all__ = ["Settings", "fit", "holds", "inputs", "shared"]
 
 
 class Settings(Learned):
@@ -56,8 +56,9 @@ def fit(job: Fit) -> dict[str, Any]:
     from imprint.composition.objectives import negation
     from imprint.composition.vectors import Pool
 
-    pool = Pool.of(job.manifests, job.settings.vectors, job.inputs.arms)
+    s = job.settings
+    pool = Pool.of(job.manifests, s.vectors, job.inputs.arms)
     model, tokenizer = learning.load(job)
     objective = negation(job, model, tokenizer)
-    composition = Composition(model, pool, job.settings.granularity, job.settings.partitions, job.seed)
+    composition = Composition(model, pool, s.granularity, s.partitions, job.seed, ranks=job.ranks)
     return learning.learn(job, composition, objective)

@@ -13,9 +13,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from imprint.methods import Fit, atlas
-from imprint.methods.atlas import holds, inputs
+from imprint.methods.atlas import holds, inputs, shared
 
-__all__ = ["Settings", "fit", "holds", "inputs"]
+__all__ = ["Settings", "fit", "holds", "inputs", "shared"]
 
 
 class Settings(atlas.Settings):

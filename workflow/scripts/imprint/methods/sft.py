@@ -29,16 +29,13 @@ from imprint.models import chains
 from imprint.runtime.gpu_memory import Holds
 from imprint.runtime.plugins import Inputs
 from imprint.training import fits, residual_dropout
-from imprint.training.assistant_tokens import IGNORED, Example
+from imprint.training.assistant_tokens import EMPTY, IGNORED, Example
 from imprint.training.examples import examples
 from imprint.training.ranks import Shared
 
 RATE, RATE_LORA = 1e-4, 1e-3
 """Learning rates of a full fit and with lora. On a 135M model, each lowers the held-out loss from 3.56 to about 3.2 in
 12 steps of 4 rows."""
-
-EMPTY = Example([0, 0], [IGNORED, IGNORED], 2)
-"""A row that teaches nothing."""
 
 
 class Recipe(fits.RowTraining):

@@ -109,7 +109,7 @@ def of_fit(model: Model, holds: Holds, dtype: str, ranks: int = 1) -> Need:
             passing = [Term("cache, beyond the gradients' place", drawing - gradients.size, False)]
     if holds.vectors:  # at most half of what is free beside the weights, so the others fit into the other half
         beside = gradients.size + sum(term.size for term in passing)
-        passing.append(Term("vectors", min(beside, holds.vectors * 4 * model.parameters), False))
+        passing.append(Term("vectors", min(beside, holds.vectors * 4 * model.parameters // ranks), False))
     return Need((*kept, gradients, *passing))
 
 
@@ -142,7 +142,8 @@ def _training(model: Model, holds: Holds, dtype: str, ranks: int) -> Iterator[Te
     positions = holds.rows * holds.tokens + holds.prompts * PROMPT
     size = _bytes(dtype)
     adapter = model.adapter(holds.adapter)
-    gradients = {"weights": model.parameters // ranks, "adapter": adapter, "coefficients": model.largest}
+    largest = model.largest // ranks
+    gradients = {"weights": model.parameters // ranks, "adapter": adapter, "coefficients": largest}
     yield Term("gradients", 4 * gradients[holds.trained], True)
     layers = sum(outputs * inputs for _, outputs, inputs in model.matrices)
     # Autocast keeps a copy of each matrix that is trained until the forward pass ends. A frozen one is kept by the
@@ -169,7 +170,7 @@ def _training(model: Model, holds: Holds, dtype: str, ranks: int) -> Iterator[Te
         # Of two layers at a time, and of what is outside the layers, the weights are whole, and so are the gradients of
         # those that are trained until the ranks have added them.
         whole = 2 * (layers // model.layers) + model.parameters - layers
-        yield Term("whole weights", 4 * whole * (2 if holds.trained == "weights" else 1), False)
+        yield Term("whole weights", 4 * whole * (1 if holds.trained == "adapter" else 2), False)
 
 
 def _layer(model: Model, size: int) -> int:

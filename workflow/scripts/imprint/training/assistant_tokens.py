@@ -30,6 +30,10 @@ class Example(NamedTuple):
     full: int
 
 
+EMPTY = Example([0, 0], [IGNORED, IGNORED], 2)
+"""A row without labels, with which ranks that share rows get equally many."""
+
+
 def spans(tokenizer: Any, messages: list[Message], where: str) -> list[tuple[ChatText, bool]]:
     """The rendered dialogue up to the end of the last assistant turn, in pieces: (text, whether the assistant says it).
 

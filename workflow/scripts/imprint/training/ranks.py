@@ -66,14 +66,25 @@ class Ranks(NamedTuple):
 
     def total(self, number: int) -> int:
         """The sum of the ranks' numbers."""
-        if self.size == 1:
-            return number
         import torch
+
+        return int(self.sum(torch.tensor(number)))
+
+    def sum(self, tensor: Any) -> Any:
+        """The sum of the ranks' tensors, which has the same bits in all of them. The tensors lie on the CPU."""
+        if self.size == 1:
+            return tensor
         from torch import distributed
 
-        numbers = torch.tensor(number, device="cuda" if distributed.get_backend() == "nccl" else "cpu")
-        distributed.all_reduce(numbers)
-        return int(numbers)
+        total = tensor.to("cuda" if distributed.get_backend() == "nccl" else "cpu", copy=True)
+        distributed.all_reduce(total)
+        return total.cpu()
+
+    def rows(self, number: int) -> slice:
+        """Those of a tensor's `number` rows that this rank holds where the ranks share a model (FSDP2): all have as
+        many but the last ones, which have what is left."""
+        most = -(-number // self.size)
+        return slice(min(number, most * self.place), min(number, most * (self.place + 1)))
 
     def first(self, do: Callable[[], Any]) -> Any:
         """What rank 0 gets from `do`, which no other rank calls. The others wait for it."""

@@ -33,17 +33,17 @@ class Sharded:
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         assert output_dir is not None
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        save_file({name: _part(weights) for name, weights in self._trained()}, self._file(output_dir, "weights"))
+        save_file({name: held(weights) for name, weights in self._trained()}, self._file(output_dir, "weights"))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         parts = load_file(self._file(resume_from_checkpoint, "weights"))
         with torch.no_grad():
             for name, weights in self._trained():
-                _part(weights).copy_(parts[name])
+                held(weights).copy_(parts[name])
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         states = {
-            f"{key} {name}": _part(state)
+            f"{key} {name}": held(state)
             for name, weights in self._trained()
             for key, state in self.optimizer.state[weights].items()
         }
@@ -69,8 +69,8 @@ class Sharded:
         return Path(folder, f"{what}-{self._ranks.place}.safetensors")
 
 
-def _part(tensor: torch.Tensor) -> torch.Tensor:
-    """What this rank holds of a tensor. The factors of an adapter are not shared, so that is all of them."""
+def held(tensor: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of a tensor: all of one that is not shared, such as a factor of an adapter."""
     return tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor.detach()
 
 
