@@ -135,3 +135,26 @@ def test_gpu_memory_puts_each_fit_beside_its_reckoning(
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(found["fits"]) == len(module.FITS) and isinstance(found["holds"], bool)
     assert all(0 < fit["least"] <= fit["peak"] <= fit["most"] for fit in found["fits"])
+
+
+def test_all_of_a_gpus_figures_are_taken_until_the_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = script("gpu/all.py", monkeypatch, str(tmp_path / "out"), "--minutes", "0.1")
+    for name, (first, *_) in module.PARTS.items():
+        assert first == "-m" or (BENCHMARKS.parent / first).is_file(), name
+    programs = {
+        "figures": 'print("begun"); print({"tokens": 3}.__repr__().replace(chr(39), chr(34)))',
+        "broken": "raise SystemExit(3)",
+        "endless": "import time; print(1, flush=True); time.sleep(60)",
+        "late": "print(2)",
+    }
+    monkeypatch.setattr(module, "PARTS", {name: ["-c", program] for name, program in programs.items()})
+    with pytest.raises(SystemExit):
+        module.main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["figures"]["ended"] == "well" and found["figures"]["figures"] == {"tokens": 3}
+    assert [found[name]["ended"] for name in ("broken", "endless", "late")] == [
+        *("with exit status 3", "because the time was over", "before it began"),
+    ]
+    assert (tmp_path / "out/endless.txt").read_text() == "1\n"
