@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -34,10 +35,16 @@ def run(words: list[str], file: Path, seconds: float) -> dict[str, Any]:
     """One part, whose output goes to `file`. How it ended, after how many seconds, and the JSON object in its last line
     if it has one there."""
     start = time.monotonic()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow/scripts")}
     with file.open("w", encoding="utf-8") as output:
         try:
             done = subprocess.run(
-                [sys.executable, *words], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, timeout=seconds
+                [sys.executable, *words],
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=seconds,
             )
             ended = "well" if done.returncode == 0 else f"with exit status {done.returncode}"
         except subprocess.TimeoutExpired:
