@@ -33,7 +33,7 @@ def checked(resources: dict[str, int | str]) -> dict[str, int | str]:
     other text with characters that a shell may obey."""
     for key, value in resources.items():
         if key == NODES:
-            if not (isinstance(value, int) and 1 <= value <= MOST_NODES):
+            if not (type(value) is int and 1 <= value <= MOST_NODES):
                 raise ValueError(f"{key}: found {value!r:.80}; write a whole number, 1 or more")
             continue
         if key not in AMOUNTS:

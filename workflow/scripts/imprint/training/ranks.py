@@ -6,6 +6,7 @@ none, is one rank, and these calls then do nothing. Imports torch inside functio
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -94,6 +95,7 @@ class Ranks(NamedTuple):
 
         if isinstance(meeting, Path):
             return distributed.FileStore(str(meeting), self.size)  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"] = meeting.host  # accelerate asks for it on several machines, and does not use it
         first = self.place == 0
         return distributed.TCPStore(  # type: ignore[attr-defined]
             "localhost" if first else meeting.host,
