@@ -74,7 +74,7 @@ def _deal_out_gpus(rule: Any, jobs: Jobs, nodes: Mapping[str, int]) -> None:
 
     if not nodes:
         return
-    gpu, kind, gres = (rule.resources.get(name, Resource(name, None)) for name in ("gpu", "gpu_model", "gres"))
+    gpu, kind, gres = (rule.resources.get(name) for name in ("gpu", "gpu_model", "gres"))
 
     def of_all(
         wildcards: Any, input: Any, attempt: int, rulename: str, async_run: Any, threads: int | None = None
