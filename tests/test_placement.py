@@ -167,6 +167,7 @@ def test_an_arms_own_resources_go_before_the_profiles(tmp_path: Path) -> None:
     pico.make(project / "resources/local/pico")
     shutil.copy(Path(__file__).parent / "pico.yaml", project / "config/config.yaml")
     workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources=OWN))
+    workflow.edit(project, lambda raw: raw["arms"]["instruct"]["fit"].update(batch_size=4))  # a row for each GPU
     asked = {}
     for block in workflow.run(project, "-n", "--nocolor", "--profile", "slurm", "--executor", "local").split("\n["):
         if found := re.search(r"rule (train_sft|generate):.*arm=(\w+)", block, re.DOTALL):
