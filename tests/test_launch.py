@@ -44,7 +44,7 @@ from pathlib import Path
 from imprint.runtime.errors import ImprintError
 from imprint.training import launch
 
-spec, root, out, gpus, *datasets = sys.argv[1:]
+spec, root, out, gpus, nodes, *datasets = sys.argv[1:]
 try:
     launch.run(
         spec=launch.Spec.model_validate_json(spec),
@@ -56,6 +56,7 @@ try:
         threads=1,
         device="cpu",
         gpus=int(gpus),
+        node_count=int(nodes),
     )
 except ImprintError as error:
     sys.exit(f"told: {error}")
@@ -148,11 +149,19 @@ def odd(end: str) -> launch.Spec:
 
 
 def start(
-    spec: launch.Spec, root: Path, out: Path, *datasets: Path, package: Path | None = None, gpus: int = 0
+    spec: launch.Spec,
+    root: Path,
+    out: Path,
+    *datasets: Path,
+    package: Path | None = None,
+    gpus: int = 0,
+    nodes: int = 1,
+    env: dict[str, str] | None = None,
 ) -> subprocess.Popen:
-    """The job in a process of its own, as Snakemake starts it."""
-    environment = {**workflow.environment(), "PYTHONPATH": str(package or plugins.PACKAGE.parent)}
-    words = [sys.executable, "-c", PARENT, spec.model_dump_json(), str(root), str(out), str(gpus), *map(str, datasets)]
+    """The job in a process of its own, as Snakemake starts it, with more variables in its environment."""
+    environment = {**workflow.environment(), "PYTHONPATH": str(package or plugins.PACKAGE.parent), **(env or {})}
+    numbers = [str(gpus), str(nodes)]
+    words = [sys.executable, "-c", PARENT, spec.model_dump_json(), str(root), str(out), *numbers, *map(str, datasets)]
     return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -158,7 +158,7 @@ def test_an_unknown_resource_is_named() -> None:
         loading.parse(raw)
 
 
-OWN = {"gpu": 2, "threads": 3, "mem_mb": "700 * attempt", "slurm_partition": "large"}
+OWN = {"gpu": 2, "nodes": 2, "threads": 3, "mem_mb": "700 * attempt", "slurm_partition": "large"}
 
 
 @pytest.mark.workflow
@@ -167,6 +167,7 @@ def test_an_arms_own_resources_go_before_the_profiles(tmp_path: Path) -> None:
     pico.make(project / "resources/local/pico")
     shutil.copy(Path(__file__).parent / "pico.yaml", project / "config/config.yaml")
     workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources=OWN))
+    workflow.edit(project, lambda raw: raw["arms"]["instruct"]["fit"].update(batch_size=4))  # a row for each GPU
     asked = {}
     for block in workflow.run(project, "-n", "--nocolor", "--profile", "slurm", "--executor", "local").split("\n["):
         if found := re.search(r"rule (train_sft|generate):.*arm=(\w+)", block, re.DOTALL):
@@ -177,11 +178,23 @@ def test_an_arms_own_resources_go_before_the_profiles(tmp_path: Path) -> None:
             asked[found.groups()] = {**resources, "threads": threads.group(1) if threads else "1"}
     for rule in ("train_sft", "generate"):
         own, other = asked[rule, "instruct"], asked[rule, "shuffled"]
-        assert (own["gpu"], own["mem_mb"], own["slurm_partition"]) == ("2", "700", "large")
+        assert (own["mem_mb"], own["slurm_partition"]) == ("700", "large")
         assert (other["gpu"], other["mem_mb"]) == ("1", "32000") and "slurm_partition" not in other
         assert own["runtime"] == other["runtime"], "what the arm does not name stays the profile's"
+    of_nodes = {key: asked["train_sft", "instruct"].get(key) for key in ("gpu", "gres", "nodes", "tasks", "mpi")}
+    assert of_nodes == {"gpu": "4", "gres": "gpu:2", "nodes": "2", "tasks": "2", "mpi": "srun"}
+    assert asked["generate", "instruct"]["gpu"] == "2"
+    for job in (("generate", "instruct"), ("train_sft", "shuffled")):
+        assert not {"nodes", "mpi", "tasks", "tasks_per_gpu", "gres"} & asked[job].keys(), job
     refused = workflow.run(project, "-n", "--profile", "profiles/local", check=False)
     assert "arms.instruct.resources.gpu: found 2, but this profile has 1" in refused
+
+
+@pytest.mark.parametrize("nodes", [0, "2 * attempt", True, 10**9])
+def test_nodes_are_a_whole_number(nodes: int | str) -> None:
+    assert amounts.checked({"nodes": 2}) == {"nodes": 2}
+    with pytest.raises(ValueError, match=r"nodes: found .*; write a whole number, 1 or more"):
+        amounts.checked({"nodes": nodes})
 
 
 def test_what_an_arm_may_ask_for_is_in_the_manual() -> None:

@@ -4,6 +4,7 @@ processes on the CPU, where sums go through gloo."""
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -95,11 +96,19 @@ def together(end: str) -> launch.Spec:
     return test_launch.spec().model_copy(update={"method": plug, "inputs": Named()})
 
 
-def on_two(spec: launch.Spec, manifests: list[Path], data: Path, folder: Path) -> None:
+def on_two(spec: launch.Spec, manifests: list[Path], data: Path, folder: Path, node_count: int = 1) -> None:
     """The job on two ranks, in this process."""
-    out = folder / "manifest.json"
     launch.run(
-        spec=spec, manifests=manifests, datasets=[data], runs=[], code="{}", out=out, threads=2, device="cpu", gpus=2
+        spec=spec,
+        manifests=manifests,
+        datasets=[data],
+        runs=[],
+        code="{}",
+        out=folder / "manifest.json",
+        threads=2,
+        device="cpu",
+        gpus=2,
+        node_count=node_count,
     )
 
 
@@ -127,6 +136,15 @@ def same_bits(one: Path, other: Path) -> bool:
     names = ("weights/model.safetensors", "curves.parquet")
     manifests = [read_json(each / "manifest.json") for each in (one, other)]
     return manifests[0] == manifests[1] and all(file_sha256(one / name) == file_sha256(other / name) for name in names)
+
+
+SRUN = """#!/bin/sh
+# Runs its command as a process of its own, which outlives it: Slurm's own would run it elsewhere.
+while [ "${1#--}" != "$1" ]; do words="$words $1"; shift; done
+echo $words >> "$SRUN/asked"
+echo "what a site prints"
+"$@"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +228,103 @@ def test_ranks_talk_and_the_first_ones_word_is_the_jobs(root: Path, package: Pat
     assert {"rank 0 is here", "[rank 1] rank 1 is here"} <= set(printed.splitlines())
 
 
+def on_nodes(folder: Path, srun: str = SRUN) -> dict[str, str]:
+    """The environment of a job on several nodes, whose `srun` runs its command on this machine. All processes of the
+    job have the folder's name in `SRUN`."""
+    program = folder / "bin/srun"
+    program.parent.mkdir(parents=True)
+    program.write_text(srun)
+    program.chmod(0o755)
+    path = f"{program.parent}:{os.environ['PATH']}"
+    return {"PATH": path, "SLURM_JOB_ID": "1", "GLOO_SOCKET_IFNAME": "lo", "SRUN": str(folder)}
+
+
+def started(folder: Path) -> dict[str, int]:
+    """Place of a rank, or the name of another program -> process, of those that run with the environment `on_nodes`."""
+    found = {}
+    for pid in processes.all_mine():
+        variables = processes.environment(pid)
+        if variables.get("SRUN") == str(folder):
+            found[variables.get("RANK") or processes.command(pid)] = pid
+    return found
+
+
+def test_nodes_fit_what_one_machine_fits(unbroken: Path, root: Path, data: Path, tmp_path: Path) -> None:
+    """To the bit, with a rank on each of two nodes."""
+    environment = on_nodes(tmp_path / "site")
+    folder = tmp_path / "tuned"
+    job = test_launch.start(spec(), root, folder / "manifest.json", data, gpus=2, nodes=2, env=environment)
+    _, printed = job.communicate(timeout=300)
+    assert job.returncode == 0, printed
+    assert same_bits(folder, unbroken)
+    assert (tmp_path / "site/asked").read_text().splitlines() == [
+        "--nodes=1 --ntasks=1 --relative=1 --cpus-per-task=1 --mpi=none"
+    ]
+    assert started(tmp_path / "site") == {}
+
+
+def test_a_rank_that_dies_on_another_node_ends_all(root: Path, package: Path, tmp_path: Path) -> None:
+    site, out = tmp_path / "site", tmp_path / "tuned/manifest.json"
+    job = test_launch.start(together("never"), root, out, package=package, gpus=2, nodes=2, env=on_nodes(site))
+    mini.wait((tmp_path / "tuned/work/rank1").exists, "its ranks", 60, job)
+    processes.send(started(site)["1"], signal.SIGKILL, lambda _: True)
+    _, printed = job.communicate(timeout=60)
+    assert printed.splitlines()[-1].startswith("told: rank 1 of the fit's 2 ranks was ended by SIGKILL"), printed
+    assert "imprint: rank 1 on " in printed
+    assert started(site) == {}
+
+
+def test_an_error_on_another_node_is_the_jobs(root: Path, package: Path, tmp_path: Path) -> None:
+    site, out = tmp_path / "site", tmp_path / "tuned/manifest.json"
+    job = test_launch.start(together("refused"), root, out, package=package, nodes=2, env=on_nodes(site))
+    _, printed = job.communicate(timeout=300)
+    assert job.returncode == 1 and printed.splitlines()[-1] == "told: arm 'tuned': found this; write that", printed
+    assert "[rank 1] rank 1 is here" in printed.splitlines()
+    assert started(site) == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_all_nodes_end_with_the_job(root: Path, package: Path, tmp_path: Path, number: signal.Signals) -> None:
+    site, out = tmp_path / "site", tmp_path / "tuned/manifest.json"
+    job = test_launch.start(together("never"), root, out, package=package, gpus=2, nodes=2, env=on_nodes(site))
+    mini.wait(lambda: {"0", "1"} <= started(site).keys(), "its ranks", 60, job)
+    job.send_signal(number)
+    job.wait()
+    mini.wait(lambda: not started(site), "the ranks to end", 10)
+
+
+def test_a_launcher_that_does_not_start_is_named(root: Path, package: Path, tmp_path: Path) -> None:
+    environment = on_nodes(tmp_path / "site", "#!/bin/sh\necho srun: error: no such node >&2\nexit 3\n")
+    out = tmp_path / "tuned/manifest.json"
+    job = test_launch.start(together("never"), root, out, package=package, gpus=2, nodes=2, env=environment)
+    _, printed = job.communicate(timeout=60)
+    assert "srun: error: no such node" in printed
+    assert (
+        "told: the launcher of the ranks on node 1 of the job's 2 ended with exit status 3 and gave no answer"
+        in printed
+    )
+    assert started(tmp_path / "site") == {}
+
+
+def test_nodes_are_refused_without_slurm(
+    root: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(ImprintError, match=r"^arms\.tuned\.resources\.nodes: found 2, and only Slurm .* `nodes: 1`$"):
+        on_two(spec(), [root], data, tmp_path, node_count=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ranks_of_a_node_follow_each_other() -> None:
+    every = [ranks.Ranks(place, 6, 2) for place in range(6)]
+    assert [(each.place_on_node, each.of_node) for each in every] == [(0, 3), (1, 3), (2, 3), (0, 3), (1, 3), (2, 3)]
+    there = every[4].environment("cuda", 5)
+    assert {key: there[key] for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")} == {
+        "RANK": "4", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "3"
+    }  # fmt: skip
+    assert "GLOO_SOCKET_IFNAME" not in there, "what the site says of its network stays"
+
+
 def test_an_error_of_any_rank_is_the_jobs(root: Path, package: Path, tmp_path: Path) -> None:
     job = test_launch.start(together("refused"), root, tmp_path / "manifest.json", package=package, gpus=2)
     _, printed = job.communicate(timeout=300)
@@ -233,6 +348,8 @@ def test_a_job_counts_the_memory_of_all_its_gpus() -> None:
     assert children._accelerator(answers) == {**cuda, "peak_gpu_memory_bytes": 7}
     assert children._accelerator([{}, {"accelerator": {"device": "cpu"}}]) == {"device": "cpu"}
     assert children._accelerator([{}, {}]) == {}
+    of_nodes = [{"accelerator": {"device": "cuda", "gpu_names": [name], "peak_gpu_memory_bytes": 1}} for name in "ab"]
+    assert children._accelerator(of_nodes, 2) == {"device": "cuda", "gpu_names": ["a", "b"], "peak_gpu_memory_bytes": 2}
 
 
 @pytest.mark.parametrize(
@@ -270,6 +387,11 @@ def test_what_ranks_cannot_share_is_refused() -> None:
         "arm 'tuned': its fit has 4 GPUs (`resources: {gpu: 4}`, of the arm or of the profile), which cannot share an "
         "update equally: its rows are 6 (batch_size); write 3 GPU(s), or settings with which they are a multiple of 4"
     )
+    ranks.check("tuned", plug("sft", data="d", batch_size=6), 6, 3)
+    with pytest.raises(
+        ImprintError, match=r"has 4 GPUs \(`resources: \{gpu: 2, nodes: 2\}`, .* write 3 GPU\(s\) in all,"
+    ):
+        ranks.check("tuned", plug("sft", data="d", batch_size=6), 4, 2)
 
 
 def test_what_ranks_share_of_a_rollout() -> None:

@@ -69,6 +69,10 @@ def test_a_fit_without_room_is_refused_before_the_first_job(project: Path) -> No
     text = workflow.run(project, "-n", MADE, "--config", "engine={device: cpu}", check=False)
     assert "imprint: arm 'instruct': its fit has 3 GPUs (`resources: {gpu: 3}`, of the arm or of the profile), " in text
     assert "rule " not in text and "Traceback" not in text, text
+    workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources={"nodes": 2}))
+    text = workflow.run(project, MADE, "--config", "engine={device: cpu}", check=False)
+    assert "imprint: arms.instruct.resources.nodes: found 2, and only Slurm starts processes on several" in text
+    assert "rule " not in text and "Traceback" not in text, text
 
 
 @pytest.mark.workflow
@@ -101,6 +105,9 @@ def test_what_is_needed_is_said_of_each_fit_and_each_engine(tmp_path: Path) -> N
     raw["arms"]["tuned"]["resources"] = {"gpu": 4}
     _, fit, *_ = room.lines(said(raw))
     assert fit.startswith("  fit on 4 GPUs, each, tuned, other: 30.5 to ") and ": weights 7.62, optimiser 15.2, " in fit
+    raw["arms"]["tuned"]["resources"] = {"gpu": 4, "nodes": 2}
+    _, fit, *_ = room.lines(said(raw))
+    assert fit.startswith("  fit on 8 GPUs, each, tuned, other: 15.2 to ") and ": weights 3.81, optimiser 7.62, " in fit
     unfetched = list(room.lines(said(one_fit())))
     assert unfetched[1:] == [f"  fit tuned: {room.UNKNOWN}", f"  answers base, tuned: {room.UNKNOWN}"]
 

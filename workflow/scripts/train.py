@@ -15,6 +15,7 @@ with frame.job(snakemake):
         threads=snakemake.threads,
         device=snakemake.resources.device,
         gpus=snakemake.resources.get("gpu", 0),
+        node_count=snakemake.resources.get("nodes", 1),
         track=snakemake.resources.track,
         gpu_memory_gb=snakemake.resources.get("gpu_memory_gb", 0),
     )

@@ -9,9 +9,11 @@ import re
 from collections.abc import Callable
 
 AMOUNTS = ("gpu", "gpu_memory_gb", "threads", "mem_mb", "runtime", "disk_mb")
-RESOURCES = (*AMOUNTS, "gpu_model", "slurm_partition", "slurm_account", "slurm_extra", "qos", "constraint")
+NODES = "nodes"
+RESOURCES = (*AMOUNTS, NODES, "gpu_model", "slurm_partition", "slurm_account", "slurm_extra", "qos", "constraint")
 """Resources that an arm may ask for: Snakemake's names, those that its Slurm executor reads, and `gpu_memory_gb`, which
-says how much memory a GPU of the arm's jobs has."""
+says how much memory a GPU of the arm's jobs has. With `nodes`, the amounts are those of each node."""
+MOST_NODES = 10_000  # no cluster has more
 
 LARGEST = 1e12  # a larger amount of anything is a mistake
 LARGEST_BASE, LARGEST_EXPONENT = 1e6, 8  # of a power in an expression
@@ -27,9 +29,13 @@ OPERATIONS: dict[type, Callable[[float, float], float]] = {
 
 def checked(resources: dict[str, int | str]) -> dict[str, int | str]:
     """The same resources. Raises ValueError for an amount that is not arithmetic with `attempt`, since Snakemake would
-    run it as Python; for one below 1 (`gpu`: below 0) or above `LARGEST`; and for other text with characters that a
-    shell may obey."""
+    run it as Python; for one below 1 (`gpu`: below 0) or above `LARGEST`; for `nodes` that are no whole number; and for
+    other text with characters that a shell may obey."""
     for key, value in resources.items():
+        if key == NODES:
+            if not (type(value) is int and 1 <= value <= MOST_NODES):
+                raise ValueError(f"{key}: found {value!r:.80}; write a whole number, 1 or more")
+            continue
         if key not in AMOUNTS:
             if not re.fullmatch(r"[\w@%+=:,./ -]*", str(value), re.ASCII):
                 raise ValueError(f"{key}: found {value!r:.80}; write letters, digits, spaces and any of _@%+=:,./-")

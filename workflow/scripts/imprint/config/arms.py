@@ -109,8 +109,8 @@ class Arm(Strict):
     ] = Field(
         {},
         description="what the jobs that load the arm's weights need, in place of the profile's values: "
-        f'{", ".join(amounts.RESOURCES)}; an amount may be an expression ("32000 * attempt"); never enters the arm\'s '
-        "identity",
+        f'{", ".join(amounts.RESOURCES)}; an amount may be an expression ("32000 * attempt"); with nodes, '
+        "which fits by profiles/slurm may have, each amount is that of one node; never enters the arm's identity",
     )
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from imprint.config import graph
+from imprint.config.amounts import NODES
 from imprint.dag.experiment import Experiment
 from imprint.dag.jobs import all_jobs
 from imprint.dag.jobs.fits import Fitted, Train
@@ -22,6 +23,7 @@ from imprint.runtime import gpu_memory, model_sizes
 from imprint.runtime.errors import ImprintError, shown
 from imprint.runtime.model_sizes import Model
 from imprint.training import ranks
+from imprint.training.nodes import refusal
 
 NAMED = 6
 """The most arms that a line names."""
@@ -50,10 +52,12 @@ def guard(workflow: Any, jobs: Train) -> None:
     sizes = _known(jobs.experiment)
     for rule in workflow.rules:
         if rule.name.startswith("train_"):
-            rule.set_input(room=_guarding(rule, jobs, sizes))
+            rule.set_input(room=_guarding(workflow, rule, jobs, sizes))
 
 
-def _guarding(rule: Any, jobs: Train, sizes: Callable[[str], Model | None]) -> Callable[[Any], list[str]]:
+def _guarding(
+    workflow: Any, rule: Any, jobs: Train, sizes: Callable[[str], Model | None]
+) -> Callable[[Any], list[str]]:
     experiment = jobs.experiment
 
     def amount(name: str, wildcards: Any) -> int:
@@ -64,14 +68,18 @@ def _guarding(rule: Any, jobs: Train, sizes: Callable[[str], Model | None]) -> C
         return found if isinstance(found, int) else 0
 
     def check(wildcards: Any) -> list[str]:
-        gb, gpus = (amount(name, wildcards) for name in ("gpu_memory_gb", "gpu"))
+        gb, gpus, nodes = (amount(name, wildcards) for name in ("gpu_memory_gb", "gpu", NODES))
+        nodes = max(1, nodes)
+        size = max(gpus, nodes)
         made = Path(experiment.fitted(wildcards.arm, int(wildcards.seed))).is_file()
-        if (gpus > 1 or (gb and gpus)) and not made:
+        if (size > 1 or (gb and gpus)) and not made:
             spec = jobs.spec(wildcards)
             try:
-                ranks.check(spec.arm, spec.method, gpus)
-                if gb and experiment.config.engine.device != "cpu":
-                    gpu_memory.check(spec.arm, spec.method, sizes(spec.arm), spec.dtype, gb, gpus)
+                if nodes > 1 and workflow.local_exec and not workflow.dryrun:
+                    raise ImprintError(refusal(spec.arm, nodes))
+                ranks.check(spec.arm, spec.method, size, nodes)
+                if gb and gpus and experiment.config.engine.device != "cpu":
+                    gpu_memory.check(spec.arm, spec.method, sizes(spec.arm), spec.dtype, gb, size, nodes)
             except ImprintError as error:
                 sys.exit(shown(f"imprint: {error}"))  # as in `start.load_config`
         return []
@@ -100,8 +108,9 @@ def _fits(experiment: Experiment, sizes: Callable[[str], Model | None]) -> Itera
     train = Train(experiment)
     for arm, seed in dict(experiment.fits).items():
         spec = train.spec(Fitted(arm, seed))
-        gpus = experiment.config.arms[arm].resources.get("gpu")
-        size = gpus if isinstance(gpus, int) and gpus > 1 else 1
+        resources = experiment.config.arms[arm].resources
+        gpus = resources.get("gpu")
+        size = max(1, gpus if isinstance(gpus, int) else 1) * int(resources.get(NODES, 1))
         need = gpu_memory.fit(sizes(arm), spec.method, spec.dtype, size)
         unknown = f"not reckoned for {spec.method.name}" if sizes(arm) else UNKNOWN
         yield "fit" if size == 1 else f"fit on {size} GPUs, each,", arm, _words(need) if need else unknown

@@ -247,13 +247,21 @@ def _advice(sizes: Model, method: Plug, dtype: str, room: float, ranks: int) -> 
     return may_fit or "no change of its settings is enough, so take a smaller model"
 
 
-def check(arm: str, method: Plug, sizes: Model | None, dtype: str, gb: float | None, ranks: int = 1) -> None:
+def asked(gpus: int, nodes: int = 1) -> str:
+    """How a config asks for so many GPUs in all on so many `nodes`."""
+    return f"`resources: {{gpu: {gpus // nodes}{f', nodes: {nodes}' if nodes > 1 else ''}}}`"
+
+
+def check(
+    arm: str, method: Plug, sizes: Model | None, dtype: str, gb: float | None, ranks: int = 1, nodes: int = 1
+) -> None:
     """Raise ImprintError for a fit that cannot have room on GPUs with `gb` GB of memory each, one for each of its
-    `ranks`. Where no one says how much there is, and where the need is not known, nothing is refused."""
+    `ranks`, which are on so many `nodes`. Where no one says how much there is, and where the need is not known, nothing
+    is refused."""
     need = fit(sizes, method, dtype, ranks)
     if sizes and gb and need and need.least > gb * GB:
         where = "a GPU, which has" if ranks == 1 else f"each of {ranks} GPUs, which have"
-        change = _more(sizes, method, dtype, gb * GB, ranks) + _advice(sizes, method, dtype, gb * GB, ranks)
+        change = _more(sizes, method, dtype, gb * GB, ranks, nodes) + _advice(sizes, method, dtype, gb * GB, ranks)
         raise ImprintError(
             f"the fit of arm '{arm}' ({method.name}) needs at least {_gb(need.least)} GB on {where} {gb:g} GB here "
             f"(`gpu_memory_gb`): {need.exact}. {change}. As it is, it fits on a GPU with {_gb(need.most)} GB"
@@ -264,14 +272,15 @@ MOST = 64
 """The most GPUs of a node that a message names."""
 
 
-def _more(sizes: Model, method: Plug, dtype: str, room: float, ranks: int) -> str:
-    """The smallest number of GPUs with `room` bytes on which a fit has room, in words that open a sentence."""
+def _more(sizes: Model, method: Plug, dtype: str, room: float, ranks: int, nodes: int) -> str:
+    """The smallest number of GPUs with `room` bytes, on so many `nodes`, on which a fit has room, in words that open a
+    sentence."""
     module, settings = method.open("methods")
     shared = module.shared(settings)
     if shared is None:
         return "It runs on one GPU, so more of them are no help; "
-    for size in range(ranks + 1, min(shared.number, MOST) + 1):
+    for size in range(ranks + nodes, min(shared.number, MOST * nodes) + 1, nodes):
         need = fit(sizes, method, dtype, size) if shared.number % size == 0 else None
         if need and need.most <= room:
-            return f"With `resources: {{gpu: {size}}}` it needs {need.range} GB on each, which fits; "
+            return f"With {asked(size, nodes)} it needs {need.range} GB on each, which fits; "
     return "More GPUs are no help, as many as can share an update; "

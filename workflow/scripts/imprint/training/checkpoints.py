@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from imprint.runtime.errors import ImprintError, shown
@@ -25,11 +26,17 @@ def _steps(folder: Path) -> list[Path]:
     return sorted(folders, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True)
 
 
-def seal(folder: Path, step: int) -> None:
-    """Mark the checkpoint of a step as complete. All but the latest NUMBER_KEPT checkpoints are removed."""
+def files(folder: Path, step: int) -> list[str]:
+    """The names of the files that the checkpoint of a step holds."""
+    return sorted(file.name for file in Path(folder, f"checkpoint-{step}").iterdir() if file.name != SEAL)
+
+
+def seal(folder: Path, step: int, names: Iterable[str] = ()) -> None:
+    """Mark the checkpoint of a step as complete. It also has the files with these `names`, which this machine may not
+    list yet. All but the latest NUMBER_KEPT checkpoints are removed."""
     path = folder / f"checkpoint-{step}"
-    files = sorted(file for file in path.iterdir() if file.name != SEAL)
-    write_json(path / SEAL, {f.name: {"bytes": f.stat().st_size, "sha256": file_sha256(f)} for f in files})
+    sealed = [path / name for name in sorted({*files(folder, step), *names})]
+    write_json(path / SEAL, {f.name: {"bytes": f.stat().st_size, "sha256": file_sha256(f)} for f in sealed})
     for old in _steps(folder)[NUMBER_KEPT:]:
         _remove(old)
 

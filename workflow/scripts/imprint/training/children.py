@@ -1,4 +1,4 @@
-"""The processes that fit, one a rank: started together, watched, and ended together."""
+"""The processes that fit, one a rank: those of one machine are started together, watched, and ended together."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from imprint.runtime import job_record, plugins
 from imprint.runtime.errors import ImprintError
+from imprint.runtime.plugins import Strict
 from imprint.training.ranks import Ranks
 
 LAST_LINES = 5.0
@@ -23,31 +24,41 @@ LAST_LINES = 5.0
 pipe."""
 
 
-def run(order: Path, size: int, device: str, threads: int) -> list[dict[str, Any]]:
-    """Run `size` ranks on the fit in the file `order`, and return the answer of each. `device` is the config's,
-    `threads` those of a rank. As soon as a rank ends badly, all are ended. Then it raises ImprintError with the rank's
-    own message, or with its signal or exit status."""
+class Ended(Strict):
+    """How ranks have ended, in the order of their places: the answer of each, which is empty if it gave none, and its
+    exit status, which is the number of a signal below 0, or None if it was still running when all were ended."""
+
+    answers: list[dict[str, Any]]
+    statuses: list[int | None]
+
+
+def run(
+    order: Path, ranks: list[Ranks], device: str, threads: int, door: int | None = None, until: int | None = None
+) -> Ended:
+    """Run these `ranks` on the fit in the file `order`. `device` is the config's, `threads` those of a rank. As soon as
+    a rank ends badly, all are ended, and also when the open file descriptor `until` comes to its end. `door` is the
+    descriptor of the socket at which rank 0 listens."""
     # The import makes the program part of the job's code. It comes late because the program imports `launch`.
     from imprint.training import rank as program
 
     with ExitStack() as stack:
         # Answers are kept in memory, so that they arrive even when the disk is full.
-        answers = [stack.enter_context(open(os.memfd_create("answer"), "rb", buffering=0)) for _ in range(size)]
+        answers = [stack.enter_context(open(os.memfd_create("answer"), "rb", buffering=0)) for _ in ranks]
         processes: list[subprocess.Popen[bytes]] = []
         printing: list[Thread] = []
         try:
-            for place, answer in enumerate(answers):
-                descriptor = answer.fileno()
+            for rank, answer in zip(ranks, answers, strict=True):
+                place, descriptor = rank.place, answer.fileno()
                 words = [str(order), str(descriptor), str(os.getpid()), str(place)]
                 environment = {
                     **os.environ,
-                    **Ranks(place, size).environment(device, threads),
+                    **rank.environment(device, threads),
                     "PYTHONPATH": str(plugins.PACKAGE.parent),
                 }
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", program.__name__, *words],
                     env=environment,
-                    pass_fds=[descriptor],
+                    pass_fds=[descriptor] if place or door is None else [descriptor, door],
                     stdout=subprocess.PIPE if place else None,
                     stderr=subprocess.STDOUT if place else None,
                 )
@@ -55,7 +66,7 @@ def run(order: Path, size: int, device: str, threads: int) -> list[dict[str, Any
                 if process.stdout:
                     printing.append(Thread(target=_print, args=(place, process.stdout), daemon=True))
                     printing[-1].start()
-            _wait(processes)
+            wait(processes, until)
             statuses = [process.poll() for process in processes]
         finally:
             for process in processes:
@@ -63,10 +74,15 @@ def run(order: Path, size: int, device: str, threads: int) -> list[dict[str, Any
                 process.wait()
             for thread in printing:
                 thread.join(LAST_LINES)
-        results = [_read(answer) for answer in answers]
-    job_record.add({**_accelerator(results), "ranks": size})
-    _refuse(results, statuses)
-    return results
+        return Ended(answers=[_read(answer) for answer in answers], statuses=statuses)
+
+
+def judged(ended: Ended, nodes: int = 1) -> list[dict[str, Any]]:
+    """The answers of all ranks of a fit, on so many `nodes`. Puts their accelerators into the job's record. Raises
+    ImprintError with the message of the rank that has failed, or with its signal or exit status."""
+    job_record.add({**_accelerator(ended.answers, nodes), "ranks": len(ended.answers), "nodes": nodes})
+    _refuse(ended.answers, ended.statuses)
+    return ended.answers
 
 
 def _print(place: int, output: IO[bytes]) -> None:
@@ -76,16 +92,18 @@ def _print(place: int, output: IO[bytes]) -> None:
         sys.stderr.buffer.flush()
 
 
-def _wait(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Return when all have ended well, or as soon as one has not."""
+def wait(processes: list[subprocess.Popen[bytes]], until: int | None = None) -> None:
+    """Return when all have ended well, as soon as one has not, or when the file descriptor `until` comes to its end."""
     poll, running = select.poll(), {os.pidfd_open(process.pid): process for process in processes}
     try:
         for handle in running:
             poll.register(handle, select.POLLIN)
+        if until is not None:
+            poll.register(until, select.POLLIN)  # nothing is ever written there
         ended = set[int]()
         while len(ended) < len(running):
             for handle, _ in poll.poll():
-                if running[handle].wait() != 0:
+                if handle == until or running[handle].wait() != 0:
                     return
                 poll.unregister(handle)
                 ended.add(handle)
@@ -100,13 +118,18 @@ def _read(answer: IO[bytes]) -> dict[str, Any]:
     return result
 
 
-def _accelerator(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the ranks say of their accelerators (`job_record.accelerator`). Each sees all GPUs of the job, and counts
-    its own memory."""
+def _accelerator(results: list[dict[str, Any]], nodes: int = 1) -> dict[str, Any]:
+    """What the ranks say of their accelerators (`job_record.accelerator`). Each sees all GPUs of its machine, and
+    counts its own memory."""
     used = [result["accelerator"] for result in results if "accelerator" in result]
     if not used or "peak_gpu_memory_bytes" not in used[0]:
         return used[0] if used else {}
-    return {**used[0], "peak_gpu_memory_bytes": sum(one.get("peak_gpu_memory_bytes", 0) for one in used)}
+    of_nodes = (result.get("accelerator", {}) for result in results[:: len(results) // nodes])
+    return {
+        **used[0],
+        "gpu_names": [name for accelerator in of_nodes for name in accelerator.get("gpu_names", ())],
+        "peak_gpu_memory_bytes": sum(one.get("peak_gpu_memory_bytes", 0) for one in used),
+    }
 
 
 def _refuse(results: list[dict[str, Any]], statuses: list[int | None]) -> None:

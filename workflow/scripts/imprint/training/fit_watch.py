@@ -59,9 +59,10 @@ class Watch(TrainerCallback):
             self.curves.add(update // self.updates, values)
 
     def on_save(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        self.job.ranks.wait()  # until all have written their parts
+        # All have written their parts. A shared disk may not list yet on one machine what another has written.
+        names = self.job.ranks.of_all(checkpoints.files(self.job.folder, state.global_step))
         if self.job.ranks.place == 0:
-            checkpoints.seal(self.job.folder, state.global_step)
+            checkpoints.seal(self.job.folder, state.global_step, names)
 
     def close(self) -> None:
         if self.bar is not None:

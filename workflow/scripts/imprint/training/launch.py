@@ -1,9 +1,10 @@
 """The training job: locks the work folder, starts the processes that fit, and writes the manifest last.
 
 The job's own process loads no model. The fit runs in child processes (`training/children.py`), one for each GPU of the
-job, which end when their parent ends. The manifest is the job's only declared output, since Snakemake deletes declared
-outputs before a rerun. Weights and curves lie beside the manifest and checkpoints in the work folder, so a rerun after
-a kill finds them. The work folder carries the job's identity, and is emptied when the identity changes."""
+job, which end when their parent ends. They may be on several machines (`training/nodes.py`). The manifest is the job's
+only declared output, since Snakemake deletes declared outputs before a rerun. Weights and curves lie beside the
+manifest and checkpoints in the work folder, so a rerun after a kill finds them. The work folder carries the job's
+identity, and is emptied when the identity changes."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from imprint.runtime.identity import file_sha256, fingerprint, read_manifest, wr
 from imprint.runtime.plugins import Plug, Strict
 from imprint.runtime.stages import STAGES
 from imprint.tables.inputs import Named
-from imprint.training import children, ranks
+from imprint.training import children, nodes, ranks
+from imprint.training.ranks import Ranks
 
 VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate")
 
@@ -37,7 +39,8 @@ class Spec(Strict):
 
 class Rank(Strict):
     """What every process that fits gets from the job, as the file `rank.json`. `scratch` is the work folder, `size` the
-    number of processes, and `threads` those of one of them."""
+    number of processes on all `nodes`, and `threads` those of one of them. `door` is where those of several nodes find
+    each other."""
 
     spec: Spec
     manifests: list[str]
@@ -49,6 +52,8 @@ class Rank(Strict):
     device: str
     gpus: int
     size: int
+    nodes: int
+    door: ranks.Door | None
     track: str
 
 
@@ -63,17 +68,21 @@ def run(
     threads: int,
     device: str,
     gpus: int,
+    node_count: int = 1,
     track: str = "",
     gpu_memory_gb: int = 0,
 ) -> None:
     """Fit one arm at one seed. `out` is the manifest's path. `device` is the config's, `gpus` the number that the job
     may use, each by a rank of its own (on a CPU, as many ranks share the threads), and `gpu_memory_gb` what the profile
-    says of their memory, 0 for nothing. `track` names the tracker, and is empty without one. Raises ImprintError if the
-    fit fails, and before it begins if it needs more memory, or cannot run on so many ranks."""
-    size = max(1, gpus)
-    ranks.check(spec.arm, spec.method, size)
+    says of their memory, 0 for nothing. The job has `node_count` nodes of Slurm, each with `threads` and with an equal
+    part of the GPUs. `track` names the tracker, and is empty without one. Raises ImprintError if the fit fails, and
+    before it begins if it needs more memory, or cannot run on so many ranks or nodes."""
+    size = max(node_count, gpus)
+    ranks.check(spec.arm, spec.method, size, node_count)
+    nodes.check(spec.arm, node_count)
     if gpus and device != "cpu":
-        gpu_memory.check(spec.arm, spec.method, model_sizes.model(manifests[0].parent), spec.dtype, gpu_memory_gb, size)
+        model = model_sizes.model(manifests[0].parent)
+        gpu_memory.check(spec.arm, spec.method, model, spec.dtype, gpu_memory_gb, size, node_count)
     identity = work.identity(spec, [*datasets, *runs], [*manifests, *spec.inputs.manifests()], code)
     folder = out.parent
     with work.folder(folder / "work", identity) as scratch:
@@ -89,10 +98,12 @@ def run(
             runs=list(map(str, runs)),
             scratch=str(scratch),
             out=str(folder),
-            threads=max(1, threads // size),
+            threads=max(1, threads // (size // node_count)),
             device=device,
             gpus=gpus,
             size=size,
+            nodes=node_count,
+            door=None,
             track=track,
         )
         result = _fit(scratch, rank)
@@ -125,8 +136,14 @@ def run(
 
 def _fit(scratch: Path, rank: Rank) -> dict[str, Any]:
     """Run the processes that fit. Returns the metrics, the device and the dtype, which rank 0 answers. Raises
-    ImprintError like `children.run`."""
+    ImprintError like `children.judged`."""
     order = scratch / "rank.json"
-    write_json(order, rank.model_dump(mode="json"))
-    (scratch / ranks.STORE).unlink(missing_ok=True)  # of a killed attempt
-    return children.run(order, rank.size, rank.device, rank.threads)[0]
+    if rank.nodes > 1:
+        with nodes.listening() as socket:
+            write_json(order, rank.model_copy(update={"door": nodes.door(socket)}).model_dump(mode="json"))
+            ended = nodes.run(order, rank.size, rank.nodes, rank.threads, socket.fileno())
+    else:
+        write_json(order, rank.model_dump(mode="json"))
+        (scratch / ranks.STORE).unlink(missing_ok=True)  # of a killed attempt
+        ended = children.run(order, [Ranks(place, rank.size) for place in range(rank.size)], rank.device, rank.threads)
+    return children.judged(ended, rank.nodes)[0]

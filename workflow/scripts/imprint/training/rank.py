@@ -30,11 +30,11 @@ def main(order: Path, answer: int, place: int) -> None:
     rank = Rank.model_validate_json(order.read_text(encoding="utf-8"))
     result: dict[str, object] = {}
     try:
-        result = fit(rank, Ranks(place, rank.size))
+        result = fit(rank, Ranks(place, rank.size, rank.nodes))
     except ImprintError as error:
         result = {"error": str(error)}
     except Exception as error:
-        result = {"failed_at": time.monotonic()}  # the ranks that wait for this one fail later
+        result = {"failed_at": time.time()}  # the ranks that wait for this one fail later
         if (why := frame.unwritable(error, Path(rank.out))) is None:
             raise
         result = {"error": why}
@@ -61,7 +61,7 @@ def fit(rank: Rank, ranks: Ranks) -> dict[str, object]:
     module, settings = spec.method.open("methods")
     tracking_folder = Path(rank.out, tracking.FOLDER)
     with (
-        ranks.joined(device, scratch / STORE),
+        ranks.joined(device, rank.door or scratch / STORE),
         closing(tracking.Tracking(rank.track if ranks.place == 0 else "", tracking_folder)) as tracker,
     ):
         job = Fit(

@@ -6,14 +6,16 @@ none, is one rank, and these calls then do nothing. Imports torch inside functio
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from imprint.runtime import gpu_memory
 from imprint.runtime.errors import ImprintError
-from imprint.runtime.plugins import Plug
+from imprint.runtime.plugins import Plug, Strict
 
 WAIT = timedelta(hours=4)
 """How long a rank waits for another one, which may be hashing a large checkpoint. If a rank dies, its parent ends all
@@ -22,40 +24,63 @@ SUMS = {"NCCL_ALGO": "Ring", "NCCL_PROTO": "Simple", "NCCL_NVLS_ENABLE": "0", "N
 """NCCL's settings with which GPUs add in the same order each time, so that a fit repeats to the bit."""
 
 STORE = "ranks.store"
-"""The file in the work folder through which the ranks find each other."""
+"""The file in the work folder through which the ranks of one machine find each other."""
+
+
+class Door(Strict):
+    """Where the ranks of several machines find each other: at a `port` of the first one, whose name is `host`. Rank 0
+    has the socket that listens there, as the open file descriptor `socket`."""
+
+    host: str
+    port: int
+    socket: int
 
 
 class Ranks(NamedTuple):
-    """One rank: its place among `size` of them, counted from 0. Rank 0 writes the results."""
+    """One rank: its place among `size` of them, counted from 0. Rank 0 writes the results. Each of the `nodes`, the
+    machines, has as many ranks as the others, whose places follow each other."""
 
     place: int = 0
     size: int = 1
+    nodes: int = 1
+
+    @property
+    def of_node(self) -> int:
+        """How many ranks each machine has."""
+        return self.size // self.nodes
+
+    @property
+    def place_on_node(self) -> int:
+        """The place among the ranks of this machine, which is the number of the rank's GPU."""
+        return self.place % self.of_node
 
     def environment(self, device: str, threads: int) -> dict[str, str]:
         """The environment variables that libraries read in this rank. `device` is the config's, `threads` the rank's
         share."""
         if self.size == 1:
             return {}
-        place = {f"{name}RANK": str(self.place) for name in ("", "LOCAL_")}
-        size = {f"{name}WORLD_SIZE": str(self.size) for name in ("", "LOCAL_")}
-        # All ranks are on one machine, and gloo would listen on its network. On the CPU, transformers would put the
-        # weights on any GPU that it sees.
-        where = {"GLOO_SOCKET_IFNAME": "lo"} | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else SUMS)
-        return {**place, **size, "OMP_NUM_THREADS": str(threads), **where}
+        place = {"RANK": str(self.place), "LOCAL_RANK": str(self.place_on_node)}
+        size = {"WORLD_SIZE": str(self.size), "LOCAL_WORLD_SIZE": str(self.of_node)}
+        # Where all ranks are on one machine, gloo must not listen on its network. On the CPU, transformers would put
+        # the weights on any GPU that it sees.
+        network = {"GLOO_SOCKET_IFNAME": "lo"} if self.nodes == 1 else {}
+        where = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else SUMS
+        return {**place, **size, "OMP_NUM_THREADS": str(threads), **network, **where}
 
     @contextmanager
-    def joined(self, device: str, store: Path) -> Iterator[None]:
+    def joined(self, device: str, meeting: Path | Door) -> Iterator[None]:
         """Join the other ranks, and leave them at the end of the block. `device` is "cpu" or "cuda"; a rank takes the
-        GPU of its place. `store` is a file through which they find each other."""
+        GPU of its place on its machine. They find each other at the `meeting`: a file, or the door of the first
+        machine."""
         if self.size > 1:
             import torch
             from torch import distributed
 
             if device == "cuda":
-                torch.cuda.set_device(self.place)
+                torch.cuda.set_device(self.place_on_node)
             distributed.init_process_group(
                 "nccl" if device == "cuda" else "gloo",
-                store=distributed.FileStore(str(store), self.size),  # type: ignore[attr-defined]
+                store=self._store(meeting),
                 rank=self.place,
                 world_size=self.size,
                 timeout=WAIT,
@@ -63,6 +88,24 @@ class Ranks(NamedTuple):
         yield
         if self.size > 1:  # after an error the others may be anywhere, so this rank just ends
             distributed.destroy_process_group()
+
+    def _store(self, meeting: Path | Door) -> Any:
+        """Torch's store at the meeting."""
+        from torch import distributed
+
+        if isinstance(meeting, Path):
+            return distributed.FileStore(str(meeting), self.size)  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"] = meeting.host  # accelerate asks for it on several machines, and does not use it
+        first = self.place == 0
+        return distributed.TCPStore(  # type: ignore[attr-defined]
+            "localhost" if first else meeting.host,
+            meeting.port,
+            self.size,
+            is_master=first,
+            master_listen_fd=meeting.socket if first else None,
+            wait_for_workers=False,
+            timeout=WAIT,
+        )
 
     def total(self, number: int) -> int:
         """The sum of the ranks' numbers."""
@@ -119,19 +162,19 @@ class Shared(NamedTuple):
     settings: str
 
 
-def check(arm: str, method: Plug, size: int) -> None:
-    """Raise ImprintError for a fit that cannot run on `size` ranks."""
+def check(arm: str, method: Plug, size: int, nodes: int = 1) -> None:
+    """Raise ImprintError for a fit that cannot run on `size` ranks, which are on so many `nodes`."""
     if size <= 1:
         return
     module, settings = method.open("methods")
     shared = module.shared(settings)
-    found = f"arm '{arm}': its fit has {size} GPUs (`resources: {{gpu: {size}}}`, of the arm or of the profile)"
+    found = f"arm '{arm}': its fit has {size} GPUs ({gpu_memory.asked(size, nodes)}, of the arm or of the profile)"
     if shared is None:
         raise ImprintError(f"{found}, and a fit by {method.name} runs on one; write `resources: {{gpu: 1}}` on the arm")
     if shared.number % size:
         fewer = max(number for number in range(1, size) if shared.number % number == 0)
         raise ImprintError(
             f"{found}, which cannot share an update equally: its {shared.parts} are {shared.number} "
-            f"({shared.settings}); "
-            f"write {fewer} GPU(s), or settings with which they are a multiple of {size}"
+            f"({shared.settings}); write {fewer} GPU(s){' in all' if nodes > 1 else ''}, "
+            f"or settings with which they are a multiple of {size}"
         )
