@@ -218,6 +218,19 @@ def test_checkpoints_of_another_number_of_ranks_are_no_beginning(
     assert capfd.readouterr().err == ""
 
 
+def test_a_seal_names_no_file_that_another_rank_is_writing(tmp_path: Path) -> None:
+    """safetensors writes into a file whose name begins with a dot, and renames it."""
+    folder = tmp_path / "checkpoint-3"
+    folder.mkdir()
+    for name in ("weights-0.safetensors", "weights-1.safetensors", ".tmpA1b2C3"):
+        (folder / name).write_text(name)
+    assert checkpoints.files(tmp_path, 3) == ["weights-0.safetensors", "weights-1.safetensors"]
+    seen = [*checkpoints.files(tmp_path, 3), "weights-0.safetensors"]
+    (folder / ".tmpA1b2C3").unlink()
+    checkpoints.seal(tmp_path, 3, seen)
+    assert set(read_json(folder / checkpoints.SEAL)) == {"weights-0.safetensors", "weights-1.safetensors"}
+
+
 def test_ranks_talk_and_the_first_ones_word_is_the_jobs(root: Path, package: Path, tmp_path: Path) -> None:
     job = test_launch.start(together("well"), root, tmp_path / "manifest.json", package=package, gpus=2)
     _, printed = job.communicate(timeout=300)

@@ -27,8 +27,10 @@ def _steps(folder: Path) -> list[Path]:
 
 
 def files(folder: Path, step: int) -> list[str]:
-    """The names of the files that the checkpoint of a step holds."""
-    return sorted(file.name for file in Path(folder, f"checkpoint-{step}").iterdir() if file.name != SEAL)
+    """The names of the files that the checkpoint of a step holds. Those that begin with a dot are still being
+    written, or are listed too late."""
+    names = (file.name for file in Path(folder, f"checkpoint-{step}").iterdir())
+    return sorted(name for name in names if name != SEAL and not name.startswith("."))
 
 
 def seal(folder: Path, step: int, names: Iterable[str] = ()) -> None:

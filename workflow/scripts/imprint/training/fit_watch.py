@@ -59,7 +59,8 @@ class Watch(TrainerCallback):
             self.curves.add(update // self.updates, values)
 
     def on_save(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        # All have written their parts. A shared disk may not list yet on one machine what another has written.
+        self.job.ranks.wait()  # until all have written their parts
+        # A shared disk may not list yet on one machine what another has written.
         names = self.job.ranks.of_all(checkpoints.files(self.job.folder, state.global_step))
         if self.job.ranks.place == 0:
             checkpoints.seal(self.job.folder, state.global_step, names)
