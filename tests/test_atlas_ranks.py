@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,11 @@ import pytest
 from safetensors.torch import load_file
 
 import fitting
-import mini
 import pico_arms
 import test_launch
 import test_ranks
 from imprint.methods import Fit
-from imprint.runtime import parquet, plugins, processes
+from imprint.runtime import parquet, plugins
 from imprint.runtime.identity import file_sha256, read_json
 from imprint.runtime.plugins import Plug
 from imprint.tables import dataset_rows
@@ -62,18 +60,7 @@ def spec(method: str, arms: dict[str, list[Path]], settings: dict[str, Any]) -> 
 
 
 def on_two(spec: launch.Spec, start: list[Path], files: dict[str, Path], folder: Path) -> None:
-    datasets = [files[name] for name in spec.inputs.datasets]
-    launch.run(
-        spec=spec,
-        manifests=start,
-        datasets=datasets,
-        runs=[],
-        code="{}",
-        out=folder / "manifest.json",
-        threads=2,
-        device="cpu",
-        gpus=2,
-    )
+    test_ranks.on_two(spec, start, folder, *(files[name] for name in spec.inputs.datasets))
 
 
 def on_one(method: str, start: list[Path], arms: dict[str, list[Path]], out: Path, settings: dict[str, Any]) -> Fit:
@@ -131,13 +118,7 @@ def test_a_killed_rank_ends_the_fit_which_goes_on_to_the_same_bits(
 ) -> None:
     ordered = spec("atlas", together(arms), ATLAS)
     datasets = [files[name] for name in ordered.inputs.datasets]
-    job = test_launch.start(ordered, *arms["root"], tmp_path / "manifest.json", *datasets, gpus=2)
-    folder = tmp_path / "work/cpu-float32-2ranks"
-    mini.wait((folder / f"checkpoint-2/{checkpoints.SEAL}").exists, "its first checkpoint", 120, job)
-    processes.send(test_ranks.ranks_of(job)[1], signal.SIGKILL, lambda _: True)
-    _, printed = job.communicate(timeout=300)
-    assert "told: rank 1 of the fit's 2 ranks was ended by SIGKILL" in printed
-    assert not (tmp_path / "weights").exists(), "the fit ended before it was killed"
+    folder, _ = test_ranks.kill_a_rank(ordered, *arms["root"], tmp_path, *datasets, step=2)
     assert checkpoints.last(folder) is not None
     on_two(ordered, arms["root"], files, tmp_path)
     for name in ("weights/model.safetensors", "curves.parquet", "coefficients.parquet"):

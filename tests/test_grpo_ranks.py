@@ -3,7 +3,6 @@ the CPU, where sums go through gloo."""
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,16 @@ import pytest
 from safetensors.torch import load_file
 
 import fitting
-import mini
 import pico_arms
 import test_grpo
 import test_launch
 import test_ranks
 from imprint.methods import Fit, grpo
-from imprint.runtime import parquet, processes
+from imprint.runtime import parquet
 from imprint.runtime.identity import read_json
 from imprint.runtime.plugins import Plug
 from imprint.tables import dataset_rows
-from imprint.training import checkpoints, launch
+from imprint.training import launch
 
 DRAWN: dict[str, Any] = {
     "data": "d",
@@ -76,7 +74,7 @@ def on_one(root: Path, out: Path, **settings: Any) -> Fit:
 def unbroken(root: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a fit on two ranks."""
     folder = tmp_path_factory.mktemp("arms") / "tuned"
-    test_ranks.on_two(spec(**FULL), [root], data, folder)
+    test_ranks.on_two(spec(**FULL), [root], folder, data)
     return folder
 
 
@@ -120,21 +118,15 @@ def test_an_adapter_is_fitted_too(root: Path, data: Path, tmp_path: Path) -> Non
     """Without `micro_batch_size`, an update is one pass. One rank reads prompts once for their completions, and two
     read them with each."""
     settings = {"steps": 3, "learning_rate": 1e-3, "lora": {"rank": 4}, "beta": 0.1}
-    test_ranks.on_two(spec(**settings), [root], data, tmp_path / "two")
+    test_ranks.on_two(spec(**settings), [root], tmp_path / "two", data)
     assert_same(tmp_path / "two", on_one(root, tmp_path / "one", **settings))
 
 
 def test_a_fit_whose_rank_is_killed_goes_on_to_the_same_bits(
     unbroken: Path, root: Path, data: Path, tmp_path: Path
 ) -> None:
-    job = test_launch.start(spec(**FULL), root, tmp_path / "manifest.json", data, gpus=2)
-    folder = tmp_path / "work/cpu-float32-2ranks"
-    mini.wait((folder / f"checkpoint-2/{checkpoints.SEAL}").exists, "its first checkpoint", 120, job)
-    processes.send(test_ranks.ranks_of(job)[1], signal.SIGKILL, lambda _: True)
-    _, printed = job.communicate(timeout=300)
-    assert "told: rank 1 of the fit's 2 ranks was ended by SIGKILL" in printed
-    assert not (tmp_path / "weights").exists(), "the fit ended before it was killed"
+    folder, _ = test_ranks.kill_a_rank(spec(**FULL), root, tmp_path, data, step=2)
     assert {path.name for path in (folder / "rollouts").iterdir()} >= {"000001.parquet"}
-    test_ranks.on_two(spec(**FULL), [root], data, tmp_path)
+    test_ranks.on_two(spec(**FULL), [root], tmp_path, data)
     assert test_ranks.same_bits(tmp_path, unbroken)
     assert rows(tmp_path, "rollouts") == rows(unbroken, "rollouts")

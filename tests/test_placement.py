@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.exceptions import WorkflowError
 
 import pico
 import workflow
 from conftest import make_project
 from imprint.config import amounts, loading, schema
+from imprint.dag import placement
 from imprint.runtime import frame, job_record, local_gpus
 from imprint.runtime.errors import ImprintError
 
@@ -195,6 +197,12 @@ def test_nodes_are_a_whole_number(nodes: int | str) -> None:
     assert amounts.checked({"nodes": 2}) == {"nodes": 2}
     with pytest.raises(ValueError, match=r"nodes: found .*; write a whole number, 1 or more"):
         amounts.checked({"nodes": nodes})
+
+
+def test_the_gpus_of_all_nodes_count_against_the_cap() -> None:
+    placement._refuse_above_cap({"large": {"gpu": 2, "nodes": 2}}, {"gpu": 4})
+    with pytest.raises(WorkflowError, match=r"found 2, but this profile has 3 .* for 2 nodes together; ask for fewer"):
+        placement._refuse_above_cap({"large": {"gpu": 2, "nodes": 2}}, {"gpu": 3})
 
 
 def test_what_an_arm_may_ask_for_is_in_the_manual() -> None:

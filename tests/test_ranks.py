@@ -96,12 +96,12 @@ def together(end: str) -> launch.Spec:
     return test_launch.spec().model_copy(update={"method": plug, "inputs": Named()})
 
 
-def on_two(spec: launch.Spec, manifests: list[Path], data: Path, folder: Path, node_count: int = 1) -> None:
+def on_two(spec: launch.Spec, manifests: list[Path], folder: Path, *datasets: Path, node_count: int = 1) -> None:
     """The job on two ranks, in this process."""
     launch.run(
         spec=spec,
         manifests=manifests,
-        datasets=[data],
+        datasets=list(datasets),
         runs=[],
         code="{}",
         out=folder / "manifest.json",
@@ -151,7 +151,7 @@ echo "what a site prints"
 def unbroken(root: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a fit on two ranks."""
     folder = tmp_path_factory.mktemp("arms") / "tuned"
-    on_two(spec(), [root], data, folder)
+    on_two(spec(), [root], folder, data)
     return folder
 
 
@@ -168,7 +168,7 @@ def test_two_ranks_fit_what_one_fits(unbroken: Path, root: Path, tmp_path: Path)
 def test_an_adapter_is_fitted_on_a_chain_that_ends_in_one(root: Path, data: Path, tmp_path: Path) -> None:
     chain = pico_arms.lora(root, tmp_path / "low", 3, below=pico_arms.full(root, tmp_path / "full"))
     settings = {"lora": {"rank": 4, "alpha": 8}, "epochs": 1, "micro_batch_size": None}
-    on_two(spec(**settings), chain, data, tmp_path / "two")
+    on_two(spec(**settings), chain, tmp_path / "two", data)
     assert_same(tmp_path / "two", on_one(chain, tmp_path / "one", **settings))
 
 
@@ -178,18 +178,25 @@ def ranks_of(job: Any) -> dict[int, int]:
     return {int(place): pid for place, pid in found.items() if place is not None}
 
 
-def test_a_killed_rank_ends_the_fit_which_goes_on_to_the_same_bits(
-    unbroken: Path, root: Path, data: Path, tmp_path: Path
-) -> None:
-    job = test_launch.start(spec(), root, tmp_path / "manifest.json", data, gpus=2)
-    folder = tmp_path / "work/cpu-float32-2ranks"
-    mini.wait((folder / f"checkpoint-3/{checkpoints.SEAL}").exists, "its first checkpoint", 120, job)
+def kill_a_rank(spec: launch.Spec, root: Path, out: Path, *datasets: Path, step: int) -> tuple[Path, str]:
+    """The job on two ranks in the folder `out`, where the second one is killed after the checkpoint of a step. Returns
+    the folder of the checkpoints, and what was printed."""
+    job = test_launch.start(spec, root, out / "manifest.json", *datasets, gpus=2)
+    folder = out / "work" / "cpu-float32-2ranks"
+    mini.wait((folder / f"checkpoint-{step}" / checkpoints.SEAL).exists, "its first checkpoint", 120, job)
     both = ranks_of(job)
     processes.send(both[1], signal.SIGKILL, lambda _: True)
     _, printed = job.communicate(timeout=300)
     assert "told: rank 1 of the fit's 2 ranks was ended by SIGKILL (by SIGKILL where memory runs out)" in printed
     assert all(processes.started(pid) is None for pid in both.values())
-    assert not (tmp_path / "weights").exists(), "the fit ended before it was killed"
+    assert not (out / "weights").exists(), "the fit ended before it was killed"
+    return folder, printed
+
+
+def test_a_killed_rank_ends_the_fit_which_goes_on_to_the_same_bits(
+    unbroken: Path, root: Path, data: Path, tmp_path: Path
+) -> None:
+    folder, printed = kill_a_rank(spec(), root, tmp_path, data, step=3)
     assert printed.count("tuned seed 0:   0%") == 1, "one progress bar"
     last = checkpoints.last(folder)
     assert last is not None
@@ -197,7 +204,7 @@ def test_a_killed_rank_ends_the_fit_which_goes_on_to_the_same_bits(
         *(f"{what}-{place}.safetensors" for what in ("weights", "optimizer") for place in (0, 1)),
         *("rng_state_0.pth", "rng_state_1.pth", "scheduler.pt", "trainer_state.json", checkpoints.SEAL),
     }
-    on_two(spec(), [root], data, tmp_path)
+    on_two(spec(), [root], tmp_path, data)
     assert same_bits(tmp_path, unbroken)
 
 
@@ -279,7 +286,7 @@ def test_nodes_fit_what_one_machine_fits(unbroken: Path, root: Path, data: Path,
 def test_a_rank_that_dies_on_another_node_ends_all(root: Path, package: Path, tmp_path: Path) -> None:
     site, out = tmp_path / "site", tmp_path / "tuned/manifest.json"
     job = test_launch.start(together("never"), root, out, package=package, gpus=2, nodes=2, env=on_nodes(site))
-    mini.wait((tmp_path / "tuned/work/rank1").exists, "its ranks", 60, job)
+    mini.wait((out.parent / "work" / "rank1").exists, "its ranks", 60, job)
     processes.send(started(site)["1"], signal.SIGKILL, lambda _: True)
     _, printed = job.communicate(timeout=60)
     assert printed.splitlines()[-1].startswith("told: rank 1 of the fit's 2 ranks was ended by SIGKILL"), printed
@@ -324,7 +331,7 @@ def test_nodes_are_refused_without_slurm(
 ) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     with pytest.raises(ImprintError, match=r"^arms\.tuned\.resources\.nodes: found 2, and only Slurm .* `nodes: 1`$"):
-        on_two(spec(), [root], data, tmp_path, node_count=2)
+        on_two(spec(), [root], tmp_path, data, node_count=2)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -425,5 +432,5 @@ def test_what_ranks_share_of_a_rollout() -> None:
 
 def test_a_job_is_refused_before_it_starts_a_rank(root: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(ImprintError, match=r"its rows are 5 \(batch_size\); write 1 GPU"):
-        on_two(spec(batch_size=5), [root], data, tmp_path)
+        on_two(spec(batch_size=5), [root], tmp_path, data)
     assert list(tmp_path.iterdir()) == []

@@ -92,9 +92,10 @@ class Composition:
         self.chosen = torch.ones(len(pool.vectors), size, dtype=torch.bool)
         self.parameters: dict[str, torch.nn.Parameter] = {}
         self._parts = {block: pool.blocks.part(block, ranks) for block in self.blocks}
-        self._gathered = [module for module in model.modules() if isinstance(module, FSDPModule)] if model else []
+        self._gathering: list[FSDPModule] = []
         self._handles: list[Any] = []
         if model is not None:
+            self._gathering = [module for module in model.modules() if isinstance(module, FSDPModule)]
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(name in self.group)
                 if name in self.group:
@@ -118,7 +119,7 @@ class Composition:
     def merge(self) -> None:
         """Write the sum into the model's parameters. Each sum begins at the start's weights, not at the last sum, so
         errors do not add up."""
-        for module in self._gathered:
+        for module in self._gathering:
             module.reshard()  # else it would go on with the whole weights that it has gathered before
         with torch.no_grad():
             for block, parameter in self.parameters.items():

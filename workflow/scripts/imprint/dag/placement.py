@@ -40,19 +40,20 @@ def place(workflow: Any, config: Config, stage: Mapping[str, Jobs]) -> None:
 
 
 def _refuse_above_cap(of_arms: Mapping[str, Mapping[str, int | str]], caps: Mapping[str, Any]) -> None:
-    """Raise where an arm asks for more GPUs than the cap. Snakemake would cut the request in silence, and the job would
-    run on fewer GPUs than the arm asks for."""
+    """Raise where an arm asks for more GPUs than the cap, on all its nodes together. Snakemake would cut the request in
+    silence, and the job would run on fewer GPUs than the arm asks for."""
     from snakemake.exceptions import WorkflowError
     from snakemake.resources import Resource
 
     cap = caps.get("gpu")
     cap = cap.value if isinstance(cap, Resource) else cap
     for arm, resources in of_arms.items():
-        wanted = resources.get("gpu")
-        if isinstance(wanted, int) and isinstance(cap, int) and wanted > cap:
+        wanted, nodes = resources.get("gpu"), int(resources.get(NODES, 1))
+        if isinstance(wanted, int) and isinstance(cap, int) and wanted * nodes > cap:
+            together = f" for {nodes} nodes together" if nodes > 1 else ""
             raise WorkflowError(
-                f"arms.{arm}.resources.gpu: found {wanted}, but this profile has {cap} (`resources: gpu`); ask for "
-                "fewer, or raise the profile's where there are more"
+                f"arms.{arm}.resources.gpu: found {wanted}, but this profile has {cap} (`resources: gpu`){together}; "
+                "ask for fewer, or raise the profile's where there are more"
             )
 
 

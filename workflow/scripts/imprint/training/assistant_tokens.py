@@ -31,7 +31,7 @@ class Example(NamedTuple):
 
 
 EMPTY = Example([0, 0], [IGNORED, IGNORED], 2)
-"""A row without labels, with which ranks that share rows get equally many."""
+"""A row without labels. It fills a batch, so that all ranks have as many rows."""
 
 
 def spans(tokenizer: Any, messages: list[Message], where: str) -> list[tuple[ChatText, bool]]:

@@ -27,8 +27,8 @@ def _steps(folder: Path) -> list[Path]:
 
 
 def files(folder: Path, step: int) -> list[str]:
-    """The names of the files that the checkpoint of a step holds. Those that begin with a dot are still being
-    written, or are listed too late."""
+    """The names of the files that the checkpoint of a step holds. A name that begins with a dot is that of a file while
+    it is written, and another machine may list it for a while after that."""
     names = (file.name for file in Path(folder, f"checkpoint-{step}").iterdir())
     return sorted(name for name in names if name != SEAL and not name.startswith("."))
 
