@@ -23,8 +23,8 @@ from imprint.models import chains
 from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import read_json, write_json
+from imprint.runtime.ranks import Ranks
 from imprint.training.examples import examples
-from imprint.training.ranks import Ranks
 from imprint.training.token_loss import collate, cross_entropy
 
 IDS = torch.randint(3, 250, (3, 40), generator=torch.Generator().manual_seed(0))

@@ -17,13 +17,14 @@ import mini
 import pico_arms
 import test_launch
 from imprint.methods import Fit, sft
-from imprint.runtime import parquet, plugins, processes
+from imprint.runtime import parquet, plugins, processes, rank_processes
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import file_sha256, read_json
 from imprint.runtime.plugins import Plug
+from imprint.runtime.ranks import Ranks
 from imprint.tables import dataset_rows
 from imprint.tables.inputs import Named
-from imprint.training import checkpoints, children, launch, ranks
+from imprint.training import checkpoints, launch, sharing
 
 SETTINGS = {
     "data": "d",
@@ -41,7 +42,7 @@ TOGETHER = '''
 import os, signal, sys, time
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Strict
-from imprint.training.ranks import Shared
+from imprint.training.sharing import Shared
 
 class Settings(Strict):
     end: str
@@ -214,13 +215,13 @@ def test_checkpoints_of_another_number_of_ranks_are_no_beginning(
     from imprint.training.rank import checkpoint_folder
 
     (tmp_path / "cpu-float32-2ranks/checkpoint-3").mkdir(parents=True)
-    assert checkpoint_folder(tmp_path, "cpu-float32", ranks.Ranks()) == tmp_path / "cpu-float32"
+    assert checkpoint_folder(tmp_path, "cpu-float32", Ranks()) == tmp_path / "cpu-float32"
     assert (
         "has checkpoints of another number of ranks (cpu-float32-2ranks), which hold the weights in other parts; with "
         "1 the fit does not go on from them"
     ) in capfd.readouterr().err
     for place in (0, 1):
-        own = checkpoint_folder(tmp_path, "cpu-float32", ranks.Ranks(place, 2))
+        own = checkpoint_folder(tmp_path, "cpu-float32", Ranks(place, 2))
         assert own == tmp_path / "cpu-float32-2ranks"
     assert capfd.readouterr().err == ""
 
@@ -336,7 +337,7 @@ def test_nodes_are_refused_without_slurm(
 
 
 def test_ranks_of_a_node_follow_each_other() -> None:
-    every = [ranks.Ranks(place, 6, 2) for place in range(6)]
+    every = [Ranks(place, 6, 2) for place in range(6)]
     assert [(each.place_on_node, each.of_node) for each in every] == [(0, 3), (1, 3), (2, 3), (0, 3), (1, 3), (2, 3)]
     there = every[4].environment("cuda", 5)
     assert {key: there[key] for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")} == {
@@ -365,11 +366,15 @@ def test_all_ranks_end_with_their_parent(root: Path, package: Path, tmp_path: Pa
 def test_a_job_counts_the_memory_of_all_its_gpus() -> None:
     cuda = {"device": "cuda", "gpu_names": ["a", "b"]}
     answers = [{"accelerator": {**cuda, "peak_gpu_memory_bytes": size}} for size in (3, 4)]
-    assert children._accelerator(answers) == {**cuda, "peak_gpu_memory_bytes": 7}
-    assert children._accelerator([{}, {"accelerator": {"device": "cpu"}}]) == {"device": "cpu"}
-    assert children._accelerator([{}, {}]) == {}
+    assert rank_processes.accelerator(answers) == {**cuda, "peak_gpu_memory_bytes": 7}
+    assert rank_processes.accelerator([{}, {"accelerator": {"device": "cpu"}}]) == {"device": "cpu"}
+    assert rank_processes.accelerator([{}, {}]) == {}
     of_nodes = [{"accelerator": {"device": "cuda", "gpu_names": [name], "peak_gpu_memory_bytes": 1}} for name in "ab"]
-    assert children._accelerator(of_nodes, 2) == {"device": "cuda", "gpu_names": ["a", "b"], "peak_gpu_memory_bytes": 2}
+    assert rank_processes.accelerator(of_nodes, 2) == {
+        "device": "cuda",
+        "gpu_names": ["a", "b"],
+        "peak_gpu_memory_bytes": 2,
+    }
 
 
 @pytest.mark.parametrize(
@@ -386,7 +391,7 @@ def test_the_rank_is_named_that_failed_first(
     results: list[dict[str, Any]], statuses: list[int | None], message: str
 ) -> None:
     with pytest.raises(ImprintError) as refused:
-        children._refuse(results, statuses)
+        rank_processes.refuse(results, statuses, "fit")
     assert str(refused.value).startswith(message)
 
 
@@ -397,37 +402,37 @@ def plug(method: str, **settings: Any) -> Plug:
 
 def test_what_ranks_cannot_share_is_refused() -> None:
     for size in (0, 1, 2, 4, 8):
-        ranks.check("tuned", plug("sft", data="d", batch_size=8), size)
-    ranks.check("tuned", plug("task_arithmetic", vectors=["a"], scale=1.0), 1)
+        sharing.check("tuned", plug("sft", data="d", batch_size=8), size)
+    sharing.check("tuned", plug("task_arithmetic", vectors=["a"], scale=1.0), 1)
     with pytest.raises(ImprintError, match=r"^arm 'tuned': .* 2 GPUs .* by task_arithmetic runs on one; write"):
-        ranks.check("tuned", plug("task_arithmetic", vectors=["a"], scale=1.0), 2)
+        sharing.check("tuned", plug("task_arithmetic", vectors=["a"], scale=1.0), 2)
     with pytest.raises(ImprintError) as refused:
-        ranks.check("tuned", plug("sft", data="d", batch_size=6), 4)
+        sharing.check("tuned", plug("sft", data="d", batch_size=6), 4)
     assert str(refused.value) == (
         "arm 'tuned': its fit has 4 GPUs (`resources: {gpu: 4}`, of the arm or of the profile), which cannot share an "
         "update equally: its rows are 6 (batch_size); write 3 GPU(s), or settings with which they are a multiple of 4"
     )
-    ranks.check("tuned", plug("sft", data="d", batch_size=6), 6, 3)
+    sharing.check("tuned", plug("sft", data="d", batch_size=6), 6, 3)
     with pytest.raises(
         ImprintError, match=r"has 4 GPUs \(`resources: \{gpu: 2, nodes: 2\}`, .* write 3 GPU\(s\) in all,"
     ):
-        ranks.check("tuned", plug("sft", data="d", batch_size=6), 4, 2)
+        sharing.check("tuned", plug("sft", data="d", batch_size=6), 4, 2)
 
 
 def test_what_ranks_share_of_a_rollout() -> None:
     """The completions of an update; where the loss is a mean within each pass, whole passes."""
     recipe = {"data": "d", "reward": ["ifeval"], "prompts_per_step": 4, "group_size": 6, "updates_per_rollout": 2}
     for size in (1, 2, 3, 4, 6, 12):
-        ranks.check("tuned", plug("grpo", **recipe), size)
+        sharing.check("tuned", plug("grpo", **recipe), size)
     with pytest.raises(ImprintError, match=r"its completions are 12 \(prompts_per_step, .*\); write 4 GPU\(s\), or"):
-        ranks.check("tuned", plug("grpo", **recipe), 5)
-    ranks.check("tuned", plug("grpo", **recipe, loss="bnpo", micro_batch_size=3), 4)
+        sharing.check("tuned", plug("grpo", **recipe), 5)
+    sharing.check("tuned", plug("grpo", **recipe, loss="bnpo", micro_batch_size=3), 4)
     with pytest.raises(
         ImprintError, match=r"its backward passes \(loss: bnpo\) are 2 \(micro_batch_size, prompts_per_"
     ):
-        ranks.check("tuned", plug("grpo", **recipe, loss="bnpo", micro_batch_size=6), 4)
+        sharing.check("tuned", plug("grpo", **recipe, loss="bnpo", micro_batch_size=6), 4)
     with pytest.raises(ImprintError, match=r"are 1 .*; write 1 GPU\(s\), or settings with which"):
-        ranks.check("tuned", plug("grpo", **recipe, loss="bnpo"), 2)
+        sharing.check("tuned", plug("grpo", **recipe, loss="bnpo"), 2)
 
 
 def test_a_job_is_refused_before_it_starts_a_rank(root: Path, data: Path, tmp_path: Path) -> None:

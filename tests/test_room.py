@@ -21,7 +21,7 @@ from imprint.dag.experiment import Experiment
 from imprint.dag.jobs.fits import Fitted, Train
 from imprint.runtime import gpu_memory, model_sizes
 from imprint.runtime.errors import ImprintError
-from imprint.training import ranks
+from imprint.training import sharing
 
 TENTH: dict[str, Any] = {**sized.QWEN_7B, "num_hidden_layers": 3, "vocab_size": 300}
 """Qwen's width, and few layers: 0.7 billion parameters."""
@@ -124,7 +124,7 @@ def test_the_recipe_of_prior_prompts_has_room_on_eight_gpus_of_80_gb(tmp_path: P
         spec = Train(experiment).spec(Fitted(arm, 0))
         gpus = experiment.config.arms[arm].resources["gpu"]
         assert gpus == 8
-        ranks.check(arm, spec.method, gpus)
+        sharing.check(arm, spec.method, gpus)
         gpu_memory.check(arm, spec.method, model, spec.dtype, 80, gpus)
         need = gpu_memory.fit(model, spec.method, spec.dtype, gpus)
         assert need is not None and 30 * gpu_memory.GB < need.least < need.most < 80 * gpu_memory.GB

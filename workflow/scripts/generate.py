@@ -16,4 +16,5 @@ with frame.job(snakemake):
         prompts=Path(snakemake.output.prompts),
         threads=snakemake.threads,
         device=frame.device(snakemake.resources.device, snakemake.resources.get("gpu", 0)),
+        gpus=snakemake.resources.get("gpu", 0),
     )

@@ -14,4 +14,5 @@ with frame.job(snakemake):
         code=snakemake.params.code,
         out=Path(snakemake.output.judgements),
         device=frame.device(snakemake.resources.device, snakemake.resources.get("gpu", 0)),
+        gpus=snakemake.resources.get("gpu", 0),
     )

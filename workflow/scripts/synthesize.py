@@ -15,4 +15,5 @@ with frame.job(snakemake):
         out=Path(snakemake.output.datasets),
         attempts=Path(snakemake.output.synthesis),
         device=frame.device(snakemake.resources.device, snakemake.resources.get("gpu", 0)),
+        gpus=snakemake.resources.get("gpu", 0),
     )

@@ -29,7 +29,7 @@ def install(model: Any, folder: Path, dtype: Any) -> Any:
     adapted = PeftModel.from_pretrained(model, folder / "weights")
     for layer in adapted.modules():
         if isinstance(layer, BaseTunerLayer):
-            with _whole(layer.get_base_layer()) as weights:
+            with _whole(layer) as weights:
                 weights.data = weights.data.float()
                 layer.merge()
                 weights.data = weights.data.to(dtype)
@@ -38,21 +38,24 @@ def install(model: Any, folder: Path, dtype: Any) -> Any:
 
 @contextmanager
 def _whole(layer: Any) -> Iterator[Any]:
-    """The layer's weight. Where ranks share it, the whole of it is in its place during the block, and each rank takes
-    over its part afterwards."""
+    """The weight below an adapter's layer. Where ranks share the weight (and the factors, in tensor parallelism), the
+    whole of them is in their place during the block, and each rank takes over its part of the weight afterwards."""
     import torch
     from torch.distributed.tensor import DTensor, distribute_tensor
 
-    shared = layer.weight
-    if not isinstance(shared.data, DTensor):
-        yield shared
-        return
-    layer.weight = torch.nn.Parameter(shared.data.full_tensor(), requires_grad=False)
-    yield layer.weight
-    # Without a source, each rank takes its part from its own copy; all have merged the same.
-    parts = distribute_tensor(layer.weight.data, shared.device_mesh, shared.placements, src_data_rank=None)
-    shared.data.to_local().copy_(parts.to_local())
-    layer.weight = shared
+    base = layer.get_base_layer()
+    shared = base.weight
+    for module in layer.modules():
+        for name, part in list(module.named_parameters(recurse=False)):
+            if isinstance(part.data, DTensor):
+                setattr(module, name, torch.nn.Parameter(part.data.full_tensor(), requires_grad=False))
+    yield base.weight
+    if base.weight is not shared:
+        # Without a source, each rank takes its part from its own copy; all have merged the same.
+        parts = distribute_tensor(base.weight.data, shared.device_mesh, shared.placements, src_data_rank=None)
+        shared.data = shared.data.to(parts.dtype)
+        shared.data.to_local().copy_(parts.to_local())
+        base.weight = shared
 
 
 def save(model: Any, folder: Path) -> None:

@@ -30,7 +30,7 @@ from torch.distributed.fsdp import FSDPModule
 from imprint.composition import writing
 from imprint.composition.sharing import Partitioned, Single
 from imprint.composition.vectors import CPU, Part, Pool, Vector, pieces
-from imprint.training.ranks import Ranks
+from imprint.runtime.ranks import Ranks
 from imprint.training.sharded import held
 
 

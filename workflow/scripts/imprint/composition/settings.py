@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from imprint.runtime import plugins
 from imprint.runtime.gpu_memory import Holds
 from imprint.runtime.plugins import Inputs, Plug, Strict
-from imprint.training.ranks import Shared
+from imprint.training.sharing import Shared
 
 
 class VectorRef(Strict):

@@ -26,7 +26,7 @@ from imprint.models.tensor_files import TensorFolder
 from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import file_sha256, read_manifest
-from imprint.training.ranks import Ranks
+from imprint.runtime.ranks import Ranks
 
 CHUNK = 1 << 19
 """The most elements in a piece on a CPU. A few buffers of this size fit into the CPU's cache, so each tensor is read

@@ -22,7 +22,7 @@ from imprint.dag.jobs.fits import Fitted, Train
 from imprint.runtime import gpu_memory, model_sizes
 from imprint.runtime.errors import ImprintError, shown
 from imprint.runtime.model_sizes import Model
-from imprint.training import ranks
+from imprint.training import sharing
 from imprint.training.nodes import refusal
 
 NAMED = 6
@@ -77,7 +77,7 @@ def _guarding(
             try:
                 if nodes > 1 and workflow.local_exec and not workflow.dryrun:
                     raise ImprintError(refusal(spec.arm, nodes))
-                ranks.check(spec.arm, spec.method, size, nodes)
+                sharing.check(spec.arm, spec.method, size, nodes)
                 if gb and gpus and experiment.config.engine.device != "cpu":
                     gpu_memory.check(spec.arm, spec.method, sizes(spec.arm), spec.dtype, gb, size, nodes)
             except ImprintError as error:

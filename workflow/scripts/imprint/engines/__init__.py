@@ -171,8 +171,14 @@ class Engine(plugins.Contract):
 
     @staticmethod
     @abstractmethod
-    def start(chain: list[Path], dtype: str, device: str, batch_size: int) -> Running:
-        """Load the weights that a chain of manifests names (`imprint.models.chains`)."""
+    def start(chain: list[Path], dtype: str, device: str, batch_size: int, ranks: int = 1) -> Running:
+        """Load the weights that a chain of manifests names (`imprint.models.chains`), on as many GPUs as `ranks`. An
+        engine on several of them has no model in this process, and so no hooks."""
+
+    @staticmethod
+    def ranks(chain: list[Path], gpus: int) -> int:
+        """How many of a job's GPUs the engine uses for such a chain, with one process on each."""
+        return 1
 
 
 CONTRACT = Engine

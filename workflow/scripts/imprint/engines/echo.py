@@ -17,7 +17,7 @@ from imprint.runtime.identity import canonical
 CAN = frozenset({"generate"})
 
 
-def start(chain: list[Path], dtype: str, device: str, batch_size: int) -> Echo:
+def start(chain: list[Path], dtype: str, device: str, batch_size: int, ranks: int = 1) -> Echo:
     """The engine, whatever the weights are, and wherever it is to run."""
     return Echo(batch_size)
 

@@ -35,7 +35,7 @@ OVERHEAD = 64
 """Tokens of a template that a message may take beside its bytes, and a dialogue beside its messages."""
 
 
-def start(chain: list[Path], dtype: str, device: str, batch_size: int) -> Engine:
+def start(chain: list[Path], dtype: str, device: str, batch_size: int, ranks: int = 1) -> Engine:
     """The engine for the server that the manifest names. Number format and device are the server's affair."""
     spec = read_object(chain[0], "base_url", "openai")
     server = Server.of(chain[0].parent.name, spec["base_url"], spec["openai"])

@@ -1,4 +1,5 @@
-"""The engine that runs weights in this process, through transformers.
+"""The engine that runs weights on this machine, through transformers: in this process, or in several processes that
+share them (`engines/_shared.py`).
 
 Decoding is a plain loop over a batch of left-padded prompts, with one forward pass per token. Rows that have ended
 leave the cache once they are more than a quarter of it. Prompts are read in segments, so that memory does not grow with
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imprint.engines import Candidates, Pass, Prompt, Response, _grouped_attention, failed
+from imprint.engines import Candidates, Pass, Prompt, Response, Running, _grouped_attention, failed
 from imprint.models import chains, chat_text
 from imprint.models.chat_text import ChatText, Message
 from imprint.runtime.errors import ImprintError
@@ -41,10 +42,18 @@ SHARED = 64
 CAN = frozenset({"generate", "loglikelihood", "hooks", "weights"})
 
 
-def start(chain: list[Path], dtype: str, device: str, batch_size: int) -> Engine:
+def start(chain: list[Path], dtype: str, device: str, batch_size: int, ranks: int = 1) -> Running:
     """The engine with the weights of a chain of manifests."""
-    model, tokenizer = chains.load(chain, dtype, device)
-    return Engine(model, tokenizer, batch_size)
+    if ranks > 1:
+        from imprint.engines import _shared
+
+        return _shared.Shared(chain, dtype, device, batch_size, ranks)
+    return Engine(*chains.load(chain, dtype, device), batch_size)
+
+
+def ranks(chain: list[Path], gpus: int) -> int:
+    """As many GPUs as can share the model of a chain (`chains.most_ranks`)."""
+    return chains.most_ranks(chain[0].parent, gpus) if gpus > 1 else 1
 
 
 class Engine:

@@ -11,9 +11,10 @@ from typing import Any
 from imprint.runtime import plugins
 from imprint.runtime.gpu_memory import Holds
 from imprint.runtime.plugins import Plug
+from imprint.runtime.ranks import Ranks
 from imprint.runtime.tracking import Tracking
 from imprint.tables.inputs import Read
-from imprint.training.ranks import Ranks, Shared
+from imprint.training.sharing import Shared
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from imprint.runtime import parquet
 from imprint.runtime.gpu_memory import Holds
 from imprint.runtime.plugins import Inputs
 from imprint.training import fits
-from imprint.training.ranks import Shared
 from imprint.training.rewards import Reward, Term
+from imprint.training.sharing import Shared
 
 RATE, RATE_LORA = 2e-6, 2e-5
 

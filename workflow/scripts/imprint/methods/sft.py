@@ -31,7 +31,7 @@ from imprint.runtime.plugins import Inputs
 from imprint.training import fits, residual_dropout
 from imprint.training.assistant_tokens import EMPTY, IGNORED, Example
 from imprint.training.examples import examples
-from imprint.training.ranks import Shared
+from imprint.training.sharing import Shared
 
 RATE, RATE_LORA = 1e-4, 1e-3
 """Learning rates of a full fit and with lora. On a 135M model, each lowers the held-out loss from 3.56 to about 3.2 in

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from imprint.models.model_files import check_safetensors, load_tokenizer, template_sha256, verify
 from imprint.runtime import plugins
@@ -20,6 +20,9 @@ from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import read_manifest
 
 DTYPES = ("bfloat16", "float16", "float32")
+Sharing = Literal["fsdp", "tp"]
+"""How ranks share a model. "fsdp" (FSDP2): each keeps a part of every weight, and gathers a layer to compute it. "tp"
+(tensor parallelism): each computes with its part of a layer, and the ranks add their results."""
 STORED = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 """A number format in the header of a safetensors file -> one of DTYPES."""
 
@@ -35,10 +38,21 @@ def dtype_of(choice: str, device: str) -> str:
     return "float32" if device == "cpu" and not native else "bfloat16"
 
 
-def _from_folder(folder: Path, root: Path, dtype: str, device: str, ranks: int) -> Any:
+def most_ranks(root: Path, gpus: int) -> int:
+    """How many of so many GPUs can share the model in a folder by tensor parallelism, in which each has as many heads
+    of keys and values as the others; 1 where transformers does not say how the model's type is shared."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False).get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    shared = [ranks for ranks in range(1, gpus + 1) if heads % ranks == 0]
+    return max(shared) if config.base_model_tp_plan else 1
+
+
+def _from_folder(folder: Path, root: Path, dtype: str, device: str, ranks: int, sharing: Sharing) -> Any:
     """A model whose weights go from the files to the device one by one, in `dtype`. Of several `ranks` each reads its
-    part of every weight (FSDP2). The weights are the safetensors of
-    `folder`; the architecture and the end tokens are those of `root`, because a fit's folder does not repeat them.
+    part of every weight. The weights are the safetensors of `folder`; the architecture and the end tokens are those of
+    `root`, because a fit's folder does not repeat them.
 
     Raises ImprintError if a tensor is missing, left over or of another shape: transformers would only warn, and go on
     with random numbers."""
@@ -50,7 +64,7 @@ def _from_folder(folder: Path, root: Path, dtype: str, device: str, ranks: int) 
     auto: Any = AutoModelForCausalLM
     check_safetensors(folder)
     config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False)
-    if ranks > 1 and not config.base_model_fsdp_plan:
+    if ranks > 1 and sharing == "fsdp" and not config.base_model_fsdp_plan:
         raise ImprintError(
             f"{root}: transformers does not say how a model of the type {config.model_type!r} is shared by several "
             "GPUs; write `resources: {gpu: 1}` on the arm"
@@ -59,6 +73,7 @@ def _from_folder(folder: Path, root: Path, dtype: str, device: str, ranks: int) 
         generation = GenerationConfig.from_pretrained(root, local_files_only=True)
     else:
         generation = GenerationConfig.from_model_config(config)
+    shares = DistributedConfig(fsdp_size=ranks) if sharing == "fsdp" else DistributedConfig(tp_size=ranks)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # its bars count tensors; the jobs have their own
     try:
         model, report = auto.from_pretrained(
@@ -68,7 +83,7 @@ def _from_folder(folder: Path, root: Path, dtype: str, device: str, ranks: int) 
             dtype=dtype,
             # With the number of the GPU: without it, Trainer takes the model for one that is spread over GPUs.
             device_map=None if device == "cpu" or ranks > 1 else {"": torch.cuda.current_device()},
-            distributed_config=DistributedConfig(fsdp_size=ranks) if ranks > 1 else None,
+            distributed_config=shares if ranks > 1 else None,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -127,12 +142,22 @@ def _other_template(path: Path, folder: Path, template: str | None) -> str:
     )
 
 
-def load(manifests: list[Path], dtype: str, device: str, ranks: int = 1) -> tuple[Any, Any]:
+def tokenizer(manifests: list[Path]) -> Any:
+    """The tokenizer of a chain of manifests. Raises ImprintError if the chat template is another one than when the
+    model was fetched."""
+    root = manifests[0].parent
+    loaded = load_tokenizer(root)
+    if (template := template_sha256(loaded)) != read_manifest(manifests[0]).get("template_sha256"):
+        raise ImprintError(_other_template(manifests[0], root, template))
+    return loaded
+
+
+def load(manifests: list[Path], dtype: str, device: str, ranks: int = 1, sharing: Sharing = "fsdp") -> tuple[Any, Any]:
     """The model of a chain of manifests, in eval mode, and its tokenizer.
 
     `dtype` is one of DTYPES, `device` a torch device. Several `ranks` of one process group load a model together, and
-    each holds its part of every weight. Raises ImprintError for an unknown dtype and a missing GPU (it
-    never falls back to the CPU), and like `links`."""
+    share it. Raises ImprintError for an unknown dtype and a missing GPU (it never falls back to the CPU), and like
+    `links` and `tokenizer`."""
     import torch
 
     if dtype not in DTYPES:
@@ -140,18 +165,17 @@ def load(manifests: list[Path], dtype: str, device: str, ranks: int = 1) -> tupl
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ImprintError(f"device {device!r} was asked for, but torch sees no GPU here; write device: cpu")
     chain = links(manifests)
-    tokenizer = load_tokenizer(chain.root)
-    if (template := template_sha256(tokenizer)) != read_manifest(manifests[0]).get("template_sha256"):
-        raise ImprintError(_other_template(manifests[0], chain.root, template))
+    own_tokenizer = tokenizer(manifests)
     # FSDP2 keeps the dtype in which it has first seen a weight.
-    read_as = _stored(chain.weights) if chain.changes and ranks == 1 else dtype
-    model = _from_folder(chain.weights, chain.root, read_as, device, ranks)
+    keeps_first = ranks > 1 and sharing == "fsdp"
+    read_as = _stored(chain.weights) if chain.changes and not keeps_first else dtype
+    model = _from_folder(chain.weights, chain.root, read_as, device, ranks, sharing)
     for place, (kind, folder) in enumerate(chain.changes, 1):
         last = place == len(chain.changes)
         model = plugins.load("artifacts", kind).install(model, folder, getattr(torch, dtype if last else "float32"))
     for weights in model.parameters():
         weights.data = weights.data.to(getattr(torch, dtype))
-    return model.eval(), tokenizer
+    return model.eval(), own_tokenizer
 
 
 def copied(model: Any, dtype: str) -> Any:

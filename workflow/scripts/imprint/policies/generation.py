@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 from imprint.draws import seed_of
 from imprint.engines import Candidates, Prompt, Response, failed
-from imprint.models import chains
 from imprint.models.chat_text import unanswered
 from imprint.policies import policy, shards
 from imprint.policies.dialogue import Outcome, Request, Turns, step
@@ -154,6 +153,7 @@ def run(
     code: str,
     threads: int,
     device: str,
+    gpus: int = 1,
 ) -> None:
     """Write the generations to `out` and the prompts to `prompts`, with rows in the order of `dataset`. The arm's
     contexts, hooks and decoder and the eval's environment read `datasets` and `runs`. A work folder keeps responses as
@@ -163,11 +163,13 @@ def run(
     torch.set_num_threads(threads)
     rows = dataset_rows.read(dataset, spec.limit)
     inputs = read(spec.inputs, datasets, runs, spec.limit)
-    dtype = chains.dtype_of(spec.policy.dtype, device)
+    ranks = policy.ranks(spec.policy, manifests, gpus)
     weights = [*manifests, *spec.inputs.manifests()]
-    identity = work.identity(spec, [dataset, *datasets, *runs], weights, code, device, dtype)
+    identity = work.identity(
+        spec, [dataset, *datasets, *runs], weights, code, *policy.where(spec.policy, device, ranks)
+    )
     with work.folder(out.with_suffix(".work"), identity) as folder:
-        arm = policy.start(spec.policy, manifests, device, inputs)
+        arm = policy.start(spec.policy, manifests, device, inputs, ranks)
         dialogues = [
             _Dialogue(spec, row, sample, _turns(arm, row, spec)) for row in rows for sample in range(spec.samples)
         ]

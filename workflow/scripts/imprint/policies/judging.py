@@ -13,7 +13,6 @@ from pathlib import Path
 from pydantic import Field
 
 from imprint.engines import Response, failed
-from imprint.models import chains
 from imprint.models.chat_text import Message
 from imprint.policies import answers, policy, teacher
 from imprint.policies.dialogue import Request
@@ -61,17 +60,20 @@ def run(
     out: Path,
     code: str,
     device: str,
+    gpus: int = 1,
 ) -> None:
     """Write the judgements on one run to `out`. There are no questions about a response that failed. If the engine
     could not answer a question, or if there is no response to show beside the judged one, its row has an `error`. A
     work folder keeps answers as shards, so that a killed job repeats no finished batch."""
     tasks = {row["example_id"]: row["messages"] for row in dataset_rows.read(dataset, spec.limit)}
     files = dict(zip(spec.others, others, strict=True))
-    dtype = chains.dtype_of(spec.policy.dtype, device)
-    identity = work.identity(spec, [dataset, generations, *others], manifests, code, device, dtype)
+    ranks = policy.ranks(spec.policy, manifests, gpus)
+    identity = work.identity(
+        spec, [dataset, generations, *others], manifests, code, *policy.where(spec.policy, device, ranks)
+    )
     rows = []
     with work.folder(out.with_suffix(".work"), identity) as scratch:
-        ask = teacher.asker(spec.policy, manifests, scratch, device)
+        ask = teacher.asker(spec.policy, manifests, scratch, device, ranks)
         for score, questions in spec.questions.items():
             judged = _texts(generations, questions.contexts)
             beside = _texts(files[questions.against], questions.against_contexts) if questions.against else {}

@@ -3,6 +3,7 @@ decoder between an example and the engine. All code that prompts a model uses a 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from imprint.engines import Candidates, Prompt, Response, Running
 from imprint.models import chains
 from imprint.policies import answers
 from imprint.policies.dialogue import Layer, Outcome, Request, Turns, chain, layer, one
-from imprint.runtime import plugins
+from imprint.runtime import job_record, plugins
+from imprint.runtime.errors import shown
 from imprint.runtime.plugins import Plug, Strict
 from imprint.tables.inputs import Read
 
@@ -111,11 +113,26 @@ def response_of(responses: list[Response]) -> Response:
     return max(responses, key=lambda response: response.logprob_sum or 0.0)
 
 
-def start(spec: Spec, manifests: list[Path], device: str, inputs: Read | None = None) -> Policy:
+def ranks(spec: Spec, manifests: list[Path], gpus: int) -> int:
+    """How many of a job's GPUs an arm answers on, with a process on each; they stand in the job's record. Hooks need a
+    model in one process, so an arm with hooks answers on one."""
+    used: int = 1 if spec.hooks else plugins.load("engines", spec.engine).ranks(manifests, gpus)
+    if used < gpus:
+        print(shown(f"imprint: of {gpus} GPUs, {used} can share the answers (docs/scaling.md)"), file=sys.stderr)
+    job_record.add({"ranks": used})
+    return used
+
+
+def where(spec: Spec, device: str, ranks: int) -> tuple[str, ...]:
+    """Where an arm answers, as far as its texts may depend on it by rounding."""
+    return (device, chains.dtype_of(spec.dtype, device), *([f"{ranks} ranks"] if ranks > 1 else []))
+
+
+def start(spec: Spec, manifests: list[Path], device: str, inputs: Read | None = None, ranks: int = 1) -> Policy:
     """Start an arm: the engine gets the weights of a chain of manifests, and the hooks are installed in its model.
-    `inputs` are for the arm's contexts, hooks and decoder."""
+    `inputs` are for the arm's contexts, hooks and decoder. The engine runs on so many `ranks`, one without hooks."""
     dtype = chains.dtype_of(spec.dtype, device)
-    engine = plugins.load("engines", spec.engine).start(manifests, dtype, device, spec.batch_size)
+    engine = plugins.load("engines", spec.engine).start(manifests, dtype, device, spec.batch_size, ranks)
     inputs = inputs or Read()
     for plug in spec.hooks:
         module, settings = plug.open("hooks")

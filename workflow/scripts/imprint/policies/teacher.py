@@ -16,10 +16,11 @@ from imprint.runtime import progress
 Ask = Callable[..., list[Response]]
 
 
-def asker(spec: policy.Spec, manifests: list[Path], folder: Path, device: str) -> Ask:
+def asker(spec: policy.Spec, manifests: list[Path], folder: Path, device: str, ranks: int = 1) -> Ask:
     """A function `ask(requests, key, temperature=0.0, top_p=1.0, seed=0)` that gives one response per request, in
-    order. `key` names the round. `folder` keeps the round's shards, so that a killed job repeats no finished batch."""
-    teacher = policy.start(spec, manifests, device)
+    order. `key` names the round. `folder` keeps the round's shards, so that a killed job repeats no finished batch. The
+    teacher answers on so many `ranks`."""
+    teacher = policy.start(spec, manifests, device, ranks=ranks)
 
     def ask(
         requests: list[Request], key: str, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0

@@ -13,13 +13,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from imprint.runtime import gpu_memory, model_sizes, plugins, tracking, work
+from imprint.runtime import gpu_memory, model_sizes, plugins, ranks, tracking, work
 from imprint.runtime.identity import file_sha256, fingerprint, read_manifest, write_json
 from imprint.runtime.plugins import Plug, Strict
+from imprint.runtime.ranks import Ranks
 from imprint.runtime.stages import STAGES
 from imprint.tables.inputs import Named
-from imprint.training import children, nodes, ranks
-from imprint.training.ranks import Ranks
+from imprint.training import children, nodes, sharing
 
 VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate")
 
@@ -78,7 +78,7 @@ def run(
     part of the GPUs. `track` names the tracker, and is empty without one. Raises ImprintError if the fit fails, and
     before it begins if it needs more memory, or cannot run on so many ranks or nodes."""
     size = max(node_count, gpus)
-    ranks.check(spec.arm, spec.method, size, node_count)
+    sharing.check(spec.arm, spec.method, size, node_count)
     nodes.check(spec.arm, node_count)
     if gpus and device != "cpu":
         model = model_sizes.model(manifests[0].parent)

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from imprint.runtime.errors import shown
+from imprint.runtime.ranks import Ranks
 from imprint.training import children
 from imprint.training.launch import Rank
 from imprint.training.nodes import ANSWER
-from imprint.training.ranks import Ranks
 
 
 def main(order: Path, node: int) -> None:

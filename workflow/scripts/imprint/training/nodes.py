@@ -15,11 +15,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from imprint.runtime import plugins
+from imprint.runtime import plugins, rank_processes
 from imprint.runtime.errors import ImprintError
-from imprint.training import children
+from imprint.runtime.ranks import Door, Ranks
 from imprint.training.children import Ended
-from imprint.training.ranks import Door, Ranks
 
 ENDING = 30.0
 """Seconds that a launcher has to end its ranks and to answer, before it is ended itself."""
@@ -74,7 +73,7 @@ def run(order: Path, size: int, nodes: int, threads: int, door: int) -> Ended:
                         pass_fds=[] if number else [door],
                     )
                 )
-            children.wait(launchers)
+            rank_processes.wait(launchers)
             statuses = [launcher.poll() for launcher in launchers]
         finally:
             _end(launchers)

@@ -3,25 +3,20 @@
 
 ORDER is a JSON file with a `launch.Rank`. ANSWER is the number of an open file descriptor: the process writes the fit's
 metrics to it, or the error that stopped the fit. PARENT is the id of the process that started this one. When the parent
-ends, this process ends too. PLACE is the process's place among the ranks of the fit (`training/ranks.py`)."""
+ends, this process ends too. PLACE is the process's place among the ranks of the fit (`runtime/ranks.py`)."""
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
-import signal
 import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
-from imprint.runtime import frame, job_record, tracking
+from imprint.runtime import frame, job_record, rank_processes, tracking
 from imprint.runtime.errors import ImprintError, shown
+from imprint.runtime.ranks import STORE, Ranks
 from imprint.training.launch import Rank
-from imprint.training.ranks import STORE, Ranks
-
-PR_SET_PDEATHSIG = 1
 
 
 def main(order: Path, answer: int, place: int) -> None:
@@ -101,13 +96,6 @@ def checkpoint_folder(scratch: Path, where: str, ranks: Ranks) -> Path:
     return folder
 
 
-def end_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent ends for any reason."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # the parent ended before the call
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
 if __name__ == "__main__":
-    end_with(int(sys.argv[3]))
+    rank_processes.end_with(int(sys.argv[3]))
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[4]))

@@ -6,8 +6,8 @@ from typing import Any
 
 from trl.trainer.sft_trainer import SFTTrainer
 
+from imprint.runtime.ranks import Ranks
 from imprint.training.assistant_tokens import IGNORED
-from imprint.training.ranks import Ranks
 from imprint.training.sharded import Sharded
 from imprint.training.token_loss import collate, cross_entropy
 

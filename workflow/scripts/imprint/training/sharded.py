@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 
-from imprint.training.ranks import Ranks
+from imprint.runtime.ranks import Ranks
 
 SCHEDULER = "scheduler.pt"
 

@@ -13,9 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imprint.runtime import gpu_memory
-from imprint.runtime.errors import ImprintError
-from imprint.runtime.plugins import Plug, Strict
+from imprint.runtime.plugins import Strict
 
 WAIT = timedelta(hours=4)
 """How long a rank waits for another one, which may be hashing a large checkpoint. If a rank dies, its parent ends all
@@ -152,29 +150,3 @@ class Ranks(NamedTuple):
     def wait(self) -> None:
         """Wait until all ranks are here."""
         self.total(0)
-
-
-class Shared(NamedTuple):
-    """What the ranks of a fit share equally: a `number` of `parts` of an update, which follows from `settings`."""
-
-    number: int
-    parts: str
-    settings: str
-
-
-def check(arm: str, method: Plug, size: int, nodes: int = 1) -> None:
-    """Raise ImprintError for a fit that cannot run on `size` ranks, which are on so many `nodes`."""
-    if size <= 1:
-        return
-    module, settings = method.open("methods")
-    shared = module.shared(settings)
-    found = f"arm '{arm}': its fit has {size} GPUs ({gpu_memory.asked(size, nodes)}, of the arm or of the profile)"
-    if shared is None:
-        raise ImprintError(f"{found}, and a fit by {method.name} runs on one; write `resources: {{gpu: 1}}` on the arm")
-    if shared.number % size:
-        fewer = max(number for number in range(1, size) if shared.number % number == 0)
-        raise ImprintError(
-            f"{found}, which cannot share an update equally: its {shared.parts} are {shared.number} "
-            f"({shared.settings}); write {fewer} GPU(s){' in all' if nodes > 1 else ''}, "
-            f"or settings with which they are a multiple of {size}"
-        )
