@@ -121,6 +121,8 @@ def test_more_of_anything_never_needs_less() -> None:
             assert gpu_memory.of_fit(model, more, dtype).most > gpu_memory.of_fit(model, small, dtype).most
     few, many = (gpu_memory.of_engine(model, "auto", count, 16) for count in (4, 8))
     assert few.least == many.least == 2 * model.parameters and few.most < many.most
+    shared = gpu_memory.of_engine(model, "auto", 8, 16, ranks=2)
+    assert shared.least == model.parameters and terms(shared)["cache"] == terms(many)["cache"] // 2
 
 
 def test_headers_alone_say_how_large_a_model_is(tmp_path: Path) -> None:

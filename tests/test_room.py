@@ -103,8 +103,10 @@ def test_what_is_needed_is_said_of_each_fit_and_each_engine(tmp_path: Path) -> N
     assert ": weights 30.5, optimiser 60.9, gradients 30.5; at most: weights in bf16 14.1, activations " in fit
     assert answers.startswith("  answers base, tuned, other: 15.2 to ") and ": weights 15.2; at most: cache " in answers
     raw["arms"]["tuned"]["resources"] = {"gpu": 4}
-    _, fit, *_ = room.lines(said(raw))
+    _, fit, alone, together = room.lines(said(raw))
     assert fit.startswith("  fit on 4 GPUs, each, tuned, other: 30.5 to ") and ": weights 7.62, optimiser 15.2, " in fit
+    assert alone.startswith("  answers base: 15.2 to ")
+    assert together.startswith("  answers on 4 GPUs, each, tuned, other: 3.81 to ") and ": weights 3.81; " in together
     raw["arms"]["tuned"]["resources"] = {"gpu": 4, "nodes": 2}
     _, fit, *_ = room.lines(said(raw))
     assert fit.startswith("  fit on 8 GPUs, each, tuned, other: 15.2 to ") and ": weights 3.81, optimiser 7.62, " in fit

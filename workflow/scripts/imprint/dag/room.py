@@ -122,16 +122,19 @@ def _engines(experiment: Experiment, sizes: Callable[[str], Model | None]) -> It
     longest = max((ev.max_new_tokens for ev in config.evals.values()), default=0)
     asking = [jobs for jobs in all_jobs(experiment).values() if jobs.stage.runs_model and jobs.name != "train"]
     for arm in dict.fromkeys(jobs.arm(job) for jobs in asking for job in jobs.jobs()):
-        engine, known = graph.engine_of(config, arm), sizes(arm)
+        engine, known, ranks = graph.engine_of(config, arm), sizes(arm), 1
+        gpus = config.arms[arm].resources.get("gpu")
         tokens = max((config.evals[ev].max_new_tokens for ev in graph.evals_of(config, arm)), default=longest)
         if engine != "transformers":
             need = f"not reckoned for the engine {engine}"
         elif known is None:
             need = UNKNOWN
         else:
-            reckoned = gpu_memory.of_engine(known, config.engine.dtype, sequences, tokens)
+            hooked = config.arms[arm].apply.hooks
+            ranks = 1 if hooked or not isinstance(gpus, int) else model_sizes.sharing(known.groups, gpus)
+            reckoned = gpu_memory.of_engine(known, config.engine.dtype, sequences, tokens, ranks)
             need = f"{_words(reckoned)} ({sequences} sequences of {tokens:,} tokens)"
-        yield "answers", arm, need
+        yield "answers" if ranks == 1 else f"answers on {ranks} GPUs, each,", arm, need
 
 
 def _words(need: gpu_memory.Need) -> str:

@@ -52,8 +52,8 @@ def start(chain: list[Path], dtype: str, device: str, batch_size: int, ranks: in
 
 
 def ranks(chain: list[Path], gpus: int) -> int:
-    """As many GPUs as can share the model of a chain (`chains.most_ranks`)."""
-    return chains.most_ranks(chain[0].parent, gpus) if gpus > 1 else 1
+    """As many GPUs as can share the model of a chain (`chains.sharing`)."""
+    return chains.sharing(chain[0].parent, gpus) if gpus > 1 else 1
 
 
 class Engine:

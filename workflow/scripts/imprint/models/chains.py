@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from imprint.models.model_files import check_safetensors, load_tokenizer, template_sha256, verify
-from imprint.runtime import plugins
+from imprint.runtime import model_sizes, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import read_manifest
 
@@ -38,18 +38,17 @@ def dtype_of(choice: str, device: str) -> str:
     return "float32" if device == "cpu" and not native else "bfloat16"
 
 
-def most_ranks(root: Path, gpus: int) -> int:
-    """How many of so many GPUs can share the model in a folder by tensor parallelism, in which each has as many heads
-    of keys and values as the others; 1 where transformers does not say how the model's type is shared."""
+def sharing(root: Path, gpus: int) -> int:
+    """How many of so many GPUs can share the model in a folder by tensor parallelism (`model_sizes.sharing`); 1 where
+    transformers does not say how the model's type is shared."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False).get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    shared = [ranks for ranks in range(1, gpus + 1) if heads % ranks == 0]
-    return max(shared) if config.base_model_tp_plan else 1
+    groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return model_sizes.sharing(groups, gpus) if config.base_model_tp_plan else 1
 
 
-def _from_folder(folder: Path, root: Path, dtype: str, device: str, ranks: int, sharing: Sharing) -> Any:
+def _from_folder(folder: Path, root: Path, dtype: str, device: str, ranks: int, way: Sharing) -> Any:
     """A model whose weights go from the files to the device one by one, in `dtype`. Of several `ranks` each reads its
     part of every weight. The weights are the safetensors of `folder`; the architecture and the end tokens are those of
     `root`, because a fit's folder does not repeat them.
@@ -64,7 +63,7 @@ def _from_folder(folder: Path, root: Path, dtype: str, device: str, ranks: int, 
     auto: Any = AutoModelForCausalLM
     check_safetensors(folder)
     config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False)
-    if ranks > 1 and sharing == "fsdp" and not config.base_model_fsdp_plan:
+    if ranks > 1 and way == "fsdp" and not config.base_model_fsdp_plan:
         raise ImprintError(
             f"{root}: transformers does not say how a model of the type {config.model_type!r} is shared by several "
             "GPUs; write `resources: {gpu: 1}` on the arm"
@@ -73,7 +72,7 @@ def _from_folder(folder: Path, root: Path, dtype: str, device: str, ranks: int, 
         generation = GenerationConfig.from_pretrained(root, local_files_only=True)
     else:
         generation = GenerationConfig.from_model_config(config)
-    shares = DistributedConfig(fsdp_size=ranks) if sharing == "fsdp" else DistributedConfig(tp_size=ranks)
+    shares = DistributedConfig(fsdp_size=ranks) if way == "fsdp" else DistributedConfig(tp_size=ranks)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # its bars count tensors; the jobs have their own
     try:
         model, report = auto.from_pretrained(
@@ -152,12 +151,12 @@ def tokenizer(manifests: list[Path]) -> Any:
     return loaded
 
 
-def load(manifests: list[Path], dtype: str, device: str, ranks: int = 1, sharing: Sharing = "fsdp") -> tuple[Any, Any]:
+def load(manifests: list[Path], dtype: str, device: str, ranks: int = 1, way: Sharing = "fsdp") -> tuple[Any, Any]:
     """The model of a chain of manifests, in eval mode, and its tokenizer.
 
     `dtype` is one of DTYPES, `device` a torch device. Several `ranks` of one process group load a model together, and
-    share it. Raises ImprintError for an unknown dtype and a missing GPU (it never falls back to the CPU), and like
-    `links` and `tokenizer`."""
+    share it in this `way`. Raises ImprintError for an unknown dtype and a missing GPU (it never falls back to the CPU),
+    and like `links` and `tokenizer`."""
     import torch
 
     if dtype not in DTYPES:
@@ -167,9 +166,9 @@ def load(manifests: list[Path], dtype: str, device: str, ranks: int = 1, sharing
     chain = links(manifests)
     own_tokenizer = tokenizer(manifests)
     # FSDP2 keeps the dtype in which it has first seen a weight.
-    keeps_first = ranks > 1 and sharing == "fsdp"
+    keeps_first = ranks > 1 and way == "fsdp"
     read_as = _stored(chain.weights) if chain.changes and not keeps_first else dtype
-    model = _from_folder(chain.weights, chain.root, read_as, device, ranks, sharing)
+    model = _from_folder(chain.weights, chain.root, read_as, device, ranks, way)
     for place, (kind, folder) in enumerate(chain.changes, 1):
         last = place == len(chain.changes)
         model = plugins.load("artifacts", kind).install(model, folder, getattr(torch, dtype if last else "float32"))

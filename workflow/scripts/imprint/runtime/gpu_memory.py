@@ -113,11 +113,13 @@ def of_fit(model: Model, holds: Holds, dtype: str, ranks: int = 1) -> Need:
     return Need((*kept, gradients, *passing))
 
 
-def of_engine(model: Model, dtype: str, sequences: int, tokens: int) -> Need:
-    """What an engine needs that decodes `sequences` together, each of `tokens` behind its prompt."""
+def of_engine(model: Model, dtype: str, sequences: int, tokens: int, ranks: int = 1) -> Need:
+    """What an engine needs that decodes `sequences` together, each of `tokens` behind its prompt, on each GPU of
+    several `ranks`. They share weights and cache; the activations and the logits are whole on each."""
     size = _bytes(dtype)
-    weights = Term("weights", size * model.parameters, True)
-    return Need((weights, *_sampling(model, sequences, tokens, size)))
+    weights = Term("weights", size * model.parameters // ranks, True)
+    cache, *passing = _sampling(model, sequences, tokens, size)
+    return Need((weights, cache._replace(size=cache.size // ranks), *passing))
 
 
 def _bytes(dtype: str) -> int:

@@ -24,14 +24,15 @@ class Adapter(NamedTuple):
 
 class Model(NamedTuple):
     """The sizes of a model. `matrices`: (name, outputs, inputs) of the matrices in the layers. `layers`: how many
-    layers there are. `hidden`: width between the layers. `attention`: width of all queries. `cached`: keys and values
-    of a token, in all layers. `head`: weights of the output layer, which is the embedding too where it is `tied`.
-    `largest`: weights of the largest tensor."""
+    layers there are. `hidden`: width between the layers. `attention`: width of all queries. `groups`: heads of keys and
+    values. `cached`: keys and values of a token, in all layers. `head`: weights of the output layer, which is the
+    embedding too where it is `tied`. `largest`: weights of the largest tensor."""
 
     parameters: int
     layers: int
     hidden: int
     attention: int
+    groups: int
     cached: int
     vocabulary: int
     head: int
@@ -47,6 +48,12 @@ class Model(NamedTuple):
             if of and (of.targets == "all-linear" or any(name.endswith(f".{each}.weight") for each in of.targets))
         ]
         return of.rank * sum(chosen) if of else 0
+
+
+def sharing(groups: int, gpus: int) -> int:
+    """How many of so many GPUs can share a model by tensor parallelism: each has as many heads of keys and values as
+    the others, out of `groups`."""
+    return max(ranks for ranks in range(1, max(1, gpus) + 1) if groups % ranks == 0)
 
 
 def model(folder: Path) -> Model | None:
@@ -88,6 +95,7 @@ def sizes(config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> Model:
         layers=layers,
         hidden=hidden,
         attention=heads * head_width,
+        groups=groups,
         cached=2 * layers * groups * head_width,
         vocabulary=vocabulary,
         head=vocabulary * hidden,
