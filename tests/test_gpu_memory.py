@@ -325,6 +325,7 @@ def test_ranks_share_the_reference_of_a_rollout_and_have_a_whole_copy_that_draws
     alone, shared = (terms(fit_of(qwen, "grpo", ranks=ranks, **settings)) for ranks in (1, 8))
     for name in ("weights", "optimiser", "reference", "gradients"):
         assert shared[name] == alone[name] // 8, name
+    assert alone["reference"] == 2 * qwen.parameters, "in bf16, as what draws"
     assert shared["sampler"] == alone["sampler"] == 2 * qwen.parameters
     of_rank = fit_of(qwen, "grpo", **{**settings, "prompts_per_step": 8}, gradient_checkpointing=True)
     assert shared["logits"] == terms(of_rank)["logits"] < alone["logits"] // 8

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 import fitting
@@ -21,7 +22,7 @@ from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Plug
 from imprint.scoring import bounded
-from imprint.training import checkpoints
+from imprint.training import checkpoints, grpo_trainer
 from imprint.training.rewards import Reward
 
 WORDS = ["the", "sea", "two red birds", "a house by the river", "rain", "my old friend", "bread"]
@@ -262,6 +263,15 @@ def test_a_step_is_a_rollout_of_several_updates(root: Path, tmp_path: Path, monk
     grpo.fit(once)
     first, alone = ([row["response"] for row in table(one, "rollouts")[:8]] for one in (fit, once))
     assert first == alone and set(curve(once, "clipped_share")) == {0.0}
+
+
+def test_the_reference_is_in_the_number_format_of_generation(root: Path, tmp_path: Path) -> None:
+    model, _ = chains.load([root], "float32", "cpu")
+    for dtype in (torch.bfloat16, torch.float32):
+        job = replace(fitting.job("sft", [root], tmp_path, data="d"), dtype=str(dtype).removeprefix("torch."))
+        reference = grpo_trainer.Trainer._reference(job, model)
+        assert {weights.dtype for weights in reference.parameters()} == {dtype}
+        assert {weights.dtype for weights in model.parameters()} == {torch.float32}, "the model in training stays"
 
 
 def test_a_kl_term_against_the_starting_weights_needs_no_hub(root: Path, tmp_path: Path) -> None:

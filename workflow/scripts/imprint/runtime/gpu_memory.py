@@ -37,7 +37,8 @@ class Holds(NamedTuple):
     `trained`: all weights, an adapter to them, or coefficients, for which the gradients of one tensor at a time are
     enough. `rows` and `tokens`: of one backward pass; `tokens` are a row's most. `prompts`: how many prompts of unknown
     length are read besides. `recomputes`: activations are computed again in the backward pass. `tiled`: logits are
-    never all in memory. `reference`: a second copy of the weights, which ranks share as they share the first.
+    never all in memory. `reference`: a second copy of the weights, which ranks share as they share the first. In a fit
+    that samples it is in the number format of generation, else in fp32.
     `sampled`: the completions that are drawn together, from a copy of the weights in the number format of generation; 0
     where none are drawn. `vectors`: task vectors, which take up to half of the memory that is free beside the
     weights."""
@@ -135,7 +136,8 @@ def _kept(model: Model, holds: Holds, dtype: str, ranks: int) -> Iterator[Term]:
     trained = {"weights": model.parameters // ranks, "adapter": adapter, "coefficients": 0}[holds.trained]
     yield Term("weights", 4 * (model.parameters // ranks + adapter), True)
     yield Term("optimiser", 8 * trained, True)
-    yield Term("reference", 4 * (model.parameters // ranks) * holds.reference, True)
+    of_reference = _bytes(dtype) if holds.sampled else 4
+    yield Term("reference", of_reference * (model.parameters // ranks) * holds.reference, True)
     yield Term("sampler", _bytes(dtype) * model.parameters * bool(holds.sampled), True)
 
 
