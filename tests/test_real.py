@@ -32,13 +32,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "tests/real.yaml", project / "config/config.yaml")
 
     def change(config: dict) -> None:
-        config["limit"] = 8
+        config["limit"] = 4
         for name in ("role_play", "self_prompt_shuffled"):
             del config["arms"][name]
         config["datasets"]["roles_by_base"]["n"] = 4
         config["datasets"]["roles_by_base"]["min_yield"] = 0.25
         config["evals"]["constraints_seen"]["max_new_tokens"] = 48
         config["arms"]["ppe_plan"]["fit"] |= {"steps": 1, "completion_tokens": 32}
+        config["arms"]["composed"]["fit"]["steps"] = 6
 
     workflow.edit(project, change)
     workflow.run(project)
@@ -46,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_tables_are_whole(run: Path) -> None:
-    with duckdb.connect(str(run / "results/limit8/imprint.duckdb"), read_only=True) as db:
+    with duckdb.connect(str(run / "results/limit4/imprint.duckdb"), read_only=True) as db:
         rows = db.execute("select arm, eval, metric, n_attempted, n_scored, n_error, mean from summary").fetchall()
         arms = {"base", "instruct", "self_prompt", "ipe_plan", "plan_form", "ppe_plan", "composed"}
         assert {row[0] for row in rows} == arms
