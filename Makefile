@@ -57,7 +57,7 @@ lint: .venv/made
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/slurm --ignore tests/gpu
 
-# Starts, uses and stops a Slurm of one node with stand-in GPUs. It needs root and, the first time, Debian's mirror.
+# Starts, uses and stops a Slurm of two nodes on this machine with stand-in GPUs. It needs root and, the first time, Debian's mirror.
 # Two processes: while one waits for Slurm's jobs, the other puts another copy of the project to the faults of one machine.
 test-slurm: .venv/made
 	tests/slurm/cluster.sh install

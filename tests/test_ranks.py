@@ -279,7 +279,7 @@ def test_nodes_fit_what_one_machine_fits(unbroken: Path, root: Path, data: Path,
     assert job.returncode == 0, printed
     assert same_bits(folder, unbroken)
     assert (tmp_path / "site/asked").read_text().splitlines() == [
-        "--nodes=1 --ntasks=1 --relative=1 --cpus-per-task=1 --mpi=none"
+        "--nodes=1 --ntasks=1 --relative=1 --cpus-per-task=1 --mpi=none --gres=gpu:1"
     ]
     assert started(tmp_path / "site") == {}
 
@@ -301,6 +301,7 @@ def test_an_error_on_another_node_is_the_jobs(root: Path, package: Path, tmp_pat
     _, printed = job.communicate(timeout=300)
     assert job.returncode == 1 and printed.splitlines()[-1] == "told: arm 'tuned': found this; write that", printed
     assert "[rank 1] rank 1 is here" in printed.splitlines()
+    assert "--gres" not in (site / "asked").read_text(), "a job without GPUs has none to give"
     assert started(site) == {}
 
 

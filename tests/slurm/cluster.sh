@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
-# A Slurm of one node for the tests:   tests/slurm/cluster.sh install | start | stop | restart-controller
+# A Slurm for the tests:   tests/slurm/cluster.sh install | start | stop | restart-controller
 #
 # All its files lie under $IMPRINT_SLURM (default /tmp/imprint-slurm) and its ports are its own. While it is up, links in
 # /etc/slurm lead to its configuration (the executor takes SLURM_CONF out of its jobs' environment); a machine that has a
 # Slurm of its own is refused. Needs root and Debian's packages (`install` gets them).
-# Real: scheduling, requests, states, accounting, limits. Stand-ins: 8 CPUs whatever the machine has, and 2 GPUs that are
-# clones of /dev/null, which Slurm hands out (CUDA_VISIBLE_DEVICES) and on which nothing can run.
+# Real: scheduling, requests, states, accounting, limits. Stand-ins: two nodes on this machine, each with a slurmd of its
+# own, 8 CPUs whatever the machine has, and 2 GPUs that are clones of /dev/null, which Slurm hands out
+# (CUDA_VISIBLE_DEVICES) and on which nothing can run. The partition `main`, the default, has the first node alone, and
+# `pair` has both.
 set -euo pipefail
 
 base=${IMPRINT_SLURM:-/tmp/imprint-slurm}
 node=$(hostname -s)
+nodes=("$node" "$node-second")
 export SLURM_CONF=$base/slurm.conf
 
 running() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
@@ -55,24 +58,24 @@ configure() {
   getent hosts "$node" >/dev/null || echo "127.0.0.1 $node" >>/etc/hosts
   [ -s "$base/munge.key" ] || (umask 077; head -c 1024 /dev/urandom >"$base/munge.key")
   for number in 0 1; do [ -c "$base/dev/gpu$number" ] || mknod "$base/dev/gpu$number" c 1 3; done
-  echo "NodeName=$node Name=gpu Type=standin File=$base/dev/gpu[0-1]" >"$base/gres.conf"
+  local every; every=$(IFS=,; echo "${nodes[*]}")
+  echo "NodeName=$every Name=gpu Type=standin File=$base/dev/gpu[0-1]" >"$base/gres.conf"
   echo "CgroupAutomount=no" >"$base/cgroup.conf"
   cat >"$base/slurm.conf" <<CONF
 ClusterName=imprint
 SlurmctldHost=$node(127.0.0.1)
 SlurmctldPort=26817
-SlurmdPort=26818
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket=$base/munge.socket
 CredType=cred/munge
 StateSaveLocation=$base/state
-SlurmdSpoolDir=$base/spool
+SlurmdSpoolDir=$base/spool/%n
 SlurmctldPidFile=$base/slurmctld.pid
-SlurmdPidFile=$base/slurmd.pid
+SlurmdPidFile=$base/slurmd-%n.pid
 SlurmctldLogFile=$base/log/slurmctld.log
-SlurmdLogFile=$base/log/slurmd.log
+SlurmdLogFile=$base/log/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -94,8 +97,12 @@ MinJobAge=300
 KillWait=3
 SlurmdParameters=config_overrides
 DefMemPerCPU=500
-NodeName=$node NodeAddr=127.0.0.1 CPUs=8 RealMemory=$memory Gres=gpu:standin:2 State=UNKNOWN
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+NodeName=DEFAULT CPUs=8 RealMemory=$memory Gres=gpu:standin:2 State=UNKNOWN
+NodeName=${nodes[0]} NodeAddr=127.0.0.1 Port=26818
+NodeName=${nodes[1]} NodeAddr=127.0.0.1 Port=26828
+PartitionName=DEFAULT MaxTime=INFINITE State=UP
+PartitionName=main Nodes=$node Default=YES
+PartitionName=pair Nodes=$every
 CONF
   (umask 077; cat >"$base/slurmdbd.conf" <<CONF
 AuthType=auth/munge
@@ -136,18 +143,20 @@ start() {
     sacctmgr -i add user root Account=tests DefaultAccount=tests >/dev/null || true
   fi
   running "$base/slurmctld.pid" || slurmctld -f "$SLURM_CONF"
-  running "$base/slurmd.pid" || slurmd -f "$SLURM_CONF" -N "$node"
+  for name in "${nodes[@]}"; do running "$base/slurmd-$name.pid" || slurmd -f "$SLURM_CONF" -N "$name"; done
   until_true 60 scontrol ping
-  scontrol update nodename="$node" state=resume 2>/dev/null || true
-  until_true 60 bash -c "sinfo -h -N -o %t | grep -qE '^(idle|mix|alloc)$'"
-  sinfo -N -o '%N %t %c CPUs %m MB %G'
+  for name in "${nodes[@]}"; do
+    scontrol update nodename="$name" state=resume 2>/dev/null || true
+    until_true 60 bash -c "sinfo -h -n '$name' -o %t | grep -qE '^(idle|mix|alloc)$'"
+  done
+  sinfo -p pair -N -o "%N %t %c CPUs %m MB %G"
 }
 
 case ${1:-} in
   install) install_packages ;;
   start) start ;;
   stop)
-    for name in slurmd slurmctld slurmdbd db munged; do end "$base/$name.pid"; done
+    for name in "${nodes[@]/#/slurmd-}" slurmctld slurmdbd db munged; do end "$base/$name.pid"; done
     rm -f /etc/slurm/{slurm,gres,cgroup}.conf
     ;;
   restart-controller) end "$base/slurmctld.pid"; sleep "${2:-5}"; slurmctld -f "$SLURM_CONF"; until_true 60 scontrol ping ;;

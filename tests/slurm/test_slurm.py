@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file
 
 import mini
 import reliability
 import workflow
 from conftest import ROOT
-from imprint.runtime import job_record
+from imprint.runtime import job_record, processes
 
 pytestmark = [
     pytest.mark.slurm,
@@ -174,6 +175,20 @@ def trainer(project: Path) -> int:
     raise AssertionError("nothing trains")
 
 
+def processes_of(job: str) -> dict[int, dict[str, str]]:
+    """The processes of a Slurm job on all nodes of this machine, with their environments."""
+    every = {pid: processes.environment(pid) for pid in processes.all_mine() if processes.started(pid) is not None}
+    return {pid: variables for pid, variables in every.items() if variables.get("SLURM_JOB_ID") == job}
+
+
+def begun_at(project: Path) -> int:
+    """The step at which the last attempt at the fit began."""
+    text = (project / "results/logs/train/instruct.seed0.log").read_text()
+    first = re.search(r"instruct seed 0:[^/]*?(\d+)/\d+", text)
+    assert first, text
+    return int(first[1])
+
+
 def test_the_whole_experiment_runs_on_slurm_with_a_gpu_a_rank(shared: Path, unbroken: Path) -> None:
     project, text = shared, (shared / "run.log").read_text()
     ours, theirs = workflow.contents(project), workflow.contents(unbroken)
@@ -284,7 +299,7 @@ def test_a_retry_asks_for_more_time(project: Path, unbroken: Path) -> None:
 
 
 def test_a_drained_node(project: Path, unbroken: Path) -> None:
-    node = slurm("sinfo", "-h", "-o", "%n").split()[0]
+    node = slurm("sinfo", "-h", "-p", "main", "-o", "%n").split()[0]
     run = Run(project, *ONE_JOB)
     run.training()
     slurm("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
@@ -355,4 +370,92 @@ def test_snakemake_is_interrupted(project: Path, unbroken: Path) -> None:
         "snakemake is interrupted (Ctrl-C, SIGINT)",
         "it cancels its jobs",
         "same tables; the fit goes on from its last checkpoint",
+    )
+
+
+# Two nodes
+
+
+@pytest.fixture
+def paired(shared: Path, tmp_path: Path) -> Iterator[Path]:
+    """The experiment before its fit, which is to have a rank on each of two nodes."""
+    with before_the_fit(shared, tmp_path / "project") as folder:
+        asked = {"gpu": 1, "nodes": 2, "slurm_partition": "pair"}
+        workflow.edit(folder, lambda raw: raw["arms"]["instruct"].update(resources=asked))
+        yield folder
+
+
+THE_FIT = ["--until", "train_sft"]
+
+
+def fitted_well(project: Path, shared: Path) -> None:
+    """The last attempt had two nodes, and learned the bits that two ranks of one node learn. No job is left behind."""
+    last = attempts(project)[-1]
+    assert (last["ranks"], last["nodes"], last["gpus"], last["device"]) == (2, 2, 2, "cpu")
+    ours, theirs = (
+        {name: value for name, value in workflow.contents(each).items() if name.startswith("arms/")}
+        for each in (project, shared)
+    )
+    assert ours == theirs and "arms/instruct/seed0/manifest.json" in ours
+    assert not queue(project)
+
+
+def on_both_nodes(job: str) -> int:
+    """Assert that a job has a rank on each of two nodes; returns the process of the second one."""
+    ranks = {each["RANK"]: (pid, each["SLURMD_NODENAME"]) for pid, each in processes_of(job).items() if "RANK" in each}
+    assert sorted(ranks) == ["0", "1"] and ranks["0"][1] != ranks["1"][1], ranks
+    return ranks["1"][0]
+
+
+def test_two_nodes_fit_what_one_fits(paired: Path, shared: Path, unbroken: Path) -> None:
+    Run(paired, *THE_FIT).end()
+    fitted_well(paired, shared)
+    assert len(attempts(paired)) == 1
+    weights, of_one_rank = (
+        load_file(each / "results/arms/instruct/seed0/weights/model.safetensors") for each in (paired, unbroken)
+    )
+    assert weights.keys() == of_one_rank.keys()
+    assert all((weights[name] - tensor).abs().max() < 1e-6 for name, tensor in of_one_rank.items())
+    (job,) = accounted(paired, "train_sft")
+    assert "gres/gpu=2" in job["ReqTRES"] and "node=2" in job["ReqTRES"]
+    steps = slurm("sacct", "-n", "-P", "-j", job["JobIDRaw"], "-o", "JobID,NodeList,State").splitlines()
+    (whole, first, *launched) = [line.partition(".")[2] or line.partition("|")[2] for line in steps]
+    nodes = slurm("sinfo", "-h", "-N", "-p", "pair", "-o", "%N").split()
+    assert whole == f"{','.join(nodes)}|COMPLETED" and first == f"batch|{nodes[0]}|COMPLETED", steps
+    assert launched == [f"0|{nodes[1]}|COMPLETED"], steps
+
+
+def test_a_dead_rank_on_another_node_ends_its_fit(paired: Path, shared: Path) -> None:
+    run = Run(paired, *THE_FIT)
+    job = run.training()
+    os.kill(on_both_nodes(job), signal.SIGKILL)
+    mini.wait(lambda: not processes_of(job), "the job's end", 60)
+    last = mini.checkpoints(paired)[-1]
+    text = run.end()
+    assert "rank 1 of the fit's 2 ranks was ended by SIGKILL" in text, text[-5000:]
+    assert len(attempts(paired)) == 2 and last.name == f"checkpoint-{begun_at(paired)}"
+    fitted_well(paired, shared)
+    reliability.seen(
+        "one of the processes that share a fit dies, on the second of two nodes",
+        "those on both nodes end with it, and the job fails at once with its signal; it is submitted again and goes on "
+        "from its last checkpoint",
+        "same weights, to the bit",
+    )
+
+
+def test_a_cancelled_fit_leaves_nothing_on_either_node(paired: Path, shared: Path) -> None:
+    run = Run(paired, *THE_FIT)
+    job = run.training()
+    on_both_nodes(job)
+    slurm("scancel", job)
+    mini.wait(lambda: not processes_of(job), "the end of all its processes", 20)
+    last = mini.checkpoints(paired)[-1]
+    text = run.end()
+    assert "SLURM status is: 'CANCELLED'" in text
+    assert len(attempts(paired)) == 2 and last.name == f"checkpoint-{begun_at(paired)}"
+    fitted_well(paired, shared)
+    reliability.seen(
+        "`scancel` of a fit on two nodes",
+        "no process is left on either; the run submits it again, and it goes on from its last checkpoint",
+        "same weights, to the bit",
     )

@@ -141,7 +141,7 @@ def _fit(scratch: Path, rank: Rank) -> dict[str, Any]:
     if rank.nodes > 1:
         with nodes.listening() as socket:
             write_json(order, rank.model_copy(update={"door": nodes.door(socket)}).model_dump(mode="json"))
-            ended = nodes.run(order, rank.size, rank.nodes, rank.threads, socket.fileno())
+            ended = nodes.run(order, rank.size, rank.nodes, rank.threads, rank.gpus, socket.fileno())
     else:
         write_json(order, rank.model_dump(mode="json"))
         (scratch / ranks.STORE).unlink(missing_ok=True)  # of a killed attempt

@@ -50,10 +50,11 @@ def door(listening: socket.socket) -> Door:
     return Door(host=socket.gethostname(), port=listening.getsockname()[1], socket=listening.fileno())
 
 
-def run(order: Path, size: int, nodes: int, threads: int, door: int) -> Ended:
+def run(order: Path, size: int, nodes: int, threads: int, gpus: int, door: int) -> Ended:
     """Run `size` ranks on the `nodes` of this Slurm job on the fit in the file `order`, which all nodes can read.
-    `threads` are those of a rank, and `door` is the descriptor of the socket at which rank 0 listens. As soon as a rank
-    ends badly on any node, all are ended. Raises ImprintError for a launcher that ended without an answer."""
+    `threads` are those of a rank, `gpus` those of all nodes, and `door` is the descriptor of the socket at which rank 0
+    listens. As soon as a rank ends badly on any node, all are ended. Raises ImprintError for a launcher that ended
+    without an answer."""
     # The import makes the program part of the job's code. It comes late because the program imports `launch`.
     from imprint.training import node as program
 
@@ -66,7 +67,7 @@ def run(order: Path, size: int, nodes: int, threads: int, door: int) -> Ended:
                 words = [sys.executable, "-P", "-m", program.__name__, str(order), str(number)]
                 launchers.append(
                     subprocess.Popen(
-                        [*_on(number, threads * of_node), *words],
+                        [*_on(number, threads * of_node, gpus // nodes), *words],
                         env={**os.environ, "PYTHONPATH": str(plugins.PACKAGE.parent)},
                         stdin=subprocess.PIPE,
                         stdout=answer,
@@ -91,10 +92,12 @@ def run(order: Path, size: int, nodes: int, threads: int, door: int) -> Ended:
     )
 
 
-def _on(number: int, threads: int) -> list[str]:
-    """The words before a command that run it on a node of this job with so many threads."""
+def _on(number: int, threads: int, gpus: int) -> list[str]:
+    """The words before a command that run it on a node of this job with so many threads and GPUs."""
     step = ["srun", "--nodes=1", "--ntasks=1", f"--relative={number}", f"--cpus-per-task={threads}", "--mpi=none"]
-    return step if number else []
+    # Where these are not said, Slurm wants the GPUs of all nodes on this one, and refuses.
+    mine = [f"--gres=gpu:{gpus}"] if gpus else []
+    return [*step, *mine] if number else []
 
 
 def _end(launchers: list[subprocess.Popen[bytes]]) -> None:
