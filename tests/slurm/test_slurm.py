@@ -211,6 +211,7 @@ def test_the_whole_experiment_runs_on_slurm_with_a_gpu_a_rank(shared: Path, unbr
             gpus = 2 if "instruct" in record.parts else 1
             assert attempt["slurm_job_id"] and attempt["gpus"] == gpus and attempt["device"] == "cpu"
             assert attempt["cuda_visible_devices"] in (("0", "1") if gpus == 1 else ("0,1",))
+            assert attempt["ranks"] == gpus, "each of an arm's GPUs has its part of the fit and of the answers"
     for row in pq.read_table(project / "results/tables/costs.parquet").to_pylist():
         assert row["source"] == "slurm" and row["gpu_seconds"] > 0 and row["tokens"] > 0, row
         assert row["peak_memory_bytes"] > 10**8, "a process that has torch"
@@ -425,15 +426,25 @@ def test_two_nodes_fit_what_one_fits(paired: Path, shared: Path, unbroken: Path)
     assert launched == [f"0|{nodes[1]}|COMPLETED"], steps
 
 
-def test_a_dead_rank_on_another_node_ends_its_fit(paired: Path, shared: Path) -> None:
+def test_a_fit_on_two_nodes_is_broken_twice(paired: Path, shared: Path) -> None:
+    """Its rank on the second node is killed, and then the next attempt is cancelled."""
     run = Run(paired, *THE_FIT)
-    job = run.training()
-    os.kill(on_both_nodes(job), signal.SIGKILL)
-    mini.wait(lambda: not processes_of(job), "the job's end", 60)
-    last = mini.checkpoints(paired)[-1]
+    first = run.training()
+    os.kill(on_both_nodes(first), signal.SIGKILL)
+    mini.wait(lambda: not processes_of(first), "the job's end", 60)
+    sealed = mini.checkpoints(paired)[-1]
+    mini.wait(lambda: mini.checkpoints(paired)[-1] != sealed, "a checkpoint of the next attempt", process=run.process)
+    assert sealed.name == f"checkpoint-{begun_at(paired)}"
+    second = run.training()
+    assert second != first
+    on_both_nodes(second)
+    slurm("scancel", second)
+    mini.wait(lambda: not processes_of(second), "the end of all its processes", 20)
+    sealed = mini.checkpoints(paired)[-1]
     text = run.end()
     assert "rank 1 of the fit's 2 ranks was ended by SIGKILL" in text, text[-5000:]
-    assert len(attempts(paired)) == 2 and last.name == f"checkpoint-{begun_at(paired)}"
+    assert "SLURM status is: 'CANCELLED'" in text
+    assert len(attempts(paired)) == 3 and sealed.name == f"checkpoint-{begun_at(paired)}"
     fitted_well(paired, shared)
     reliability.seen(
         "one of the processes that share a fit dies, on the second of two nodes",
@@ -441,19 +452,6 @@ def test_a_dead_rank_on_another_node_ends_its_fit(paired: Path, shared: Path) ->
         "from its last checkpoint",
         "same weights, to the bit",
     )
-
-
-def test_a_cancelled_fit_leaves_nothing_on_either_node(paired: Path, shared: Path) -> None:
-    run = Run(paired, *THE_FIT)
-    job = run.training()
-    on_both_nodes(job)
-    slurm("scancel", job)
-    mini.wait(lambda: not processes_of(job), "the end of all its processes", 20)
-    last = mini.checkpoints(paired)[-1]
-    text = run.end()
-    assert "SLURM status is: 'CANCELLED'" in text
-    assert len(attempts(paired)) == 2 and last.name == f"checkpoint-{begun_at(paired)}"
-    fitted_well(paired, shared)
     reliability.seen(
         "`scancel` of a fit on two nodes",
         "no process is left on either; the run submits it again, and it goes on from its last checkpoint",
