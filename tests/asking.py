@@ -174,7 +174,7 @@ class Scripted:
     def as_plugin(self, monkeypatch: pytest.MonkeyPatch) -> str:
         """Let the engine `scripted` be this one; returns that name."""
         can = frozenset({"generate", "loglikelihood", "weights"})
-        parts = {"CAN": can, "start": lambda chain, dtype, device, batch_size: self}
+        parts = {"CAN": can, "start": lambda chain, dtype, device, batch_size, ranks=1: self}
         return plugin(monkeypatch, "engines", "scripted", **parts).name
 
 

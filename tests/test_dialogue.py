@@ -355,7 +355,7 @@ def test_an_arm_is_opened_with_its_hooks_in_order(monkeypatch: pytest.MonkeyPatc
     opened: list[Any] = []
     engine = Scripted(lambda prompt: "")
 
-    def start(chain: list[Path], dtype: str, device: str, batch_size: int) -> Scripted:
+    def start(chain: list[Path], dtype: str, device: str, batch_size: int, ranks: int = 1) -> Scripted:
         opened.append((chain, dtype, device, batch_size))
         return engine
 

@@ -92,7 +92,7 @@ def test_what_fits_keep_by_hand() -> None:
     assert fit_of(model, "dpo", lora={"rank": 16}).least == 4 * weights + 16 * adapter
     assert fit_of(model, "grpo").least == 18 * weights, "the copy that draws is in bf16"
     assert fit_of(model, "grpo", "float32").least == 20 * weights
-    assert fit_of(model, "grpo", beta=0.1).least == 22 * weights
+    assert fit_of(model, "grpo", beta=0.1).least == 20 * weights, "and so is the reference"
     assert fit_of(model, "grpo", beta=0.1, lora={"rank": 16}).least == 6 * weights + 16 * adapter
     assert fit_of(model, "atlas", vectors=["a"]).least == 4 * weights + 4 * model.largest
 

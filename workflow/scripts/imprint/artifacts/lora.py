@@ -26,7 +26,7 @@ def install(model: Any, folder: Path, dtype: Any) -> Any:
 
     if not (folder / "weights" / FILE).is_file():
         raise ImprintError(f"{folder / 'weights'} has no {FILE}; fit the arm again")
-    adapted = PeftModel.from_pretrained(model, folder / "weights")
+    adapted = PeftModel.from_pretrained(model, folder / "weights", torch_device=str(model.device))
     for layer in adapted.modules():
         if isinstance(layer, BaseTunerLayer):
             with _whole(layer) as weights:
@@ -53,7 +53,6 @@ def _whole(layer: Any) -> Iterator[Any]:
     if base.weight is not shared:
         # Without a source, each rank takes its part from its own copy; all have merged the same.
         parts = distribute_tensor(base.weight.data, shared.device_mesh, shared.placements, src_data_rank=None)
-        shared.data = shared.data.to(parts.dtype)
         shared.data.to_local().copy_(parts.to_local())
         base.weight = shared
 

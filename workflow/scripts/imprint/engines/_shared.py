@@ -7,12 +7,13 @@ rank 0. So shards, locks and records are those of a job on one GPU."""
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from imprint.engines import Candidates, Pass, Prompt, Response
 from imprint.models import chains, chat_text
@@ -22,6 +23,10 @@ from imprint.runtime.errors import ImprintError
 from imprint.runtime.plugins import Strict
 from imprint.runtime.rank_processes import Command
 from imprint.runtime.ranks import STORE, Ranks
+
+APART = 600.0
+"""Seconds by which ranks may answer one after another. If they differ in a token, some may wait for a pass that the
+others never make."""
 
 
 class Order(Strict):
@@ -97,7 +102,10 @@ class Shared:
         said: dict[int, dict[str, Any]] = {}
         places = {connection: place for place, connection in enumerate(self._told)}
         while places:
-            for ready in wait(list(places)):
+            answered = wait(list(places), APART if said else None)
+            if not answered:
+                self._disagree(len(self._told))
+            for ready in answered:
                 assert isinstance(ready, Connection)
                 place = places[ready]
                 try:
@@ -109,17 +117,22 @@ class Shared:
                     self._refuse(said, place)
         job_record.add(rank_processes.accelerator([said[place] for place in sorted(said)]))
         if len({answer["hash"] for answer in said.values()}) > 1:
-            self._running.close()
-            raise ImprintError(
-                f"the {len(said)} GPUs that share this model have computed different answers; write `resources: "
-                "{gpu: 1}` on the arm, or run on GPUs of one kind"
-            )
+            self._disagree(len(said))
         return said[0]["answer"]
 
-    def _refuse(self, said: dict[int, dict[str, Any]], place: int) -> None:
+    def _disagree(self, ranks: int) -> NoReturn:
+        self._running.close()
+        raise ImprintError(
+            f"the {ranks} GPUs that share this model have computed different answers; write `resources: {{gpu: 1}}` on "
+            "the arm, or run on GPUs of one kind"
+        )
+
+    def _refuse(self, said: dict[int, dict[str, Any]], place: int) -> NoReturn:
         """End all ranks, and raise ImprintError for the one that failed first: that at `place`, or another one for
         which it waited."""
-        self._processes[place].wait()
+        with suppress(subprocess.TimeoutExpired):  # one that has said its error may hang at its end
+            self._processes[place].wait(10.0)
         statuses = [process.poll() for process in self._processes]
         self._running.close()
         rank_processes.refuse([said.get(each, {}) for each in range(len(statuses))], statuses, "engine")
+        raise ImprintError(f"rank {place} of the engine's {len(statuses)} ranks has ended without an answer; run again")

@@ -48,7 +48,7 @@ def sharing(root: Path, gpus: int) -> int:
     return model_sizes.sharing(groups, gpus) if config.base_model_tp_plan else 1
 
 
-def _from_folder(folder: Path, root: Path, dtype: str, device: str, ranks: int, way: Sharing) -> Any:
+def _from_folder(folder: Path, root: Path, dtype: str, device: str, ranks: int = 1, way: Sharing = "fsdp") -> Any:
     """A model whose weights go from the files to the device one by one, in `dtype`. Of several `ranks` each reads its
     part of every weight. The weights are the safetensors of `folder`; the architecture and the end tokens are those of
     `root`, because a fit's folder does not repeat them.
@@ -165,9 +165,8 @@ def load(manifests: list[Path], dtype: str, device: str, ranks: int = 1, way: Sh
         raise ImprintError(f"device {device!r} was asked for, but torch sees no GPU here; write device: cpu")
     chain = links(manifests)
     own_tokenizer = tokenizer(manifests)
-    # FSDP2 keeps the dtype in which it has first seen a weight.
-    keeps_first = ranks > 1 and way == "fsdp"
-    read_as = _stored(chain.weights) if chain.changes and not keeps_first else dtype
+    # A weight that ranks share keeps the dtype in which it was read.
+    read_as = _stored(chain.weights) if chain.changes and ranks == 1 else dtype
     model = _from_folder(chain.weights, chain.root, read_as, device, ranks, way)
     for place, (kind, folder) in enumerate(chain.changes, 1):
         last = place == len(chain.changes)
