@@ -4,21 +4,25 @@ does, and how it ends when a rank does. The ranks are two processes on the CPU, 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import GPT2Config
 
 import asking
+import pico
 import pico_arms
 from imprint.engines import Candidates, Prompt, _shared, transformers
 from imprint.models import chains
 from imprint.policies import generation, policy
 from imprint.runtime import job_record, model_sizes, processes
 from imprint.runtime.errors import ImprintError
+from imprint.runtime.identity import read_json, write_json
 from imprint.runtime.plugins import Plug
 from test_engine_contract import BATCH, LONGEST, OPTIONS, mixed, prompts, same
 
@@ -92,8 +96,41 @@ def test_what_one_rank_refuses_is_what_several_refuse(chain: list[Path], tmp_pat
     assert str(together.value) == str(alone.value) and "missing keys" in str(alone.value)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_on_weights_of_another_number_format(dtype: str, chain: list[Path], tmp_path: Path) -> None:
+    """Weights that lie in bf16 answer in fp32 as those of one rank do. Those that lie in fp32 answer in bf16."""
+    root = chain[0] if dtype == "bfloat16" else stored_in_bf16(chain[0], tmp_path / "bf16")
+    adapted = pico_arms.lora(root, tmp_path / "lora")
+    one, together = (transformers.start(adapted, dtype, "cpu", BATCH, ranks) for ranks in (1, 2))
+    asked = prompts(one)
+    answers = together.generate(asked)
+    assert all(answer.error is None for answer in answers)
+    if dtype == "float32":
+        same(answers, one.generate(asked))
+
+
+def stored_in_bf16(root: Path, folder: Path) -> Path:
+    """A copy of a pico model whose weights lie in bf16."""
+    shutil.copytree(root.parent, folder)
+    file = folder / "model.safetensors"
+    save_file({name: tensor.bfloat16() for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"})
+    manifest = read_json(folder / "manifest.json")
+    write_json(folder / "manifest.json", {key: manifest[key] for key in ("kind", "fingerprint", "template_sha256")})
+    return pico.sums(folder / "manifest.json")
+
+
+def test_ranks_of_which_one_answers_late_do_not_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_shared, "APART", 0.1)
+    engine = object.__new__(_shared.Together)
+    pipes = [Pipe() for _ in range(2)]
+    engine._told, engine._running = [ours for ours, _ in pipes], _shared.ExitStack()
+    pipes[1][1].send({"answer": None, "hash": "a", "accelerator": {"device": "cpu"}})
+    with pytest.raises(ImprintError, match="2 GPUs that share this model have computed different answers"):
+        engine._answer()
+
+
 def test_ranks_that_do_not_agree_give_no_answer() -> None:
-    engine = object.__new__(_shared.Shared)
+    engine = object.__new__(_shared.Together)
     pipes = [Pipe() for _ in range(2)]
     engine._told, engine._running = [ours for ours, _ in pipes], _shared.ExitStack()
     for (_, theirs), hashed in zip(pipes, ("a", "b"), strict=True):
@@ -103,10 +140,10 @@ def test_ranks_that_do_not_agree_give_no_answer() -> None:
 
 
 def test_how_many_gpus_can_share_a_model(chain: list[Path], tmp_path: Path) -> None:
-    assert [model_sizes.sharing(6, gpus) for gpus in (0, 1, 2, 3, 4, 5, 6, 8)] == [1, 1, 2, 3, 3, 3, 6, 6]
+    assert [model_sizes.most_ranks(6, gpus) for gpus in (0, 1, 2, 3, 4, 5, 6, 8)] == [1, 1, 2, 3, 3, 3, 6, 6]
     assert [transformers.ranks(chain, gpus) for gpus in (0, 1, 2, 8)] == [1, 1, 2, 2]
     GPT2Config(n_head=4).save_pretrained(tmp_path)
-    assert chains.sharing(tmp_path, 4) == 1, "transformers has no plan for this type"
+    assert chains.most_ranks(tmp_path, 4) == 1, "transformers has no plan for this type"
 
 
 def test_an_arm_with_hooks_answers_on_one_gpu(chain: list[Path], capfd: Any) -> None:

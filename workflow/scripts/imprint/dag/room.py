@@ -131,7 +131,7 @@ def _engines(experiment: Experiment, sizes: Callable[[str], Model | None]) -> It
             need = UNKNOWN
         else:
             hooked = config.arms[arm].apply.hooks
-            ranks = 1 if hooked or not isinstance(gpus, int) else model_sizes.sharing(known.groups, gpus)
+            ranks = 1 if hooked or not isinstance(gpus, int) else model_sizes.most_ranks(known.groups, gpus)
             reckoned = gpu_memory.of_engine(known, config.engine.dtype, sequences, tokens, ranks)
             need = f"{_words(reckoned)} ({sequences} sequences of {tokens:,} tokens)"
         yield "answers" if ranks == 1 else f"answers on {ranks} GPUs, each,", arm, need

@@ -24,8 +24,8 @@ from imprint.runtime.ranks import Ranks
 
 
 def main(order: Order, parent: Connection, place: int) -> None:
-    """Answer what the parent asks, until its end of the pipe is closed. Before an error that is raised here, the parent
-    hears of it."""
+    """Answer what the parent asks, until the pipe comes to its end. An error is told to the parent before this process
+    ends with it."""
     ranks = Ranks(place, order.ranks)
     try:
         with ranks.joined(order.device, order.meeting):

@@ -40,7 +40,7 @@ class Order(Strict):
     meeting: Path
 
 
-class Shared:
+class Together:
     """The ranks as one engine. They end with this process, and when the engine is thrown away."""
 
     model: Any = None

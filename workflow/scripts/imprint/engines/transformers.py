@@ -47,13 +47,13 @@ def start(chain: list[Path], dtype: str, device: str, batch_size: int, ranks: in
     if ranks > 1:
         from imprint.engines import _shared
 
-        return _shared.Shared(chain, dtype, device, batch_size, ranks)
+        return _shared.Together(chain, dtype, device, batch_size, ranks)
     return Engine(*chains.load(chain, dtype, device), batch_size)
 
 
 def ranks(chain: list[Path], gpus: int) -> int:
-    """As many GPUs as can share the model of a chain (`chains.sharing`)."""
-    return chains.sharing(chain[0].parent, gpus) if gpus > 1 else 1
+    """As many GPUs as can share the model of a chain (`chains.most_ranks`)."""
+    return chains.most_ranks(chain[0].parent, gpus) if gpus > 1 else 1
 
 
 class Engine:

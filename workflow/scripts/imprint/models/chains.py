@@ -20,7 +20,7 @@ from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import read_manifest
 
 DTYPES = ("bfloat16", "float16", "float32")
-Sharing = Literal["fsdp", "tp"]
+Way = Literal["fsdp", "tp"]
 """How ranks share a model. "fsdp" (FSDP2): each keeps a part of every weight, and gathers a layer to compute it. "tp"
 (tensor parallelism): each computes with its part of a layer, and the ranks add their results."""
 STORED = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
@@ -38,17 +38,17 @@ def dtype_of(choice: str, device: str) -> str:
     return "float32" if device == "cpu" and not native else "bfloat16"
 
 
-def sharing(root: Path, gpus: int) -> int:
-    """How many of so many GPUs can share the model in a folder by tensor parallelism (`model_sizes.sharing`); 1 where
-    transformers does not say how the model's type is shared."""
+def most_ranks(root: Path, gpus: int) -> int:
+    """How many of so many GPUs can share the model in a folder by tensor parallelism (`model_sizes.most_ranks`): one
+    where transformers does not say how the model's type is shared."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False).get_text_config()
     groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return model_sizes.sharing(groups, gpus) if config.base_model_tp_plan else 1
+    return model_sizes.most_ranks(groups, gpus) if config.base_model_tp_plan else 1
 
 
-def _from_folder(folder: Path, root: Path, dtype: str, device: str, ranks: int = 1, way: Sharing = "fsdp") -> Any:
+def _from_folder(folder: Path, root: Path, dtype: str, device: str, ranks: int = 1, way: Way = "fsdp") -> Any:
     """A model whose weights go from the files to the device one by one, in `dtype`. Of several `ranks` each reads its
     part of every weight. The weights are the safetensors of `folder`; the architecture and the end tokens are those of
     `root`, because a fit's folder does not repeat them.
@@ -151,7 +151,7 @@ def tokenizer(manifests: list[Path]) -> Any:
     return loaded
 
 
-def load(manifests: list[Path], dtype: str, device: str, ranks: int = 1, way: Sharing = "fsdp") -> tuple[Any, Any]:
+def load(manifests: list[Path], dtype: str, device: str, ranks: int = 1, way: Way = "fsdp") -> tuple[Any, Any]:
     """The model of a chain of manifests, in eval mode, and its tokenizer.
 
     `dtype` is one of DTYPES, `device` a torch device. Several `ranks` of one process group load a model together, and

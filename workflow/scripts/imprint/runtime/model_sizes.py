@@ -50,7 +50,7 @@ class Model(NamedTuple):
         return of.rank * sum(chosen) if of else 0
 
 
-def sharing(groups: int, gpus: int) -> int:
+def most_ranks(groups: int, gpus: int) -> int:
     """How many of so many GPUs can share a model by tensor parallelism: each has as many heads of keys and values as
     the others, out of `groups`."""
     return max(ranks for ranks in range(1, max(1, gpus) + 1) if groups % ranks == 0)

@@ -1,8 +1,9 @@
-"""The ranks of a fit: the processes that share it, one for each GPU, and what they tell each other.
+"""The ranks of a job: the processes that share a model, one for each GPU, and what they tell each other.
 
-All ranks run the same method. Each holds its part of every weight (FSDP2), and takes its part of the rows of an update.
-So whatever one of them waits for the others with, all of them must call, in the same order. A fit on one device, or on
-none, is one rank, and these calls then do nothing. Imports torch inside functions, since methods import this module."""
+All ranks of a fit run the same method. Each holds its part of every weight (FSDP2), and takes its part of the rows of
+an update. Those of an engine answer the same prompts (engines/_shared.py). A call in which a rank waits for the others
+must be made by all of them, in the same order. A fit on one device is one rank, and these calls then do nothing.
+Imports torch inside functions, since methods import this module."""
 
 from __future__ import annotations
 

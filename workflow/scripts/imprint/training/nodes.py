@@ -95,7 +95,7 @@ def run(order: Path, size: int, nodes: int, threads: int, gpus: int, door: int) 
 def _on(number: int, threads: int, gpus: int) -> list[str]:
     """The words before a command that run it on a node of this job with so many threads and GPUs."""
     step = ["srun", "--nodes=1", "--ntasks=1", f"--relative={number}", f"--cpus-per-task={threads}", "--mpi=none"]
-    # Where these are not said, Slurm wants the GPUs of all nodes on this one, and refuses.
+    # Else Slurm takes the job's GPUs, those of all nodes, for the step's, and refuses it.
     mine = [f"--gres=gpu:{gpus}"] if gpus else []
     return [*step, *mine] if number else []
 
