@@ -11,6 +11,7 @@ from imprint.dag import adoption, failures, placement, room, served
 from imprint.dag.experiment import Experiment
 from imprint.dag.jobs import all_jobs
 from imprint.dag.start import load_config
+from imprint.runtime import frame
 
 experiment = Experiment(load_config(workflow))
 stage = all_jobs(experiment)

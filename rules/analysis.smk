@@ -50,8 +50,6 @@ rule probe:
         **stage["probe"].outputs,
     log:
         stage["probe"].log,
-    benchmark:
-        stage["probe"].benchmark
     wildcard_constraints:
         analysis=of("probe", "analysis"),
     resources:

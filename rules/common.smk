@@ -23,6 +23,8 @@ wildcard_constraints:
 
 onstart:
     served.check_keys(workflow, experiment, stage)
+    if workflow.local_exec:
+        frame.serve_forks()
 
 
 onsuccess:

@@ -6,8 +6,6 @@ rule generate:
         **stage["generate"].outputs,
     log:
         stage["generate"].log,
-    benchmark:
-        stage["generate"].benchmark
     wildcard_constraints:
         arm=of("generate", "arm"),
     resources:
@@ -66,8 +64,6 @@ rule judge:
         **stage["judge"].outputs,
     log:
         stage["judge"].log,
-    benchmark:
-        stage["judge"].benchmark
     wildcard_constraints:
         eval=of("judge", "eval"),
     resources:

@@ -6,8 +6,6 @@ rule synthesize:
         **stage["synthesize"].outputs,
     log:
         stage["synthesize"].log,
-    benchmark:
-        stage["synthesize"].benchmark
     wildcard_constraints:
         dataset=of("synthesize", "dataset"),
     resources:

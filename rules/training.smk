@@ -10,8 +10,6 @@ for method, arms in stage["train"].methods().items():
             **stage["train"].outputs,
         log:
             stage["train"].log,
-        benchmark:
-            stage["train"].benchmark
         wildcard_constraints:
             arm=one_of(arms),
         priority: 10

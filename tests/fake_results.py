@@ -228,7 +228,7 @@ def tables(n: int = 48) -> dict[str, pl.DataFrame]:
                     "tokens": 7_680,
                     "tokens_per_second": 124.9,
                     "device": "cpu",
-                    "source": "benchmark",
+                    "source": "record",
                 }
                 for a in ARMS
                 for stage, e in [*([("train", None)] if a in ARMS[2:] else []), *(("generate", e) for e in EVALS)]

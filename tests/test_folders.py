@@ -143,7 +143,7 @@ for name in {configs}:
     for jobs in all_jobs(Experiment(config)).values():
         for job in jobs.jobs():
             jobs.inputs(job), jobs.params(job), jobs.code(job), jobs.arm
-        jobs.files(), jobs.traces()
+        jobs.files(), jobs.logs()
 print([name for name in {heavy} if name in sys.modules])
 """
 

@@ -123,11 +123,11 @@ def test_a_stage_has_a_rule_that_takes_everything_from_its_class(name: str) -> N
     else:
         assert not [files for job in jobs_of(name).jobs() for files in jobs_of(name).inputs(job)]
     if stage.runs_model:
-        wanted |= {"benchmark": f'stage["{name}"].benchmark', "resources": "device=experiment.config.engine.device,"}
+        wanted["resources"] = "device=experiment.config.engine.device,"
     directives = dict(re.findall(r"(?m)^    (\w+):\n((?:        .*\n)+)", text))
     for directive, line in wanted.items():
         assert line in directives[directive], directive
-    assert stage.runs_model == ("benchmark" in directives) == ("device=" in directives.get("resources", ""))
+    assert stage.runs_model == ("device=" in directives.get("resources", ""))
     params = directives["params"]
     assert f'spec=stage["{name}"].params' in params
     # What is fetched is that of a hash or a commit, whatever code has fetched it; a server is where it is.
@@ -173,17 +173,16 @@ def test_a_stage_has_a_script_that_calls_its_module(name: str) -> None:
 
 def test_no_two_jobs_make_or_leave_the_same_file() -> None:
     stage = all_jobs(experiment())
-    paths = [path for jobs in stage.values() for path in (*jobs.files(), *jobs.traces())]
+    paths = [path for jobs in stage.values() for path in (*jobs.files(), *jobs.logs())]
     assert len(paths) == len(set(paths))
     assert "results/logs/train/tuned.seed4.log" in paths
-    assert "results/benchmarks/generate/base.seed0.sums.tsv" in paths
     assert "resources/data/gsm8k_test/test.jsonl" in paths
     assert not [path for path in paths if "{" in path]
 
 
 def test_what_a_run_writes_lies_in_known_parts() -> None:
     assert sorted(stages.PARTS) == [
-        "analyses", "arms", "benchmarks", "charts", "datasets", "generations", "imprint.duckdb", "judgements", "logs",
+        "analyses", "arms", "charts", "datasets", "generations", "imprint.duckdb", "judgements", "logs",
         "looks.json", "partial.html", "prompts", "report.html", "scored_texts", "scores", "tables",
     ]  # fmt: skip
 
@@ -210,7 +209,6 @@ def leavings(stage: Stage, job: dict[str, Any]) -> list[str]:
         left.append(outputs[0].with_suffix(".work"))
     if stage.runs_model:
         left.append(job_record.path_for(outputs[0]))
-        left.append(Path(stages.benchmark(stage).format(**job)))
     return list(map(str, left))
 
 
@@ -232,13 +230,9 @@ def test_prune_knows_what_an_experiment_may_no_longer_need(name: str) -> None:
 def test_prune_needs_all_that_an_experiment_makes() -> None:
     needed = prune.needed(experiment())
     for name, jobs in all_jobs(experiment()).items():
-        for path in map(Path, (*jobs.files(), *jobs.traces())):
-            whole = name in ("fetch_model", "reach_model", "fetch_data", "fetch_hub", "train") and path.parts[
-                1
-            ] not in (
-                "logs",
-                "benchmarks",
-            )
+        for path in map(Path, (*jobs.files(), *jobs.logs())):
+            of_folder = name in ("fetch_model", "reach_model", "fetch_data", "fetch_hub", "train")
+            whole = of_folder and path.parts[1] != "logs"
             assert (path.parent if whole else path) in needed
 
 
@@ -275,8 +269,6 @@ def test_what_jobs_cost_is_told_of_every_job_that_runs_a_model() -> None:
         for file in jobs.files()
         if not file.endswith(".attempts.parquet") and "/prompts/" not in file
     }
-    traces = {path for name, jobs in stage.items() for path in jobs.traces() if STAGES[name].runs_model}
-    assert {job.benchmark for job in told} == {path for path in traces if path.endswith(".tsv")}
     of_stage = {job.stage: job for job in told}
     assert (of_stage["synthesize"].arm, of_stage["synthesize"].seed, of_stage["synthesize"].table) == ("base", 3, None)
     assert (of_stage["train"].arm, of_stage["train"].eval, of_stage["train"].table) == ("other", None, None)

@@ -305,13 +305,13 @@ def test_a_job_imports_nothing_beside_its_code(finished: Path, monkeypatch: pyte
 
 
 def test_a_run_leaves_what_the_table_of_stages_says(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outputs, what each was made from, the records of jobs that run a model, logs and benchmarks; nothing else."""
+    """Outputs, what each was made from, the records of jobs that run a model, and logs; nothing else."""
     monkeypatch.chdir(finished)
     stage = all_jobs(Experiment(loading.load([Path("config/config.yaml")])))
     expected = set()
     for jobs in stage.values():
         outputs = [Path(file) for file in jobs.files()]
-        expected |= {*outputs, *map(origin.path_for, outputs), *map(Path, jobs.traces())}
+        expected |= {*outputs, *map(origin.path_for, outputs), *map(Path, jobs.logs())}
         if jobs.stage.runs_model:
             first = next(iter(jobs.outputs.values()))
             expected |= {job_record.path_for(Path(first.format(**job._asdict()))) for job in jobs.jobs()}
@@ -322,7 +322,7 @@ def test_a_run_leaves_what_the_table_of_stages_says(finished: Path, monkeypatch:
     beside = {Path("results/.run.lock"), Path("results/looks.json")}
     assert left - beside == expected
     of_all = [jobs for jobs in stage.values() if not jobs.stage.job]
-    single = {Path(file) for jobs in of_all for file in (*jobs.files(), *jobs.traces())}
+    single = {Path(file) for jobs in of_all for file in (*jobs.files(), *jobs.logs())}
     single |= {origin.path_for(path) for path in single} | beside
     shapes = list(prune.shapes())
     for path in left - single:

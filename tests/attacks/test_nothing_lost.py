@@ -77,7 +77,7 @@ def test_the_folder_of_a_limited_run_is_one_for_all_that_it_makes() -> None:
     for given, folder in (({}, "results/real"), ({"limit": 32}, "results/real/limit32")):
         experiment = Experiment(loading.parse(one_fit() | {"results": "results/real/"} | given))
         assert experiment.results == folder
-        made = [path for jobs in all_jobs(experiment).values() for path in (*jobs.files(), *jobs.traces())]
+        made = [path for jobs in all_jobs(experiment).values() for path in (*jobs.files(), *jobs.logs())]
         own = [path for path in made if not path.startswith("resources/")]
         assert {path.split("/")[0] for path in set(made) - set(own)} == {"resources"}
         assert {"arms/tuned/seed0/manifest.json", "scores/base/seed0/general.parquet", "tables/summary.parquet"} <= {
@@ -388,7 +388,6 @@ def test_prune_never_takes_a_users_file(project: Path, configs: Path) -> None:
             f"results/arms/old/seed1/weights/{TEMPORARY}/x",
             "results/scores/old/seed0/general.parquet", "results/generations/old/seed0/general.work/.lock",
             "results/datasets/old.attempts.parquet", "results/datasets/old.job.json",
-            "results/benchmarks/generate/old.seed0.general.tsv", "results/benchmarks/train/old.seed0.tsv",
             "resources/models/.old-0123abcd.work/.lock", "resources/data/gsm8k_test/.test.jsonl.abcd_123.part",
             "resources/models/old-0123abcd/config.json",
         )

@@ -40,7 +40,7 @@ FIT = re.compile(
 
 def shapes() -> Iterator[str]:
     """Regular expressions of the entries of a results folder that an experiment may not need: what jobs with wildcards
-    make (for a fit, its folder), the files beside it, logs and benchmarks."""
+    make (for a fit, its folder), the files beside it, and logs."""
     for stage in STAGES.values():
         for pattern in stage.outputs.values():
             stem, _, suffix = pattern.partition("/manifest.json" if "manifest" in pattern else ".")
@@ -51,7 +51,6 @@ def shapes() -> Iterator[str]:
                 yield stages.shape(stem) + (rf"({endings})" if suffix else "")
         if stage.job:
             yield stages.shape(stages.log(stage))
-            yield stages.shape(stages.benchmark(stage))
 
 
 def needed(experiment: Experiment) -> set[Path]:
@@ -60,7 +59,7 @@ def needed(experiment: Experiment) -> set[Path]:
     for jobs in all_jobs(experiment).values():
         files = [Path(file) for file in jobs.files()]
         makes_folders = jobs.name in ("fetch_model", "reach_model", "fetch_data", "fetch_hub", "train")
-        keep |= {file.parent if makes_folders else file for file in files} | {Path(trace) for trace in jobs.traces()}
+        keep |= {file.parent if makes_folders else file for file in files} | {Path(log) for log in jobs.logs()}
     return keep | {path.with_name(f".{path.name}.work") for path in keep if path.parent == MODELS}
 
 

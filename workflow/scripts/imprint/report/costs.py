@@ -1,13 +1,12 @@
-"""The costs job. It gathers the costs of all jobs that run a model: seconds and memory from Snakemake's benchmark files
-and from Slurm's accounting, GPUs and attempts from the jobs' records, tokens from manifests and generations. It also
-gathers the training curves, the composed arms' coefficients and the synthesis attempts, in one table each.
+"""The costs job. It gathers the costs of all jobs that run a model: seconds, memory, GPUs and attempts from the jobs'
+records and from Slurm's accounting, tokens from manifests and generations. It also gathers the training curves, the
+composed arms' coefficients and the synthesis attempts, in one table each.
 
-A benchmark file knows only the last attempt. Slurm's accounting knows all attempts, and the memory of all processes of
-a job, so its figures are taken if it knows a job."""
+A killed attempt leaves no figures in the record. Slurm's accounting knows all attempts, and the processes of a job on
+all nodes, so its figures are taken if it knows a job."""
 
 from __future__ import annotations
 
-import csv
 import re
 import shutil
 import subprocess
@@ -23,33 +22,6 @@ from imprint.runtime.errors import shown
 from imprint.runtime.identity import read_object
 from imprint.runtime.plugins import Strict
 
-MIB = 1024**2
-
-
-def benchmark(path: Path) -> dict[str, Any]:
-    """Seconds, CPU seconds and peak resident bytes of a job, from its benchmark file. A figure that is missing is None:
-    Snakemake writes "NA" or "-" for a job too short to be sampled, and a run made elsewhere has no file."""
-    blank = {"seconds": None, "cpu_seconds": None, "peak_memory_bytes": None}
-    if not path.is_file():
-        return blank
-    with path.open(encoding="utf-8", newline="") as handle:
-        rows = list(csv.DictReader(handle, delimiter="\t"))
-    if not rows:
-        return blank
-
-    def number(column: str) -> float | None:
-        try:
-            return float(rows[-1][column])
-        except (KeyError, TypeError, ValueError):
-            return None
-
-    memory = number("max_rss")
-    return {
-        "seconds": number("s"),
-        "cpu_seconds": number("cpu_time"),
-        "peak_memory_bytes": None if memory is None else int(memory * MIB),
-    }
-
 
 def accounting(jobs: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Slurm job id -> seconds, CPU seconds, GPU-seconds and peak resident bytes, from `sacct`. Empty if there is no
@@ -64,7 +36,7 @@ def accounting(jobs: Iterable[str]) -> dict[str, dict[str, Any]]:
         process = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
         if process.returncode != 0:
             why = shown(process.stderr.strip())
-            print(f"imprint: sacct fails ({why}); costs are from benchmarks alone", file=sys.stderr)
+            print(f"imprint: sacct fails ({why}); costs are from the jobs' records alone", file=sys.stderr)
             return {}
         add_accounting(costs, process.stdout)
     return costs
@@ -104,40 +76,41 @@ def slurm_seconds(text: str) -> float:
     return total + 86400 * int(days or 0)
 
 
-def of_job(
-    times: dict[str, Any], attempts: list[dict[str, Any]], slurm: Mapping[str, dict[str, Any]]
-) -> dict[str, Any]:
-    """The costs of one job, from its benchmark `times`, the `attempts` in its record, and Slurm's figures, which are
-    taken if `slurm` has every attempt."""
+def of_job(attempts: list[dict[str, Any]], slurm: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The costs of one job, from the `attempts` in its record, and from Slurm's figures, which are taken if `slurm` has
+    every attempt. Seconds and CPU seconds of a record are those of the last attempt."""
     finished = [attempt for attempt in attempts if attempt.get("seconds") is not None]
-    peaks = [attempt["peak_gpu_memory_bytes"] for attempt in finished if attempt.get("peak_gpu_memory_bytes")]
+    last = finished[-1] if finished else {}
     costs = {
-        **times,
+        "seconds": last.get("seconds"),
+        "cpu_seconds": last.get("cpu_seconds"),
         "gpu_seconds": sum(a["seconds"] * a.get("gpus", 0) for a in finished) if finished else None,
-        "peak_gpu_memory_bytes": max(peaks, default=None),
+        **{key: _most(finished, key) for key in ("peak_memory_bytes", "peak_gpu_memory_bytes")},
         "attempts": len(attempts) or None,
-        "source": "benchmark",
+        "source": "record",
     }
     numbers = {str(attempt.get("slurm_job_id")) for attempt in attempts}
     if attempts and numbers <= slurm.keys():
         jobs = [slurm[number] for number in numbers]
         costs |= {key: sum(job[key] for job in jobs) for key in ("seconds", "cpu_seconds", "gpu_seconds")}
-        memory = [job["peak_memory_bytes"] for job in jobs if job["peak_memory_bytes"] is not None]
-        costs |= {"peak_memory_bytes": max(memory, default=times["peak_memory_bytes"]), "source": "slurm"}
+        costs |= {"peak_memory_bytes": _most([*jobs, costs], "peak_memory_bytes"), "source": "slurm"}
     return costs
 
 
+def _most(jobs: list[dict[str, Any]], key: str) -> int | None:
+    return max((job[key] for job in jobs if job.get(key) is not None), default=None)
+
+
 class Costed(Strict):
-    """One job that runs a model: the arm whose weights it loads, its output and its benchmark file. `table` is the kind
-    of table of the output, whose responses have token counts; None for a fit, whose manifest has them, and for an
-    output without token counts."""
+    """One job that runs a model: the arm whose weights it loads, and its output. `table` is the kind of table of the
+    output, whose responses have token counts; None for a fit, whose manifest has them, and for an output without token
+    counts."""
 
     stage: str
     arm: str
     seed: int
     eval: str | None
     output: str
-    benchmark: str
     table: str | None
 
 
@@ -168,7 +141,7 @@ def run(*, spec: Spec, manifests: list[Path], synthesis: list[Path], out: dict[s
         row = {
             **{"arm": job.arm, "seed": job.seed, "stage": job.stage, "eval": job.eval},
             **{"device": record[-1].get("device") if record else None, **_from_output(job)},
-            **of_job(benchmark(Path(job.benchmark)), record, slurm),
+            **of_job(record, slurm),
         }
         # Over the seconds of the complete job, which include loading the model.
         row["tokens_per_second"] = row["tokens"] / row["seconds"] if row["tokens"] and row["seconds"] else None

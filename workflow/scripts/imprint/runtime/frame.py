@@ -9,19 +9,19 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from imprint.runtime import job_record, local_gpus, needs, origin, servers
+from imprint.runtime import fork_server, servers
 from imprint.runtime.errors import ImprintError, shown
 
 TIME_TO_LOG = 10.0  # seconds that an ending process waits until its log is written
 
 
-def prepare(threads: int, network: bool = False) -> None:
+def prepare(threads: int, network: bool = False, environment: MutableMapping[str, str] = os.environ) -> None:
     """Set the environment variables that libraries read when they are imported. Call it before torch is imported.
 
     Threads that wait by spinning cost a factor of ten when cores are shared, so the OpenMP wait policy is passive.
@@ -35,14 +35,22 @@ def prepare(threads: int, network: bool = False) -> None:
         "POLARS_MAX_THREADS",
         "RAYON_NUM_THREADS",
     ):
-        os.environ[name] = str(threads)
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        environment[name] = str(threads)
+    environment["OMP_WAIT_POLICY"] = "PASSIVE"
+    environment["TOKENIZERS_PARALLELISM"] = "false"
     if not network:
         for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
-            os.environ[name] = "1"
+            environment[name] = "1"
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):  # Slurm hands the environment to every job
-            os.environ.pop(name, None)
+            environment.pop(name, None)
+
+
+def serve_forks() -> None:
+    """Start the fork server of this run (`runtime/fork_server.py`), in the environment of a job without keys."""
+    environment = dict(os.environ)
+    prepare(1, environment=environment)
+    servers.drop_keys(environment)
+    fork_server.start(environment)
 
 
 def device(choice: str, gpus: int) -> str:
@@ -107,6 +115,11 @@ def job(snakemake: Any, network: bool = False) -> Iterator[None]:
     device = snakemake.resources.get("device")
     if device != servers.DEVICE and not network:
         servers.drop_keys()
+        if device:
+            fork_server.hand_over()
+    # Not before, since a process that hands over needs none of this.
+    from imprint.runtime import job_record, local_gpus, needs, origin
+
     heading = f"{job_name(snakemake)} on {socket.gethostname()}, {datetime.now():%Y-%m-%d %H:%M:%S}"
     log_to(Path(snakemake.log[0]), heading)
     try:

@@ -8,6 +8,7 @@ well, the next run of the job starts a new record.
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import sys
 import time
@@ -20,13 +21,12 @@ from imprint.runtime import provenance
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import read_json, write_json
 
-_of_children: dict[str, Any] = {}  # the accelerator that a process started by this job, or a server, has used
+_of_others: dict[str, Any] = {}  # what the processes that this job has started, or a server, have used
 
 
 def add(accelerator: dict[str, Any]) -> None:
-    """Put the accelerator that a child process or a server has used into this job's record, in the form of
-    `accelerator()`."""
-    _of_children.update(accelerator)
+    """Put what other processes than this one have used for this job into its record, in the form of `accelerator()`."""
+    _of_others.update(accelerator)
 
 
 def path_for(output: Path) -> Path:
@@ -36,8 +36,8 @@ def path_for(output: Path) -> Path:
 
 @contextmanager
 def kept(path: Path, gpus: int, threads: int) -> Iterator[None]:
-    """Add an attempt to the record at `path` when the block begins, and its seconds and accelerator when the block
-    ends, well or not."""
+    """Add an attempt to the record at `path` when the block begins, and what it has used when the block ends, well or
+    not: its seconds, the CPU seconds of this process and of those that it has started, device and memory."""
     attempts = read(path)
     if attempts and attempts[-1].get("ended"):
         attempts = []
@@ -57,20 +57,32 @@ def kept(path: Path, gpus: int, threads: int) -> Iterator[None]:
         yield
         attempt["ended"] = True
     finally:
-        attempt |= {"seconds": round(time.monotonic() - start, 3), **accelerator(), **_of_children}
+        attempt |= {
+            "seconds": round(time.monotonic() - start, 3),
+            "cpu_seconds": _cpu_seconds(),
+            **accelerator(),
+            **_of_others,
+        }
         with suppress(OSError):  # where the disk is full, the job's own error is the one to show
             write_json(path, {"attempts": attempts})
 
 
+def _cpu_seconds() -> float:
+    times = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(sum(time.ru_utime + time.ru_stime for time in times), 3)
+
+
 def accelerator() -> dict[str, Any]:
-    """The device that torch has used in this process: "cpu", or "cuda" with the names of the GPUs and their peak memory
-    together in bytes."""
+    """The device that torch has used in this process and the process's peak memory in bytes. The device is "cpu", or
+    "cuda" with the names of the GPUs and their peak memory together."""
+    memory = {"peak_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
-        return {"device": "cpu"}
+        return {"device": "cpu", **memory}
     numbers = range(torch.cuda.device_count())
     return {
         "device": "cuda",
+        **memory,
         "gpu_names": [torch.cuda.get_device_name(number) for number in numbers],
         "peak_gpu_memory_bytes": sum(torch.cuda.max_memory_allocated(number) for number in numbers),
     }

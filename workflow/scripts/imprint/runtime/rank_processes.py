@@ -89,16 +89,18 @@ def wait(processes: list[subprocess.Popen[bytes]], until: int | None = None) -> 
 
 
 def accelerator(results: list[dict[str, Any]], nodes: int = 1) -> dict[str, Any]:
-    """What the ranks say of their accelerators (`job_record.accelerator`). Each sees all GPUs of its machine, and
-    counts its own memory."""
-    used = [result["accelerator"] for result in results if "accelerator" in result]
-    if not used or "peak_gpu_memory_bytes" not in used[0]:
-        return used[0] if used else {}
-    of_nodes = (result.get("accelerator", {}) for result in results[:: len(results) // nodes])
+    """What the ranks together have used, of what each says of itself (`job_record.accelerator`). Each sees all GPUs of
+    its machine, and counts its own memory."""
+    of_ranks = [result["accelerator"] for result in results if "accelerator" in result]
+    if not of_ranks:
+        return {}
+    memory = [key for key in ("peak_memory_bytes", "peak_gpu_memory_bytes") if key in of_ranks[0]]
+    of_nodes = [result.get("accelerator", {}) for result in results[:: len(results) // nodes]]
+    gpus = [name for one in of_nodes for name in one.get("gpu_names", ())]
     return {
-        **used[0],
-        "gpu_names": [name for accelerator in of_nodes for name in accelerator.get("gpu_names", ())],
-        "peak_gpu_memory_bytes": sum(one.get("peak_gpu_memory_bytes", 0) for one in used),
+        **of_ranks[0],
+        **{key: sum(one.get(key, 0) for one in of_ranks) for key in memory},
+        **({"gpu_names": gpus} if gpus else {}),
     }
 
 

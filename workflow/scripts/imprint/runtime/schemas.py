@@ -211,7 +211,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("tokens", _int),
             ("tokens_per_second", _float),
             ("device", _text),
-            ("source", _text),  # "slurm" where its accounting knows the job, else "benchmark"
+            ("source", _text),  # "slurm" where its accounting knows the job, else "record"
         ]
     ),
     # One row per logged training step and quantity (loss, reward, learning_rate, ...).

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import MutableMapping
 
 from pydantic import Field
 
@@ -76,8 +77,8 @@ def key(access: Access, model: str) -> str:
     return value
 
 
-def drop_keys() -> None:
-    """Remove all keys from the environment of this process and of those that it starts."""
+def drop_keys(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Remove all keys from an environment: that of this process and of those that it starts."""
     for access in told().values():
         if access.key_env is not None:
-            os.environ.pop(access.key_env, None)
+            environment.pop(access.key_env, None)

@@ -1,6 +1,6 @@
 """The table of stages: each kind of job, what it makes, and whether it runs a model.
 
-Rules, logs, benchmarks, `make prune`, costs, profiles, the layout of a results folder and its documentation are read
+Rules, logs, `make prune`, costs, profiles, the layout of a results folder and its documentation are read
 from this table. A stage has a rule of its name in rules/ and a script of its name in workflow/scripts/. The script
 calls `run` of the stage's module with the job's `Spec`. The stage's class in imprint/dag/jobs says which jobs a config
 needs."""
@@ -19,10 +19,10 @@ SHAPES = {"seed": r"\d+", "model": rf"{NAME}-[0-9a-f]{{8}}", "file": ".+", "spli
 class Stage(NamedTuple):
     """One kind of job.
 
-    `job` is the pattern of a job's name, empty for a stage with a single job: the log is logs/STAGE/JOB.log, and the
-    benchmark of a job that runs a model is benchmarks/STAGE/JOB.tsv. `outputs` is name -> pattern of a path, below the
-    results folder unless it begins with resources/; an output that is a table has the table's name. `module` is below
-    the package. `beside` names tables that a job writes beside its outputs without declaring them to Snakemake."""
+    `job` is the pattern of a job's name, empty for a stage with a single job: the log is logs/STAGE/JOB.log. `outputs`
+    is name -> pattern of a path, below the results folder unless it begins with resources/; an output that is a table
+    has the table's name. `module` is below the package. `beside` names tables that a job writes beside its outputs
+    without declaring them to Snakemake."""
 
     name: str
     job: str
@@ -130,7 +130,7 @@ STAGES = {
 PARTIAL = "partial.html"
 """The report that `make report` writes on what is finished so far."""
 PARTS = frozenset(
-    {"logs", "benchmarks", "looks.json", PARTIAL}
+    {"logs", "looks.json", PARTIAL}
     | {path.split("/")[0] for stage in STAGES.values() for path in stage.outputs.values() if "resources/" not in path}
 )
 """Names of the files and folders that a run writes directly into its results folder."""
@@ -150,11 +150,6 @@ def of_all_runs() -> list[str]:
 def log(stage: Stage) -> str:
     """The pattern of a job's log, below the results folder."""
     return f"logs/{stage.name}/{stage.job}.log" if stage.job else f"logs/{stage.name}.log"
-
-
-def benchmark(stage: Stage) -> str:
-    """The pattern of a job's benchmark, below the results folder. Only stages that run a model have benchmarks."""
-    return f"benchmarks/{stage.name}/{stage.job}.tsv"
 
 
 def shape(pattern: str) -> str:

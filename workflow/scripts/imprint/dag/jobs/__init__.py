@@ -79,11 +79,6 @@ class Jobs:
         """Pattern of the log."""
         return self._placed(stages.log(self.stage))
 
-    @property
-    def benchmark(self) -> str:
-        """Pattern of the benchmark."""
-        return self._placed(stages.benchmark(self.stage))
-
     def files(self) -> list[str]:
         """The paths of all outputs of all jobs."""
         return [file for job in self.jobs() for file in self.files_of(job)]
@@ -92,10 +87,9 @@ class Jobs:
         """The paths of all outputs of one job."""
         return [pattern.format(**_wildcards(job)) for pattern in self.outputs.values()]
 
-    def traces(self) -> list[str]:
-        """The paths of the logs and benchmarks of all jobs."""
-        patterns = [self.log, *([self.benchmark] if self.stage.runs_model else [])]
-        return [pattern.format(**_wildcards(job)) for job in self.jobs() for pattern in patterns]
+    def logs(self) -> list[str]:
+        """The paths of the logs of all jobs."""
+        return [self.log.format(**_wildcards(job)) for job in self.jobs()]
 
     def _placed(self, pattern: str) -> str:
         return pattern if pattern.startswith("resources/") else f"{self.experiment.results}/{pattern}"

@@ -143,7 +143,6 @@ class Collect(Jobs):
             seed=of_seed,
             eval=of_eval,
             output=self.experiment.path(name, output, **job),
-            benchmark=f"{self.experiment.results}/{stages.benchmark(stage).format(**job)}",
             table=output if of_eval else None,
         )
 
