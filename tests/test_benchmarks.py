@@ -51,6 +51,16 @@ def test_grpo_step_compares_equal_draws(tmp_path: Path, monkeypatch: pytest.Monk
     assert compared["loss_difference"] < 1e-5
 
 
+def test_job_start_answers_the_same_both_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = pico_arms.root(tmp_path / "pico")
+    monkeypatch.setenv("IMPRINT_FORK_SERVER", "")  # set by the benchmark, and undone after it
+    script("job_start.py", monkeypatch, str(manifest.parent), "--rounds", "1").main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["same_text"] and 0 < found["forked_cpu_seconds"] < found["imported_cpu_seconds"]
+
+
 @pytest.mark.workflow
 def test_scale_dry_runs_as_many_jobs_on_both_sides(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
