@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imprint.engines import Candidates, Pass, Prompt, Response, Running, _grouped_attention, failed
-from imprint.models import chains, chat_text
-from imprint.models.chat_text import ChatText, Message
+from imprint.engines import Candidates, Pass, Prompt, Response, Running, _grouped_attention, _tokenized
+from imprint.engines._tokenized import Tokenized, scored_options
+from imprint.models import chains
+from imprint.models.chat_text import ChatText
 from imprint.runtime.errors import ImprintError
 
 if TYPE_CHECKING:
@@ -56,30 +57,20 @@ def ranks(chain: list[Path], gpus: int) -> int:
     return chains.most_ranks(chain[0].parent, gpus) if gpus > 1 else 1
 
 
-class Engine:
+class Engine(Tokenized):
     """A model and its tokenizer. `batch_size` is the number of sequences decoded together."""
 
     def __init__(self, model: Any, tokenizer: Any, batch_size: int = 32) -> None:
         import transformers
 
-        self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
+        super().__init__(tokenizer, model.config, model.generation_config)
+        self.model, self.batch_size = model, batch_size
         self.device = model.device
         self.passing = Pass()
-        self.limit: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        ends = model.generation_config.eos_token_id
-        self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
         if self.device.type == "cpu":
             _grouped_attention.install(model)
         dtype = str(model.dtype).removeprefix("torch.")
         self.name = f"transformers {transformers.__version__} {dtype} {self.device.type}"
-
-    def render(self, messages: Sequence[Message], prefill: str = "") -> ChatText:
-        """The prompt of a dialogue whose assistant's turn begins with `prefill`, as `chat_text.render` says."""
-        return chat_text.render(self.tokenizer, messages, prefill)
-
-    def tokens(self, text: str, breaks: tuple[int, ...] = ()) -> list[int]:
-        """Token ids of rendered text, as `chat_text.tokens` says."""
-        return chat_text.tokens(self.tokenizer, text, breaks)
 
     def generate(self, prompts: list[Prompt]) -> list[Response]:
         """Continue every prompt, in batches of prompts of similar length. A prompt that does not fit into the model's
@@ -87,7 +78,7 @@ class Engine:
         import torch
 
         tokens = [self.tokens(prompt.text, prompt.breaks) for prompt in prompts]
-        answers = [self._refusal(len(t), p.longest) for t, p in zip(tokens, prompts, strict=True)]
+        answers = [self.refusal(len(t), p.longest) for t, p in zip(tokens, prompts, strict=True)]
         with torch.inference_mode():
             for batch in self._batches(tokens, [i for i, answer in enumerate(answers) if answer is None]):
                 responses = self._decode([prompts[i] for i in batch], [tokens[i] for i in batch])
@@ -103,7 +94,7 @@ class Engine:
 
         tokens = [self.tokens(*text) for text in texts]
         for ids in tokens:
-            if refusal := self._refusal(len(ids), 0):
+            if refusal := self.refusal(len(ids), 0):
                 raise ImprintError(str(refusal.error))
         for batch in self._batches(tokens, list(range(len(tokens)))):
             with torch.inference_mode():
@@ -117,46 +108,15 @@ class Engine:
         continuations. A prompt that does not fit gets a single error."""
         import torch
 
-        heads, tails = [], []
-        answers: list[list[Response]] = []
-        for candidates in asked:
-            head, tail = list[int](), list[list[int]]()
-            try:
-                text = ChatText(candidates.text, candidates.breaks)
-                head, tail = chat_text.continued(self.tokenizer, text, candidates.continuations)
-            except ImprintError as error:
-                refusal: Response | None = failed(str(error))
-            else:
-                if not tail or not all(tail):
-                    refusal = failed("no continuations, or an empty one", len(head))
-                else:
-                    refusal = self._refusal(len(head), max(map(len, tail)))
-            heads.append(head)
-            tails.append(tail)
-            answers.append([] if refusal is None else [refusal])
+        heads, tails, answers = self.options(asked)
         with torch.inference_mode():
             for batch in self._batches(heads, [i for i, answer in enumerate(answers) if not answer]):
                 started = time.perf_counter()
                 scored = self._score([heads[i] for i in batch], [tails[i] for i in batch])
                 share = (time.perf_counter() - started) / sum(map(len, scored))
                 for i, sums in zip(batch, scored, strict=True):
-                    answers[i] = [
-                        Response(text, None, len(heads[i]), len(tail), total, share, answer_tokens=len(tail))
-                        for text, tail, total in zip(asked[i].continuations, tails[i], sums, strict=True)
-                    ]
+                    answers[i] = scored_options(asked[i], len(heads[i]), tails[i], sums, share)
         return answers
-
-    def _refusal(self, prompt: int, more: int) -> Response | None:
-        """The error for a prompt of `prompt` tokens to be continued by up to `more`, or None if both fit."""
-        if prompt == 0:
-            return failed("the prompt is empty", 0)
-        if self.limit is not None and prompt + more > self.limit:
-            return failed(
-                f"the prompt has {prompt} tokens and up to {more} more are asked for, but the model has {self.limit} "
-                "positions",
-                prompt,
-            )
-        return None
 
     def _batches(self, tokens: list[list[int]], which: list[int]) -> Iterator[list[int]]:
         """Indices in batches, longest prompts first, so that a batch too large for memory fails at once."""
@@ -219,18 +179,7 @@ class Engine:
         started = time.perf_counter()
         rows = self.decode(prompts, tokens)
         share = (time.perf_counter() - started) / len(rows)
-        return [
-            Response(
-                row.text(),
-                row.reason,
-                len(prompt),
-                len(row.tokens),
-                row.logprob,
-                share,
-                answer_tokens=row.answer_tokens,
-            )
-            for row, prompt in zip(rows, tokens, strict=True)
-        ]
+        return [row.response(len(prompt), share) for row, prompt in zip(rows, tokens, strict=True)]
 
     def decode(self, prompts: list[Prompt], tokens: list[list[int]]) -> list[Row]:
         """Continue one batch of prompts, whose token ids are `tokens`; call it in inference mode. Several samples of
@@ -308,54 +257,16 @@ class Engine:
         return [float(value) for value in total]
 
 
-class Row:
-    """One sequence that is being decoded."""
+class Row(_tokenized.Row):
+    """One sequence that is being decoded, with its random numbers."""
 
     def __init__(self, engine: Engine, prompt: Prompt) -> None:
         import torch
 
-        self.engine, self.prompt = engine, prompt
-        self.tokens: list[int] = []
-        self.logprob = 0.0
-        self.reason: str | None = None
-        self.opened: int | None = None
-        """The number of tokens up to the end of the prompt's opening text; None while it has not come."""
-        # A text spans no more tokens than it has bytes. A few more cover characters that are split over tokens.
-        self.window = max(len(text.encode()) for text in (*prompt.stop, prompt.opening)) + 4
-        if prompt.max_new_tokens < 1:
-            raise ImprintError(f"max_new_tokens is {prompt.max_new_tokens}; write at least 1")
+        super().__init__(engine, prompt)
         if prompt.temperature > 0:
             generator = torch.Generator().manual_seed(prompt.seed)
             self.draws = torch.rand(prompt.longest, generator=generator, dtype=torch.float64).tolist()
-
-    def append(self, token: int, logprob: float) -> None:
-        """Take the next token, and set `reason` if it ends the response."""
-        self.tokens.append(token)
-        self.logprob += logprob
-        awaited = self.prompt.opening if self.opened is None else ""
-        tail = self._decode(self.tokens[-self.window :]) if self.prompt.stop or awaited else ""
-        if awaited and awaited in tail:
-            self.opened = len(self.tokens)
-        if token in self.engine.ends or any(text in tail for text in self.prompt.stop):
-            self.reason = "stop" if len(self.tokens) <= self.prompt.kept(self.opened) else "length"
-        elif len(self.tokens) == self.prompt.limit(self.opened):
-            self.reason = "length"
-
-    @property
-    def answer_tokens(self) -> int:
-        """The tokens of the answer, with the end token or stop text."""
-        return min(len(self.tokens), self.prompt.kept(self.opened)) - (self.opened or 0)
-
-    def _decode(self, tokens: list[int]) -> str:
-        decode = self.engine.tokenizer.decode
-        return str(decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-    def text(self) -> str:
-        """The response, cut before the first stop text in it."""
-        kept = self.tokens[: self.prompt.kept(self.opened)]
-        text = self._decode([token for token in kept if token not in self.engine.ends])
-        ends = [place for stop in self.prompt.stop if (place := text.find(stop)) >= 0]
-        return text[: min(ends)] if ends else text
 
 
 def _shared(tokens: list[list[int]]) -> int:

@@ -14,7 +14,7 @@ import copy
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from imprint.models.model_files import check_safetensors, load_tokenizer, template_sha256, verify
+from imprint.models.model_files import WEIGHTS, check_safetensors, load_tokenizer, template_sha256, verify
 from imprint.runtime import model_sizes, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.identity import read_manifest
@@ -48,6 +48,16 @@ def most_ranks(root: Path, gpus: int) -> int:
     return model_sizes.most_ranks(groups, gpus) if config.base_model_tp_plan else 1
 
 
+def configs(root: Path) -> tuple[Any, Any]:
+    """The config and the generation config of the root model in a folder, as transformers has them."""
+    from transformers import AutoConfig, GenerationConfig
+
+    config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False)
+    if (root / "generation_config.json").is_file():
+        return config, GenerationConfig.from_pretrained(root, local_files_only=True)
+    return config, GenerationConfig.from_model_config(config)
+
+
 def _from_folder(folder: Path, root: Path, dtype: str, device: str, ranks: int = 1, way: Way = "fsdp") -> Any:
     """A model whose weights go from the files to the device one by one, in `dtype`. Of several `ranks` each reads its
     part of every weight. The weights are the safetensors of `folder`; the architecture and the end tokens are those of
@@ -56,22 +66,18 @@ def _from_folder(folder: Path, root: Path, dtype: str, device: str, ranks: int =
     Raises ImprintError if a tensor is missing, left over or of another shape: transformers would only warn, and go on
     with random numbers."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoModelForCausalLM
     from transformers.distributed.configuration_utils import DistributedConfig
     from transformers.utils import logging
 
     auto: Any = AutoModelForCausalLM
     check_safetensors(folder)
-    config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False)
+    config, generation = configs(root)
     if ranks > 1 and way == "fsdp" and not config.base_model_fsdp_plan:
         raise ImprintError(
             f"{root}: transformers does not say how a model of the type {config.model_type!r} is shared by several "
             "GPUs; write `resources: {gpu: 1}` on the arm"
         )
-    if (root / "generation_config.json").is_file():
-        generation = GenerationConfig.from_pretrained(root, local_files_only=True)
-    else:
-        generation = GenerationConfig.from_model_config(config)
     shares = DistributedConfig(fsdp_size=ranks) if way == "fsdp" else DistributedConfig(tp_size=ranks)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # its bars count tensors; the jobs have their own
     try:
@@ -174,6 +180,23 @@ def load(manifests: list[Path], dtype: str, device: str, ranks: int = 1, way: Wa
     for weights in model.parameters():
         weights.data = weights.data.to(getattr(torch, dtype))
     return model.eval(), own_tokenizer
+
+
+def export(manifests: list[Path], dtype: str, folder: Path) -> None:
+    """Put the model of a chain of manifests into an empty folder, for a program that reads the hub's files: the root's
+    config, and all weights in safetensors. A chain without adapters is linked. With adapters, the merged weights are
+    written in `dtype`, one of DTYPES; the memory for them is free again afterwards. Raises ImprintError like `load`: in
+    both cases transformers loads the weights once, since not every program misses a tensor that is not there."""
+    chain = links(manifests)
+    if chain.changes:
+        load(manifests, dtype, "cpu")[0].save_pretrained(folder)
+        (folder / "config.json").unlink()
+    else:
+        _from_folder(chain.weights, chain.root, _stored(chain.weights), "cpu")  # it maps the files, and reads little
+        index = chain.weights / f"{WEIGHTS}.index.json"
+        for file in (*check_safetensors(chain.weights), *([index] if index.is_file() else [])):
+            (folder / file.name).symlink_to(file.resolve())
+    (folder / "config.json").symlink_to((chain.root / "config.json").resolve())
 
 
 def copied(model: Any, dtype: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import select
@@ -16,12 +15,12 @@ from typing import IO, Any, NamedTuple
 
 from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
+from imprint.runtime.parents import end_with as end_with  # the ranks take it from here
 from imprint.runtime.ranks import Ranks
 
 LAST_LINES = 5.0
 """Seconds until the last lines of an ended rank are in the log. A process that the rank has left behind may hold the
 pipe."""
-PR_SET_PDEATHSIG = 1
 
 
 class Command(NamedTuple):
@@ -124,10 +123,3 @@ def refuse(results: list[dict[str, Any]], statuses: list[int | None], job: str) 
             "was finished is kept"
         )
     raise ImprintError(f"{who} ended with exit status {status}; what it printed says why")
-
-
-def end_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent ends for any reason."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # the parent ended before the call
-        os.kill(os.getpid(), signal.SIGKILL)
