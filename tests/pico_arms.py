@@ -17,9 +17,9 @@ from imprint.runtime.identity import read_json, write_json
 Change = Callable[[str, torch.Tensor], torch.Tensor | None]
 
 
-def root(folder: Path, seed: int = 0, tied: bool = True) -> Path:
+def root(folder: Path, seed: int = 0, tied: bool = True, width: int = 32) -> Path:
     """The manifest of a pico model."""
-    pico.make(folder, seed, tied)
+    pico.make(folder, seed, tied, width)
     template = model_files.template_sha256(model_files.load_tokenizer(folder))
     write_json(folder / "manifest.json", {"kind": "model", "fingerprint": folder.name, "template_sha256": template})
     return pico.sums(folder / "manifest.json")

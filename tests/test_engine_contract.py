@@ -32,7 +32,8 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pico_arms.root(tmp_path_factory.mktemp("model") / "pico")
 
 
-@pytest.fixture(scope="module", params=plugins.names("engines"))
+# vLLM has its own environment, so it is asked the same in tests/vllm_cpu, and a stand-in in tests/test_vllm_engine.py.
+@pytest.fixture(scope="module", params=[name for name in plugins.names("engines") if not name.startswith("vllm")])
 def engine(
     request: pytest.FixtureRequest, manifest: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:

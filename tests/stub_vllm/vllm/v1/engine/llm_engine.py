@@ -1,0 +1,5 @@
+from vllm import Running
+
+
+class LLMEngine:
+    from_engine_args = Running

@@ -1,0 +1,161 @@
+"""vLLM itself, on a CPU and a pico model: it is asked what every engine is asked, answers what `transformers` answers,
+and ends when it must."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import pico
+import pico_arms
+import workflow
+from conftest import ROOT, make_project
+from imprint.engines import Candidates, Running, _vllm_process, transformers, vllm
+from imprint.runtime import job_record, parquet, processes
+from imprint.runtime.errors import ImprintError
+from test_engine_contract import (  # noqa: F401
+    BATCH,
+    OPTIONS,
+    can,
+    mixed,
+    prompts,
+    same,
+    test_a_drawn_text_is_as_likely_as_the_engine_finds_it,
+    test_a_prompt_that_cannot_be_answered_costs_nobody_else,
+    test_a_prompts_answer_is_its_own,
+    test_a_response_counts_its_tokens,
+    test_a_shorter_answer_is_the_beginning_of_a_longer_one,
+    test_a_stop_text_ends_a_response_before_it,
+    test_it_says_what_it_can_do,
+    test_the_answer_behind_an_opening_has_its_own_tokens,
+    test_the_end_token_counts_and_is_no_text,
+    test_the_likelihoods_of_options_are_their_own,
+    test_the_log_probability_is_at_temperature_1,
+    test_what_was_answered_before_a_break_is_not_asked_again,
+)
+
+WIDTH = 128
+"""Of the model: vLLM's attention on a CPU takes heads of 32 and more."""
+SEED = 6
+"""Of the model: its end token comes now and then."""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pico_arms.root(tmp_path_factory.mktemp("model") / "pico", SEED, width=WIDTH)
+
+
+@pytest.fixture(scope="module", params=["vllm"])
+def engine(root: Path) -> Running:
+    return vllm.start([root], "float32", "cpu", BATCH)
+
+
+def agree(engine: Running, chain: list[Path]) -> None:
+    """Assert that an engine has the greedy answers and the likelihoods of transformers."""
+    reference = transformers.start(chain, "float32", "cpu", BATCH)
+    assert engine.limit == reference.limit
+    same(engine.generate(prompts(engine, 40)), reference.generate(prompts(engine, 40)))
+    candidates = [Candidates(one.text, OPTIONS, one.breaks) for one in prompts(engine)]
+    for ours, theirs in zip(engine.loglikelihood(candidates), reference.loglikelihood(candidates), strict=True):
+        same(ours, theirs)
+
+
+def test_it_answers_in_fp32_as_transformers_does(root: Path, engine: Running) -> None:
+    agree(engine, [root])
+
+
+def test_an_option_may_end_at_the_models_last_position(root: Path, engine: Running) -> None:
+    reference = transformers.start([root], "float32", "cpu", BATCH)
+    assert engine.limit == 2048
+    for length, answered in ((2044, True), (2045, False)):
+        asked = [Candidates("x" * length, ("yes!",))]  # of four tokens
+        assert len(engine.tokens("yes!")) == 4
+        ((ours,),), ((theirs,),) = engine.loglikelihood(asked), reference.loglikelihood(asked)
+        assert (ours.error is None, theirs.error is None) == (answered, answered)
+        if answered:
+            assert ours.logprob_sum == pytest.approx(theirs.logprob_sum, abs=1e-3)
+
+
+def test_a_chain_with_an_adapter_and_its_killed_process(root: Path, tmp_path: Path) -> None:
+    chain = pico_arms.lora(root, tmp_path / "lora", below=pico_arms.full(root, tmp_path / "full"))
+    engine = vllm.Engine(chain, "float32", "cpu", BATCH)
+    agree(engine, chain)
+    os.kill(engine._process._process.pid, signal.SIGKILL)
+    with pytest.raises(ImprintError, match=r"the process of vLLM was ended by SIGKILL .*run again"):
+        engine.generate(prompts(engine))
+
+
+JOB = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from imprint.engines import vllm
+from test_engine_contract import mixed
+engine = vllm.start([Path(sys.argv[1])], "bfloat16", "cpu", 4)
+answers = [[(one.text, one.logprob_sum) for one in engine.generate(mixed(engine))] for _ in range(2)]
+print(json.dumps([engine.name, engine._process._process.pid, answers]), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_in_bf16_the_same_shard_has_the_same_bits_and_a_killed_job_leaves_no_process(root: Path) -> None:
+    told = []
+    for _ in range(2):
+        job = subprocess.run(
+            [sys.executable, "-c", JOB, str(root)],
+            env={**os.environ, "PYTHONPATH": f"{ROOT}/workflow/scripts:{ROOT}/tests"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert job.returncode == -signal.SIGKILL, job.stderr
+        name, pid, answers = json.loads(job.stdout)
+        deadline = time.monotonic() + 20
+        while processes.started(pid) is not None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert processes.started(pid) is None
+        told += answers
+    assert name.endswith(" bfloat16 cpu")
+    assert all(answers == told[0] for answers in told)
+
+
+@pytest.mark.workflow
+def test_a_workflow_with_it(tmp_path: Path) -> None:
+    """One arm answers through vLLM, and one through transformers; greedy answers are the same."""
+    project = make_project(tmp_path / "project")
+    workflow.shorten(project, 4)
+    pico.make(project / "resources/local/pico", SEED, width=WIDTH)
+    (project / ".venv-vllm").symlink_to(_vllm_process.PYTHON.parents[1])
+    config = {
+        "engine": {"dtype": "float32", "batch_size": 4, "device": "cpu"},
+        "models": {
+            "pico": {"path": "resources/local/pico"},
+            "quick": {"path": "resources/local/pico", "engine": "vllm"},
+        },
+        "datasets": {"forms": {"generated": "ifeval_format", "n": 4, "instructions": "all", "part": "test"}},
+        "evals": {"forms": {"dataset": "forms", "score": "ifeval", "max_new_tokens": 12}},
+        "arms": {"base": {"model": "pico"}, "quick": {"model": "quick", "control": ["base"]}},
+        "questions": {"same": {"asks": "Is it the same?", "arm": "quick", "control": "base", "eval": "forms"}},
+        "charts": ["answers"],
+    }
+    (project / "config/config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    workflow.run(project)
+    base, quick = (
+        parquet.read(project / f"results/generations/{arm}/seed0/forms.parquet", "generations").to_pylist()
+        for arm in ("base", "quick")
+    )
+    assert [row["response"] for row in quick] == [row["response"] for row in base]
+    assert {row["engine"] for row in quick} == {"vllm 0.30.0 float32 cpu"}
+    (attempt,) = job_record.read(project / "results/generations/quick/seed0/forms.job.json")
+    assert attempt["ended"] and attempt["device"] == "cpu"
+    log = (project / "results/logs/generate/quick.seed0.forms.log").read_text()
+    assert "Traceback" not in log
