@@ -4,10 +4,10 @@
 
 Both sides take every setting from `imprint.methods.grpo.arguments`, where each flag of TRL is named, so the number
 format (the one that `dtype: auto` stands for on this processor), LoRA and gradient checkpointing (off; --checkpointing:
-on) are alike. Neither side's completions may end early, so both draw and train on 16 x 96 tokens; ours reads those of
-groups with equal rewards, whose gradient is zero, without one, so their share is printed. The sides take turns, a
-process each; a process takes one step to warm up and then measures STEPS. Before that, a step in fp32 whose draws are
-coupled compares completions, rewards, loss and gradient.
+on) are alike. Neither side's completions may end early, so both draw and train on 16 x 96 tokens. Ours computes no
+gradient for groups of equal rewards. So that no side has such groups, the rewards that are timed are the place of a
+completion in its group. The sides take turns, a process each; a process takes one step to warm up and then measures
+STEPS. Before that, a step in fp32 whose draws are coupled compares completions, rewards, loss and gradient.
 
 The last printed line is one JSON object with the figures, the limit and `holds`.
 """
@@ -111,11 +111,24 @@ def watched(made: Any) -> list[dict[str, float]]:
     return seconds
 
 
+def spread(made: Any) -> None:
+    """Let a trainer judge as before, and then take other rewards, which differ in each group: 0, 1, 2, 3."""
+    calculate = made._calculate_rewards
+
+    def rewards(*arguments: Any) -> Any:
+        terms = calculate(*arguments)
+        places = (terms.new_ones(len(terms)).cumsum(0) - 1) % made.num_generations
+        return places[:, None].expand_as(terms).clone()
+
+    made._calculate_rewards = rewards
+
+
 def measure(side: str, manifest: Path, checkpointing: bool) -> None:
     """Print the seconds of each step after the first, the lengths drawn, and the number format."""
     dtype = chains.dtype_of("auto", "cpu")
     with tempfile.TemporaryDirectory() as folder:
         made = trainer(side, job(manifest, Path(folder), dtype, 96, STEPS + 1, checkpointing))
+        spread(made)
         seconds = watched(made)[1:]
         logged = [entry for entry in made.state.log_history if "loss" in entry]
         found = {
@@ -191,15 +204,13 @@ def main() -> None:
     print(json.dumps(figures), flush=True)
     cpu: dict[str, list[float]] = {"ours": [], "trl": []}
     wall: dict[str, list[float]] = {"ours": [], "trl": []}
-    equal: dict[str, list[float]] = {"ours": [], "trl": []}
     for _ in range(options.rounds):
         for side in cpu:
             found = ask("--side", side)
-            assert set(found["lengths"]) == {96.0}, found
+            assert set(found["lengths"]) == {96.0} and set(found["equal"]) == {0.0}, found
             dtype = found["dtype"]
             cpu[side] += [step["cpu"] for step in found["steps"]]
             wall[side] += [step["wall"] for step in found["steps"]]
-            equal[side] += found["equal"]
             print(f"{side}: CPU seconds a step {[round(step['cpu'], 1) for step in found['steps']]}", flush=True)
     middle = {side: statistics.median(values) for side, values in cpu.items()}
     ratio = middle["ours"] / middle["trl"]
@@ -215,7 +226,6 @@ def main() -> None:
                 "cpu_seconds": cpu,
                 "wall_seconds": wall,
                 "median_cpu_seconds": middle,
-                "groups_of_equal_rewards": equal,
                 "compared": figures,
                 "ratio": ratio,
                 "limit": LIMIT,

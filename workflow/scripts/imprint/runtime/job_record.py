@@ -73,9 +73,11 @@ def _cpu_seconds() -> float:
 
 
 def accelerator() -> dict[str, Any]:
-    """The device that torch has used in this process and the process's peak memory in bytes. The device is "cpu", or
-    "cuda" with the names of the GPUs and their peak memory together."""
-    memory = {"peak_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    """The device that torch has used in this process, and the peak resident bytes of this process or of the largest
+    that it has started and that has ended. The device is "cpu", or "cuda" with the names of the GPUs and their peak
+    memory together."""
+    kibibytes = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    memory = {"peak_memory_bytes": 1024 * kibibytes}
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return {"device": "cpu", **memory}
