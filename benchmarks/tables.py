@@ -321,7 +321,6 @@ def run_collect(folder: Path, size: Size) -> None:
             seed=run[1],
             eval=run[2],
             output=str(file(folder, "generations", run)),
-            benchmark=str(folder / "no benchmark.tsv"),
             table="generations",
         )
         for run in size.runs()
