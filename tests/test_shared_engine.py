@@ -67,7 +67,7 @@ def test_a_job_on_two_ranks_writes_what_one_writes(chain: list[Path], tmp_path: 
     for gpus in (1, 3):
         job = asking.generation_job(chain[0], dataset, tmp_path / str(gpus))
         generation.run(**{**job, "manifests": chain, "threads": 2, "gpus": gpus})
-        assert job_record._of_children["ranks"] == min(gpus, 2)
+        assert job_record._of_others["ranks"] == min(gpus, 2)
         tables[gpus], _ = asking.tables(job)
     assert "imprint: of 3 GPUs, 2 can share the answers (docs/scaling.md)" in capfd.readouterr().err
     assert {row["engine"].endswith(", 2 ranks") for row in tables[3]} == {True}

@@ -74,7 +74,7 @@ def gone(engine: vllm.Engine) -> bool:
 
 def test_it_says_what_answered_and_where(engine: Running, capfd: Any) -> None:
     assert engine.name == "vllm 0.0 float32 cpu" and engine.limit == 2048
-    assert job_record._of_children["device"] == "cpu"
+    assert job_record._of_others["device"] == "cpu"
 
 
 def test_what_libraries_print_is_no_answer(
