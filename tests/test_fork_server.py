@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,14 @@ HANDS_OVER = "from imprint.runtime import fork_server; fork_server.hand_over()\n
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A fork server whose driver is this process. Gives its folder."""
     monkeypatch.setenv(fork_server.ADDRESS, "")
-    monkeypatch.setattr(fork_server, "_kept", [])
+    ends: list[Callable[[], None]] = []
+    monkeypatch.setattr(fork_server.atexit, "register", lambda *call: ends.append(partial(*call)))
     fork_server.start({**os.environ, "OF_SERVER": "1"}, ["sqlite3"])
-    yield Path(os.environ[fork_server.ADDRESS].split(" ")[0]).parent
-    for end in fork_server._kept:
-        os.close(end)
+    folder = Path(os.environ[fork_server.ADDRESS].split(" ")[0]).parent
+    yield folder
+    for end in ends:
+        end()
+    assert not folder.exists()
 
 
 def job(folder: Path, then: str) -> subprocess.Popen[str]:
@@ -67,6 +71,9 @@ def test_a_script_runs_in_a_fork_with_the_streams_the_folder_and_the_environment
         ("", 0, ""),
         ("sys.exit()", 0, ""),
         ("sys.exit(3)", 3, ""),
+        ("sys.exit(-1)", 255, ""),
+        ("os.abort()", -signal.SIGABRT, ""),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, ""),
         ("sys.exit('no rows')", 1, "no rows\n"),
         ("subprocess.run(['sh', '-c', 'exit 4'], check=True)", 1, "non-zero exit status 4."),
     ],
@@ -117,12 +124,35 @@ def test_a_fork_that_does_not_end_is_killed(server: Path, tmp_path: Path) -> Non
     ended(process)
 
 
-def test_a_job_whose_fork_is_killed_is_killed_too(server: Path, tmp_path: Path) -> None:
-    assert ended(job(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)"))[0] == -signal.SIGKILL
+def test_an_interrupted_job_ends_after_its_fork(server: Path, tmp_path: Path) -> None:
+    """So that nothing is cleared away while the fork still writes."""
+    process = job(
+        tmp_path,
+        "try:\n    Path('begun').touch()\n    time.sleep(60)\nfinally:\n    time.sleep(1)\n    Path('record').touch()",
+    )
+    wait((tmp_path / "begun").exists)
+    process.send_signal(signal.SIGINT)
+    status, _, errors = ended(process)
+    assert (tmp_path / "record").exists()
+    assert status == -signal.SIGINT and errors.count("KeyboardInterrupt") == 1
+
+
+def test_a_process_that_a_fork_leaves_behind_holds_up_nobody(server: Path, tmp_path: Path) -> None:
+    left = "if os.fork() == 0:\n    for stream in (0, 1, 2): os.close(stream)\n    time.sleep(20)\n    os._exit(0)"
+    process = job(tmp_path, left)
+    process.wait(10)
+    assert process.returncode == 0
+
+
+def test_the_forks_of_a_killed_server_are_killed(server: Path, tmp_path: Path) -> None:
+    process = job(tmp_path, "Path('parent').write_text(f'{os.getppid()}')\ntime.sleep(60)")
+    wait(lambda: (tmp_path / "parent").exists() and (tmp_path / "parent").read_text())
+    os.kill(int((tmp_path / "parent").read_text()), signal.SIGTERM)
+    assert ended(process)[0] == -signal.SIGKILL
 
 
 def test_a_job_runs_itself_where_the_server_has_ended_or_cannot_import(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(fork_server.ADDRESS, f"{tmp_path / 'none'} {os.getpid()}")
     process = job(tmp_path, "print(os.getpid())")
@@ -130,6 +160,20 @@ def test_a_job_runs_itself_where_the_server_has_ended_or_cannot_import(
     fork_server.start(dict(os.environ), ["no_such_library"])
     process = job(tmp_path, "print(os.getpid())")
     assert ended(process)[:2] == (0, f"{process.pid}\n")
+    assert "jobs import torch themselves: ModuleNotFoundError" in capfd.readouterr().err
+    wait(lambda: not Path(os.environ[fork_server.ADDRESS].split(" ")[0]).exists())
+
+
+def test_a_run_without_a_place_for_the_socket_has_no_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(fork_server.ADDRESS, "")
+    (tmp_path / ("long" * 30)).mkdir()
+    monkeypatch.setattr(fork_server.tempfile, "tempdir", str(tmp_path / ("long" * 30)))
+    fork_server.start(dict(os.environ))
+    assert os.environ[fork_server.ADDRESS] == ""
+    assert "AF_UNIX path too long; each job imports torch itself" in capsys.readouterr().err
+    assert not list((tmp_path / ("long" * 30)).iterdir())
 
 
 def test_a_job_that_the_driver_has_not_started_runs_itself(
@@ -155,3 +199,15 @@ def test_the_server_ends_with_its_driver_and_leaves_no_folder(tmp_path: Path) ->
         assert folder.stat().st_mode & 0o077 == 0, "another user could hand over a script"
         driver.kill()
         wait(lambda: not folder.exists())
+
+
+def test_a_run_that_ends_in_order_leaves_no_line_in_its_lock(tmp_path: Path) -> None:
+    """The line stays where a process of the run lives, and the server is one."""
+    program = (
+        "import os; from imprint.dag import run_lock; from imprint.runtime import frame, processes\n"
+        "os.environ[processes.RUN] = run_lock.ID\nrun_lock.hold('results')\nframe.serve_forks()"
+    )
+    (tmp_path / "results").mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "results/.run.lock").read_text() == ""

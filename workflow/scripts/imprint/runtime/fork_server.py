@@ -2,10 +2,11 @@
 that needs them. Importing them takes seconds of CPU, more than loading a small model, and a run has many such jobs.
 
 The driver of a run starts the server, and the two end together. A job's own process hands its script over, waits, and
-ends as the fork does. When the job's process is killed, the fork ends too. Only jobs that the driver itself has started
-hand over; a job of Slurm imports the libraries itself.
+ends as the fork does. When the job's process is killed, its fork is ended too. Only jobs that the driver itself has
+started hand over; a job of Slurm imports the libraries itself.
 
-The server imports libraries and no code of Imprint, so that a job imports the code that it was planned with.
+The server imports libraries and nothing of Imprint that counts as a job's code, so that a job imports the code that it
+was planned with. NumPy's linear algebra has one thread in a fork: it reads the number of threads when it is imported.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-import traceback
+import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
+from typing import NoReturn
+
+from imprint.runtime import parents
 
 LIBRARIES = (
     "pyarrow.parquet",
@@ -39,30 +44,44 @@ LIBRARIES = (
 ADDRESS = "IMPRINT_FORK_SERVER"
 """Environment variable with the server's socket and the driver's process id."""
 GRACE = 5.0
-"""Seconds between the interrupt and SIGKILL, for a fork whose job was killed."""
-
-_kept: list[int] = []  # the end of a pipe that closes with the driver
+"""Seconds between the interrupt and SIGKILL, for a fork whose job's process has ended."""
 
 
 def start(environment: dict[str, str], libraries: Sequence[str] = LIBRARIES) -> None:
     """Start the server of this run, whose driver is this process. It imports the libraries when the first job asks, in
-    the given `environment`."""
+    the given `environment`. Where the system has no place for its socket, it says so, and there is no server."""
     folder = tempfile.mkdtemp(prefix="imprint-fork-server-")  # nobody else may enter it
     address = str(Path(folder, "socket"))
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            print(f"imprint: {address}: {error}; each job imports torch itself, which takes longer", file=sys.stderr)
+            os.rmdir(folder)
+            return
         listener.listen()
         until, held = os.pipe()
-        _kept.append(held)
-        subprocess.Popen(
+        paths = [str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")]
+        server = subprocess.Popen(
             [sys.executable, "-P", "-m", __name__, str(listener.fileno()), str(until), folder, *libraries],
-            env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            env=environment | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
             pass_fds=[listener.fileno(), until],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # a Ctrl-C is for the driver and its jobs
         )
         os.close(until)
     os.environ[ADDRESS] = f"{address} {os.getpid()}"
+    atexit.register(_end, server, held)
+
+
+def _end(server: subprocess.Popen[bytes], held: int) -> None:
+    """Let the server end, which it also does when the driver is killed. Its forks end with it."""
+    os.close(held)
+    try:
+        server.wait(2 * GRACE)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def hand_over() -> None:
@@ -81,18 +100,14 @@ def hand_over() -> None:
             forked = connection.recv(1)
         except OSError:
             forked = b""
-        if not forked:
-            return
-        status = connection.recv(1)
-        if not status:  # the fork was killed, so this process ends in the same way
-            os.kill(os.getpid(), signal.SIGKILL)
-        sys.exit(status[0])
+        if forked:
+            _end_as(_status(connection))
 
 
 def _descends_from(ancestor: int) -> bool:
     """Whether `ancestor` has started this process, directly or through others."""
     pid = os.getppid()
-    while pid > 1:
+    while pid:
         if pid == ancestor:
             return True
         try:
@@ -102,73 +117,156 @@ def _descends_from(ancestor: int) -> bool:
     return False
 
 
-def serve(listener: socket.socket, until: int, libraries: Sequence[str]) -> socket.socket | None:
-    """Fork for each connection, with the libraries imported. Returns the connection in a fork, and None in the server
-    when the pipe `until` has come to its end."""
-    while until not in select.select([listener.fileno(), until], [], [])[0]:
+def _status(connection: socket.socket) -> int:
+    """How the fork has ended: its exit status, or minus the number of the signal that has ended it. An interrupt goes
+    to the fork first."""
+    answers = connection.makefile("rb")
+    try:
+        line = answers.readline()
+    except KeyboardInterrupt:
+        connection.shutdown(socket.SHUT_WR)
+        line = answers.readline()
+    return int(line or -signal.SIGKILL)  # without a server its forks are killed
+
+
+def _end_as(status: int) -> NoReturn:
+    """End this process with an exit status, or, for a negative one, by a signal."""
+    if status >= 0:
+        sys.exit(status)
+    if -status != signal.SIGKILL:
+        signal.signal(-status, signal.SIG_DFL)
+    os.kill(os.getpid(), -status)
+    sys.exit(128 - status)  # a signal that ends no process
+
+
+@dataclass
+class Job:
+    """What a job's process hands over: its open streams (0, 1 and 2), its script, folder and environment."""
+
+    streams: list[int]
+    script: str
+    folder: str
+    environment: dict[str, str]
+
+
+@dataclass
+class Fork:
+    """A fork as the server sees it, and the connection to its job's process. `killed_at` is when it will be killed,
+    once its job's process has ended."""
+
+    pid: int
+    connection: socket.socket
+    killed_at: float = float("inf")
+
+
+class Server:
+    """Forks for each connection to `listener`, until the pipe `until` has come to its end and the last fork has
+    ended."""
+
+    def __init__(self, listener: socket.socket, until: int, libraries: Sequence[str]) -> None:
+        self.libraries = libraries
+        self.waiting: dict[int, socket.socket | None] = {listener.fileno(): listener, until: None}
+        """What the server still waits for besides its forks: the listener, and the end of the driver."""
+        self.forks: dict[int, Fork] = {}
+        """By the descriptor of the fork's process (pidfd)."""
+
+    def serve(self) -> Job | None:
+        """Returns the job in a fork, and None in the server at its end."""
+        while self.waiting or self.forks:
+            of_jobs = {fork.connection.fileno(): fork for fork in self.forks.values() if fork.killed_at == float("inf")}
+            end = min((fork.killed_at for fork in self.forks.values()), default=float("inf"))
+            seconds = None if end == float("inf") else max(0.0, end - time.monotonic())
+            ready = select.select([*self.waiting, *self.forks, *of_jobs], [], [], seconds)[0]
+            for handle in ready:
+                if handle in self.forks:
+                    self._tell(handle)
+                elif handle in of_jobs:  # the job's process has ended, or was interrupted
+                    of_jobs[handle].killed_at = time.monotonic() + GRACE
+                    os.kill(of_jobs[handle].pid, signal.SIGINT)
+            for fork in self.forks.values():
+                if fork.killed_at <= time.monotonic():
+                    os.kill(fork.pid, signal.SIGKILL)
+            asked = [self.waiting[handle] for handle in ready if handle in self.waiting]
+            if None in asked:
+                self.waiting.clear()
+            elif asked and asked[0] is not None and (job := self._fork(asked[0])):
+                return job
+        return None
+
+    def _fork(self, listener: socket.socket) -> Job | None:
+        """Fork for the next connection. Returns its job in the fork."""
         connection, _ = listener.accept()
-        for library in libraries:
+        job = _asked(connection)
+        if job is None:
+            connection.close()
+            return None
+        for library in self.libraries:
             importlib.import_module(library)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel forgets ended forks
-        if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            listener.close()
-            os.close(until)
-            return connection
-        connection.close()
-    return None
+        server = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            parents.end_with(server)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            connection.close()
+            for handle in (*self.waiting, *self.forks, *(fork.connection.fileno() for fork in self.forks.values())):
+                os.close(handle)
+            return job
+        for stream in job.streams:
+            os.close(stream)
+        self.forks[os.pidfd_open(pid)] = Fork(pid, connection)
+        with suppress(OSError):  # where the job's process has ended, the next turn sees it
+            connection.sendall(b"\0")
+        return None
+
+    def _tell(self, handle: int) -> None:
+        """Tell a job's process how its fork has ended."""
+        fork = self.forks.pop(handle)
+        os.close(handle)
+        _, status = os.waitpid(fork.pid, 0)
+        with fork.connection, suppress(OSError):  # the job's process may have ended
+            fork.connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
 
 
-def run(connection: socket.socket) -> None:
-    """Run the script that a job's process has handed over, in its folder and environment, and with its streams. The
-    exit status is sent last, when all that was registered with `atexit` has run."""
-    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
-    request = json.loads(connection.makefile("rb").readline())
-    for number, stream in enumerate(streams):
+def _asked(connection: socket.socket) -> Job | None:
+    """What a job's process hands over; None where it has ended meanwhile."""
+    connection.settimeout(GRACE)
+    try:
+        _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+        with connection.makefile("rb") as lines:
+            line = lines.readline()
+    except OSError:
+        return None
+    connection.settimeout(None)
+    return Job(streams, **json.loads(line)) if line else None
+
+
+def run(job: Job) -> None:
+    """Run the script of a job, in its folder and environment, and with its streams."""
+    for number, stream in enumerate(job.streams):
         os.dup2(stream, number)
         os.close(stream)
-    os.chdir(request["folder"])
+    os.chdir(job.folder)
     os.environ.clear()
-    os.environ.update(request["environment"])
-    sys.argv = [request["script"]]
-    connection.sendall(b"\0")
-    over = Event()
-    Thread(target=_end_with, args=(connection, over), daemon=True).start()
-    status = 0
-
-    def tell() -> None:
-        over.set()
-        connection.send(bytes([status]))
-
-    atexit.register(tell)  # the first to be registered is the last to be called
-    try:
-        runpy.run_path(request["script"], run_name="__main__")
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-
-
-def _end_with(connection: socket.socket, over: Event) -> None:
-    """End this process when its job's process has ended, unless the script is over: by an interrupt, so that the job's
-    record is written, and after `GRACE` by SIGKILL."""
-    connection.recv(1)
-    if not over.is_set():
-        os.kill(os.getpid(), signal.SIGINT)
-        if not over.wait(GRACE):
-            os.kill(os.getpid(), signal.SIGKILL)
+    os.environ.update(job.environment)
+    sys.argv = [job.script]
+    runpy.run_path(job.script, run_name="__main__")
 
 
 def main(listener: int, until: int, folder: str, libraries: Sequence[str]) -> None:
     """The server's process, and its forks."""
-    connection = serve(socket.socket(fileno=listener), until, libraries)
-    if connection is None:
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        run(connection)
+    server = os.getpid()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        job = Server(socket.socket(fileno=listener), until, libraries).serve()
+    except Exception as error:
+        print(f"imprint: the fork server ends, and jobs import torch themselves: {error!r}", file=sys.stderr)
+        sys.exit(1)
+    finally:
+        if os.getpid() == server:
+            shutil.rmtree(folder, ignore_errors=True)
+    if job is not None:
+        run(job)
 
 
 if __name__ == "__main__":

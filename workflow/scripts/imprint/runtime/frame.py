@@ -46,7 +46,8 @@ def prepare(threads: int, network: bool = False, environment: MutableMapping[str
 
 
 def serve_forks() -> None:
-    """Start the fork server of this run (`runtime/fork_server.py`), in the environment of a job without keys."""
+    """Start the fork server of this run (`runtime/fork_server.py`), with a job's environment, without the servers'
+    keys."""
     environment = dict(os.environ)
     prepare(1, environment=environment)
     servers.drop_keys(environment)
