@@ -243,3 +243,7 @@ def test_a_prompt_that_cannot_be_answered_costs_nobody_else(engine: Running) -> 
     with pytest.raises(ImprintError, match="max_new_tokens is 0"):
         engine.generate([dataclasses.replace(asked[0], max_new_tokens=0)])
     assert engine.generate([]) == [] and engine.loglikelihood([]) == []
+
+
+__all__ = [name for name in globals() if name.startswith("test_")]
+__all__ += ["BATCH", "OPTIONS", "can", "mixed", "prompts", "same"]  # for the engines that are asked in other files

@@ -211,3 +211,28 @@ def test_a_run_that_ends_in_order_leaves_no_line_in_its_lock(tmp_path: Path) -> 
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "results/.run.lock").read_text() == ""
+
+
+def test_a_fork_imports_what_the_runs_pythonpath_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "of_the_user.py").write_text("NAME = 'mine'\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    request.getfixturevalue("server")
+    assert ended(job(tmp_path, "import of_the_user; print(of_the_user.NAME)"))[:2] == (0, "mine\n")
+
+
+def test_a_run_that_ignores_interrupts_has_forks_that_end_in_order(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A shell lets what it starts in the background ignore them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        request.getfixturevalue("server")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    process = job(tmp_path, "try:\n    Path('begun').touch()\n    time.sleep(60)\nfinally:\n    Path('record').touch()")
+    wait((tmp_path / "begun").exists)
+    process.kill()
+    wait((tmp_path / "record").exists)
+    ended(process)

@@ -366,12 +366,12 @@ def test_all_ranks_end_with_their_parent(root: Path, package: Path, tmp_path: Pa
 
 def test_a_job_counts_the_memory_of_all_its_gpus() -> None:
     cuda = {"device": "cuda", "gpu_names": ["a", "b"]}
-    answers = [{"accelerator": {**cuda, "peak_gpu_memory_bytes": size}} for size in (3, 4)]
-    assert rank_processes.accelerator(answers) == {**cuda, "peak_gpu_memory_bytes": 7}
-    assert rank_processes.accelerator([{}, {"accelerator": {"device": "cpu"}}]) == {"device": "cpu"}
-    assert rank_processes.accelerator([{}, {}]) == {}
-    of_nodes = [{"accelerator": {"device": "cuda", "gpu_names": [name], "peak_gpu_memory_bytes": 1}} for name in "ab"]
-    assert rank_processes.accelerator(of_nodes, 2) == {
+    answers = [{"used": {**cuda, "peak_gpu_memory_bytes": size}} for size in (3, 4)]
+    assert rank_processes.used(answers) == {**cuda, "peak_gpu_memory_bytes": 7}
+    assert rank_processes.used([{}, {"used": {"device": "cpu"}}]) == {"device": "cpu"}
+    assert rank_processes.used([{}, {}]) == {}
+    of_nodes = [{"used": {"device": "cuda", "gpu_names": [name], "peak_gpu_memory_bytes": 1}} for name in "ab"]
+    assert rank_processes.used(of_nodes, 2) == {
         "device": "cuda",
         "gpu_names": ["a", "b"],
         "peak_gpu_memory_bytes": 2,

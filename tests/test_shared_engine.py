@@ -124,7 +124,7 @@ def test_ranks_of_which_one_answers_late_do_not_agree(monkeypatch: pytest.Monkey
     engine = object.__new__(_shared.Together)
     pipes = [Pipe() for _ in range(2)]
     engine._told, engine._running = [ours for ours, _ in pipes], _shared.ExitStack()
-    pipes[1][1].send({"answer": None, "hash": "a", "accelerator": {"device": "cpu"}})
+    pipes[1][1].send({"answer": None, "hash": "a", "used": {"device": "cpu"}})
     with pytest.raises(ImprintError, match="2 GPUs that share this model have computed different answers"):
         engine._answer()
 
@@ -134,7 +134,7 @@ def test_ranks_that_do_not_agree_give_no_answer() -> None:
     pipes = [Pipe() for _ in range(2)]
     engine._told, engine._running = [ours for ours, _ in pipes], _shared.ExitStack()
     for (_, theirs), hashed in zip(pipes, ("a", "b"), strict=True):
-        theirs.send({"answer": ["text"], "hash": hashed, "accelerator": {"device": "cpu"}})
+        theirs.send({"answer": ["text"], "hash": hashed, "used": {"device": "cpu"}})
     with pytest.raises(ImprintError, match=r"2 GPUs that share this model have computed different answers; write"):
         engine._answer()
 

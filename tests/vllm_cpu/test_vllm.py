@@ -21,26 +21,8 @@ from conftest import ROOT, make_project
 from imprint.engines import Candidates, Running, _vllm_process, transformers, vllm
 from imprint.runtime import job_record, parquet, processes
 from imprint.runtime.errors import ImprintError
-from test_engine_contract import (  # noqa: F401
-    BATCH,
-    OPTIONS,
-    can,
-    mixed,
-    prompts,
-    same,
-    test_a_drawn_text_is_as_likely_as_the_engine_finds_it,
-    test_a_prompt_that_cannot_be_answered_costs_nobody_else,
-    test_a_prompts_answer_is_its_own,
-    test_a_response_counts_its_tokens,
-    test_a_shorter_answer_is_the_beginning_of_a_longer_one,
-    test_a_stop_text_ends_a_response_before_it,
-    test_it_says_what_it_can_do,
-    test_the_answer_behind_an_opening_has_its_own_tokens,
-    test_the_end_token_counts_and_is_no_text,
-    test_the_likelihoods_of_options_are_their_own,
-    test_the_log_probability_is_at_temperature_1,
-    test_what_was_answered_before_a_break_is_not_asked_again,
-)
+from test_engine_contract import *  # noqa: F403  # all of its tests, on this file's engine
+from test_engine_contract import BATCH, OPTIONS, prompts, same
 
 WIDTH = 128
 """Of the model: vLLM's attention on a CPU takes heads of 32 and more."""

@@ -18,7 +18,7 @@ from imprint.engines import Response
 from imprint.engines._shared import Order
 from imprint.engines.transformers import Engine
 from imprint.models import chains
-from imprint.runtime import job_record, rank_processes
+from imprint.runtime import job_record, parents
 from imprint.runtime.errors import ImprintError
 from imprint.runtime.ranks import Ranks
 
@@ -51,7 +51,7 @@ def _say(parent: Connection, place: int, answer: list[Any]) -> None:
     agree; wall times are no part of it."""
     hashed = hashlib.sha256(repr(_timeless(answer)).encode()).hexdigest()
     told = None if place else answer
-    parent.send({"answer": told, "hash": hashed, "accelerator": job_record.accelerator()})
+    parent.send({"answer": told, "hash": hashed, "used": job_record.used()})
 
 
 def _timeless(answer: Any) -> Any:
@@ -61,5 +61,5 @@ def _timeless(answer: Any) -> Any:
 
 
 if __name__ == "__main__":
-    rank_processes.end_with(int(sys.argv[3]))
+    parents.end_with(int(sys.argv[3]))
     main(Order.model_validate_json(sys.argv[1]), Connection(int(sys.argv[2])), int(sys.argv[4]))

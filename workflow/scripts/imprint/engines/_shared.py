@@ -115,7 +115,7 @@ class Together:
                 del places[ready]
                 if "answer" not in said[place]:
                     self._refuse(said, place)
-        job_record.add(rank_processes.accelerator([said[place] for place in sorted(said)]))
+        job_record.add(rank_processes.used([said[place] for place in sorted(said)]))
         if len({answer["hash"] for answer in said.values()}) > 1:
             self._disagree(len(said))
         return said[0]["answer"]

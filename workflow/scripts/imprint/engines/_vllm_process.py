@@ -22,7 +22,7 @@ from typing import IO, Any, NoReturn
 # The import makes the program part of the job's code.
 from imprint.engines import _vllm_worker as program
 from imprint.runtime import plugins
-from imprint.runtime.errors import ImprintError
+from imprint.runtime.errors import ImprintError, shown
 from imprint.runtime.ranks import SUMS
 
 PYTHON = plugins.PACKAGE.parents[2] / ".venv-vllm/bin/python"
@@ -159,6 +159,6 @@ class Process:
 def _print(output: IO[bytes], last: deque[str]) -> None:
     """Print what the process prints, and keep the last lines."""
     for line in output:
-        text = line.decode(errors="replace").rstrip()
+        text = shown(line.decode(errors="replace").rstrip())
         last.append(text)
         print(f"[vllm] {text}", file=sys.stderr, flush=True)

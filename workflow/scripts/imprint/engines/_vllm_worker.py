@@ -6,7 +6,7 @@ tells through the second, a JSON object a line. PARENT is the parent's id; this 
 
     told   {"version", "device", "memory"}               once vLLM is imported; bytes of a GPU, 0 on a CPU
     asked  {"folder", "dtype", ...}                      the model; see `engine`
-    told   {"limit", "accelerator"}                      once it is loaded: the most tokens of a prompt and its response
+    told   {"limit", "used"}                             once it is loaded: the most tokens of a prompt and its response
     asked  {"prompts": [[place, ids, most, temperature, top_p, seed], ...]}
     told   {"drawn": [[place, token, logprob], ...]}     after each step, and each time
     asked  {"ended": [place, ...]}                       the prompts whose responses are complete
@@ -45,7 +45,7 @@ def main(asked: TextIO, tell: Tell) -> None:
         return
     order = json.loads(first)
     running = engine(**order)
-    tell(limit=running.model_config.max_model_len, accelerator=accelerator(device, order["ranks"]))
+    tell(limit=running.model_config.max_model_len, used=used(device, order["ranks"]))
     for line in asked:
         question = json.loads(line)
         # Which prompts begin like earlier ones would depend on what was answered before a job was resumed.
@@ -95,8 +95,8 @@ def engine(folder: str, dtype: str, device: str, sequences: int, reads: int, cac
     )
 
 
-def accelerator(device: str, ranks: int) -> dict[str, Any]:
-    """What the job's record says of the device (`job_record.accelerator`). vLLM has taken all its memory by now; that
+def used(device: str, ranks: int) -> dict[str, Any]:
+    """What the job's record says of the device (`job_record.used`). vLLM has taken all its memory by now; that
     of several GPUs is held by other processes."""
     if device == "cpu":
         return {"device": device}

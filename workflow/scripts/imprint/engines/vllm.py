@@ -115,7 +115,7 @@ class Engine(Tokenized):
                 ranks=ranks,
             )
             loaded = self._process.hear(START)
-        job_record.add(loaded["accelerator"])
+        job_record.add(loaded["used"])
         return vllm["version"], loaded["limit"]
 
     def generate(self, prompts: list[Prompt]) -> list[Response]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import json
+import math
 import os
 import runpy
 import select
@@ -126,7 +127,7 @@ def _status(connection: socket.socket) -> int:
     except KeyboardInterrupt:
         connection.shutdown(socket.SHUT_WR)
         line = answers.readline()
-    return int(line or -signal.SIGKILL)  # without a server its forks are killed
+    return int(line) if line else -signal.SIGKILL  # a server that is killed takes its forks with it
 
 
 def _end_as(status: int) -> NoReturn:
@@ -156,7 +157,7 @@ class Fork:
 
     pid: int
     connection: socket.socket
-    killed_at: float = float("inf")
+    killed_at: float = math.inf
 
 
 class Server:
@@ -164,19 +165,20 @@ class Server:
     ended."""
 
     def __init__(self, listener: socket.socket, until: int, libraries: Sequence[str]) -> None:
-        self.libraries = libraries
-        self.waiting: dict[int, socket.socket | None] = {listener.fileno(): listener, until: None}
-        """What the server still waits for besides its forks: the listener, and the end of the driver."""
+        self.listener, self.until, self.libraries = listener, until, libraries
+        self.driven = True
+        """Whether the driver lives, so that more jobs may come."""
         self.forks: dict[int, Fork] = {}
         """By the descriptor of the fork's process (pidfd)."""
 
     def serve(self) -> Job | None:
         """Returns the job in a fork, and None in the server at its end."""
-        while self.waiting or self.forks:
-            of_jobs = {fork.connection.fileno(): fork for fork in self.forks.values() if fork.killed_at == float("inf")}
-            end = min((fork.killed_at for fork in self.forks.values()), default=float("inf"))
-            seconds = None if end == float("inf") else max(0.0, end - time.monotonic())
-            ready = select.select([*self.waiting, *self.forks, *of_jobs], [], [], seconds)[0]
+        while self.driven or self.forks:
+            of_driver = [self.listener.fileno(), self.until] if self.driven else []
+            of_jobs = {fork.connection.fileno(): fork for fork in self.forks.values() if fork.killed_at == math.inf}
+            next_kill = min((fork.killed_at for fork in self.forks.values()), default=math.inf)
+            seconds = None if next_kill == math.inf else max(0.0, next_kill - time.monotonic())
+            ready = select.select([*of_driver, *self.forks, *of_jobs], [], [], seconds)[0]
             for handle in ready:
                 if handle in self.forks:
                     self._tell(handle)
@@ -186,16 +188,15 @@ class Server:
             for fork in self.forks.values():
                 if fork.killed_at <= time.monotonic():
                     os.kill(fork.pid, signal.SIGKILL)
-            asked = [self.waiting[handle] for handle in ready if handle in self.waiting]
-            if None in asked:
-                self.waiting.clear()
-            elif asked and asked[0] is not None and (job := self._fork(asked[0])):
+            if self.until in ready:
+                self.driven = False
+            elif self.listener.fileno() in ready and (job := self._fork()):
                 return job
         return None
 
-    def _fork(self, listener: socket.socket) -> Job | None:
+    def _fork(self) -> Job | None:
         """Fork for the next connection. Returns its job in the fork."""
-        connection, _ = listener.accept()
+        connection, _ = self.listener.accept()
         job = _asked(connection)
         if job is None:
             connection.close()
@@ -208,8 +209,9 @@ class Server:
             parents.end_with(server)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            connection.close()
-            for handle in (*self.waiting, *self.forks, *(fork.connection.fileno() for fork in self.forks.values())):
+            for held in (self.listener, connection, *(fork.connection for fork in self.forks.values())):
+                held.close()
+            for handle in (self.until, *self.forks):
                 os.close(handle)
             return job
         for stream in job.streams:
@@ -229,16 +231,18 @@ class Server:
 
 
 def _asked(connection: socket.socket) -> Job | None:
-    """What a job's process hands over; None where it has ended meanwhile."""
+    """What a job's process hands over; None where it has ended meanwhile, or hangs."""
     connection.settimeout(GRACE)
-    try:
-        _, streams, _, _ = socket.recv_fds(connection, 1, 3)
-        with connection.makefile("rb") as lines:
-            line = lines.readline()
-    except OSError:
-        return None
+    streams, line = list[int](), b""
+    with suppress(OSError), connection.makefile("rb") as lines:
+        streams = socket.recv_fds(connection, 1, 3)[1]
+        line = lines.readline()
     connection.settimeout(None)
-    return Job(streams, **json.loads(line)) if line else None
+    if line:
+        return Job(streams, **json.loads(line))
+    for stream in streams:
+        os.close(stream)
+    return None
 
 
 def run(job: Job) -> None:

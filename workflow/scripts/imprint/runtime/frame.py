@@ -106,11 +106,12 @@ def log_to(path: Path, heading: str) -> None:
 def job(snakemake: Any, network: bool = False) -> Iterator[None]:
     """The frame of every script.
 
-    It sets the environment, copies what is printed into the log, and holds the job's GPUs. It compares the job's code
-    with the code of the plan before any of it is imported, and again at the end. It compares the rows of an eval with
-    what the scores in the resource `scores` read. It writes beside the outputs what they were made from. A job whose
-    rule has the resource `device` runs a model, so its record also says where it ran. An `ImprintError`, or an error of
-    a full or read-only disk, ends the process with one message instead of a traceback.
+    It sets the environment. A job that runs a model goes on in a fork of the run's fork server, if there is one, and
+    this process ends as the fork ends. The frame copies what is printed into the log, and holds the job's GPUs. It
+    compares the job's code with the code of the plan before any of it is imported, and again at the end. It compares
+    the rows of an eval with what the scores in the resource `scores` read. It writes beside the outputs what they were
+    made from. A job whose rule has the resource `device` runs a model, so its record also says where it ran. An
+    `ImprintError`, or an error of a full or read-only disk, ends the process with one message instead of a traceback.
     """
     prepare(snakemake.threads, network)
     device = snakemake.resources.get("device")

@@ -24,9 +24,9 @@ from imprint.runtime.identity import read_json, write_json
 _of_others: dict[str, Any] = {}  # what the processes that this job has started, or a server, have used
 
 
-def add(accelerator: dict[str, Any]) -> None:
-    """Put what other processes than this one have used for this job into its record, in the form of `accelerator()`."""
-    _of_others.update(accelerator)
+def add(used: dict[str, Any]) -> None:
+    """Put what other processes than this one have used for this job into its record, in the form of `used()`."""
+    _of_others.update(used)
 
 
 def path_for(output: Path) -> Path:
@@ -60,7 +60,7 @@ def kept(path: Path, gpus: int, threads: int) -> Iterator[None]:
         attempt |= {
             "seconds": round(time.monotonic() - start, 3),
             "cpu_seconds": _cpu_seconds(),
-            **accelerator(),
+            **used(),
             **_of_others,
         }
         with suppress(OSError):  # where the disk is full, the job's own error is the one to show
@@ -72,7 +72,7 @@ def _cpu_seconds() -> float:
     return round(sum(time.ru_utime + time.ru_stime for time in times), 3)
 
 
-def accelerator() -> dict[str, Any]:
+def used() -> dict[str, Any]:
     """The device that torch has used in this process, and the peak resident bytes of this process or of the largest
     that it has started and that has ended. The device is "cpu", or "cuda" with the names of the GPUs and their peak
     memory together."""

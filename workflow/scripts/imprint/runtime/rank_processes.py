@@ -15,7 +15,6 @@ from typing import IO, Any, NamedTuple
 
 from imprint.runtime import plugins
 from imprint.runtime.errors import ImprintError
-from imprint.runtime.parents import end_with as end_with  # the ranks take it from here
 from imprint.runtime.ranks import Ranks
 
 LAST_LINES = 5.0
@@ -87,14 +86,14 @@ def wait(processes: list[subprocess.Popen[bytes]], until: int | None = None) -> 
             os.close(handle)
 
 
-def accelerator(results: list[dict[str, Any]], nodes: int = 1) -> dict[str, Any]:
-    """What the ranks together have used, of what each says of itself (`job_record.accelerator`). Each sees all GPUs of
+def used(results: list[dict[str, Any]], nodes: int = 1) -> dict[str, Any]:
+    """What the ranks together have used, of what each says of itself (`job_record.used`). Each sees all GPUs of
     its machine, and counts its own memory."""
-    of_ranks = [result["accelerator"] for result in results if "accelerator" in result]
+    of_ranks = [result["used"] for result in results if "used" in result]
     if not of_ranks:
         return {}
     memory = [key for key in ("peak_memory_bytes", "peak_gpu_memory_bytes") if key in of_ranks[0]]
-    of_nodes = [result.get("accelerator", {}) for result in results[:: len(results) // nodes]]
+    of_nodes = [result.get("used", {}) for result in results[:: len(results) // nodes]]
     gpus = [name for one in of_nodes for name in one.get("gpu_names", ())]
     return {
         **of_ranks[0],

@@ -49,9 +49,9 @@ def run(
 
 
 def judged(ended: Ended, nodes: int = 1) -> list[dict[str, Any]]:
-    """The answers of all ranks of a fit, on so many `nodes`. Puts their accelerators into the job's record. Raises
+    """The answers of all ranks of a fit, on so many `nodes`. Puts what they have used into the job's record. Raises
     ImprintError with the message of the rank that has failed, or with its signal or exit status."""
-    job_record.add({**rank_processes.accelerator(ended.answers, nodes), "ranks": len(ended.answers), "nodes": nodes})
+    job_record.add({**rank_processes.used(ended.answers, nodes), "ranks": len(ended.answers), "nodes": nodes})
     rank_processes.refuse(ended.answers, ended.statuses, "fit")
     return ended.answers
 

@@ -13,7 +13,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from imprint.runtime import frame, job_record, rank_processes, tracking
+from imprint.runtime import frame, job_record, parents, tracking
 from imprint.runtime.errors import ImprintError, shown
 from imprint.runtime.ranks import STORE, Ranks
 from imprint.training.launch import Rank
@@ -35,7 +35,7 @@ def main(order: Path, answer: int, place: int) -> None:
         result = {"error": why}
     finally:
         with open(answer, "w", encoding="utf-8") as file:
-            json.dump({**result, "accelerator": job_record.accelerator()}, file)
+            json.dump({**result, "used": job_record.used()}, file)
     if "error" in result:
         sys.exit(1)
 
@@ -97,5 +97,5 @@ def checkpoint_folder(scratch: Path, where: str, ranks: Ranks) -> Path:
 
 
 if __name__ == "__main__":
-    rank_processes.end_with(int(sys.argv[3]))
+    parents.end_with(int(sys.argv[3]))
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[4]))
