@@ -1,5 +1,5 @@
-"""The pipeline on a real Slurm, and what the cluster may do to it. After every fault the tables equal those of a run
-that nothing disturbed, and no job is left in the queue."""
+"""The pipeline on a real Slurm, and what the cluster may do to it. After every fault the tables, or the weights of the
+fit, equal those of a run that nothing disturbed, and no job is left in the queue."""
 
 from __future__ import annotations
 
@@ -119,6 +119,8 @@ def accounted(project: Path, rule: str) -> list[dict[str, str]]:
 AFTER_THE_FIT = ("generate", "score", "summarize", "collect", "plot", "database", "report")
 ONE_JOB = ["--groups", *(f"{rule}=tables" for rule in AFTER_THE_FIT)]
 """What follows from the fit as one Slurm job: the faults are put to the fit, and a job costs ten seconds by itself."""
+THE_FIT = ["--until", "train_sft"]
+"""The fit alone, for faults that nothing after it would notice."""
 
 
 class Run:
@@ -155,6 +157,17 @@ def ended_well(project: Path, unbroken: Path) -> None:
     """The same tables, nothing left to do for a plain rerun, and no job left behind."""
     mini.same(project, unbroken)
     assert workflow.planned(project) == set()
+    mini.wait(lambda: not queue(project), "an empty queue", 30)
+
+
+def fitted_well(project: Path, unbroken: Path) -> None:
+    """The same weights and curves, nothing left to do for the fit, and no job left behind."""
+    ours, theirs = (
+        {name: value for name, value in workflow.contents(each).items() if name.startswith("arms/")}
+        for each in (project, unbroken)
+    )
+    assert ours == theirs and "arms/instruct/seed0/manifest.json" in ours
+    assert workflow.planned(project, *THE_FIT) == set()
     mini.wait(lambda: not queue(project), "an empty queue", 30)
 
 
@@ -234,68 +247,68 @@ def test_a_cancelled_job_is_tried_again(project: Path, unbroken: Path) -> None:
 
 def test_a_dead_rank_ends_its_fit(shared: Path, tmp_path: Path) -> None:
     with before_the_fit(shared, tmp_path / "project") as project:
-        run = Run(project, *ONE_JOB)
+        run = Run(project, *THE_FIT)
         run.training()
         os.kill(trainer(project), signal.SIGKILL)
         text = run.end()
         assert re.search(r"rank \d of the fit's 2 ranks was ended by SIGKILL", text), text[-5000:]
-        ended_well(project, shared)
+        fitted_well(project, shared)
         jobs = accounted(project, "train_sft")
         assert len(jobs) == 2 and all("gres/gpu=2" in job["ReqTRES"] for job in jobs), jobs
     reliability.seen(
         "one of the processes that share a fit dies",
         "the others end with it, and the job fails at once with its signal; it is submitted again and goes on from its "
         "last checkpoint",
-        "nothing left to do, same tables",
+        "nothing left to do, same weights, to the bit",
     )
 
 
 def test_a_retry_asks_for_more_memory(project: Path, unbroken: Path) -> None:
     workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources={"mem_mb": "450 * attempt ** 2"}))
-    text = Run(project, *ONE_JOB).end()
+    text = Run(project, *THE_FIT).end()
     assert "memory" in text.lower()
     jobs = accounted(project, "train_sft")
     assert [job["ReqMem"] for job in jobs] == ["450M", "1800M"] and jobs[-1]["State"] == "COMPLETED", jobs
-    ended_well(project, unbroken)
+    fitted_well(project, unbroken)
     reliability.seen(
         "a job is killed because it takes more memory than it asked for",
         "it is submitted again with the memory of its next attempt",
-        "nothing left to do, same tables",
+        "nothing left to do, same weights, to the bit",
     )
 
 
 def test_retries_end_and_say_why(project: Path, unbroken: Path) -> None:
     site(project, {r"retries = \d+": "retries = 1"})
     workflow.edit(project, lambda raw: raw["arms"]["instruct"].update(resources={"mem_mb": 450}))
-    text = Run(project, *ONE_JOB).end(expected=1)
+    text = Run(project, *THE_FIT).end(expected=1)
     assert len(accounted(project, "train_sft")) == 2
     assert re.search(r"(?i)exceeded.*memory|oom|memory limit", text), text[-5000:]
-    assert not (project / "results/tables/summary.parquet").exists()
+    assert not (project / "results/arms/instruct/seed0/manifest.json").exists()
     assert not queue(project)
     workflow.edit(project, lambda raw: raw["arms"]["instruct"].pop("resources"))
-    Run(project, *ONE_JOB).end()
-    ended_well(project, unbroken)
+    Run(project, *THE_FIT).end()
+    fitted_well(project, unbroken)
     reliability.seen(
         "a job fails on every attempt",
         "after the profile's `retries` the run ends, with the job's log and Slurm's reason on the screen",
-        "same tables, once the cause is removed",
+        "same weights, to the bit, once the cause is removed",
     )
 
 
 def test_a_retry_asks_for_more_time(project: Path, unbroken: Path) -> None:
     site(project, {r"train = dict\(.*\)": "train = dict(gpu=1, threads=1, mem_mb=2500, runtime=1)"})
-    run = Run(project, *ONE_JOB)
+    run = Run(project, *THE_FIT)
     run.training()
     os.kill(trainer(project), signal.SIGSTOP)  # it hangs; Slurm ends it when its minute is over
     text = run.end()
     assert "SLURM status is: 'TIMEOUT'" in text
     assert [job["Timelimit"] for job in accounted(project, "train_sft")] == ["00:01:00", "00:02:00"]
     assert len(attempts(project)) == 2
-    ended_well(project, unbroken)
+    fitted_well(project, unbroken)
     reliability.seen(
         "a job hits its time limit",
         "the run says TIMEOUT and submits it again with more time; it goes on from its last checkpoint",
-        "nothing left to do, same tables",
+        "nothing left to do, same weights, to the bit",
     )
 
 
@@ -323,13 +336,15 @@ def test_a_drained_node(project: Path, unbroken: Path) -> None:
 
 
 def test_the_controller_is_restarted(project: Path, unbroken: Path) -> None:
-    run = Run(project, *ONE_JOB)
+    run = Run(project, *THE_FIT)
     run.training()
     subprocess.run([CLUSTER, "restart-controller", "10"], check=True, timeout=120)
     run.end()
-    ended_well(project, unbroken)
+    fitted_well(project, unbroken)
     reliability.seen(
-        "slurmctld is restarted mid-run", "the run goes on asking until it is back", "nothing left to do, same tables"
+        "slurmctld is restarted mid-run",
+        "the run goes on asking until it is back",
+        "nothing left to do, same weights, to the bit",
     )
 
 
@@ -360,17 +375,17 @@ def test_snakemake_is_killed(project: Path, unbroken: Path) -> None:
 
 
 def test_snakemake_is_interrupted(project: Path, unbroken: Path) -> None:
-    run = Run(project, *ONE_JOB)
+    run = Run(project, *THE_FIT)
     run.training()
     os.kill(run.process.pid, signal.SIGINT)
     run.end(expected=1)
     mini.wait(lambda: not queue(project), "an empty queue", 60)
-    Run(project, *ONE_JOB).end()
-    ended_well(project, unbroken)
+    Run(project, *THE_FIT).end()
+    fitted_well(project, unbroken)
     reliability.seen(
         "snakemake is interrupted (Ctrl-C, SIGINT)",
         "it cancels its jobs",
-        "same tables; the fit goes on from its last checkpoint",
+        "same weights, to the bit; the fit goes on from its last checkpoint",
     )
 
 
@@ -386,19 +401,11 @@ def paired(shared: Path, tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-THE_FIT = ["--until", "train_sft"]
-
-
-def fitted_well(project: Path, shared: Path) -> None:
-    """The last attempt had two nodes, and learned the bits that two ranks of one node learn. No job is left behind."""
+def fitted_on_both(project: Path, shared: Path) -> None:
+    """The last attempt had two nodes, and learned the bits that two ranks of one node learn."""
     last = attempts(project)[-1]
     assert (last["ranks"], last["nodes"], last["gpus"], last["device"]) == (2, 2, 2, "cpu")
-    ours, theirs = (
-        {name: value for name, value in workflow.contents(each).items() if name.startswith("arms/")}
-        for each in (project, shared)
-    )
-    assert ours == theirs and "arms/instruct/seed0/manifest.json" in ours
-    assert not queue(project)
+    fitted_well(project, shared)
 
 
 def on_both_nodes(job: str) -> int:
@@ -410,7 +417,7 @@ def on_both_nodes(job: str) -> int:
 
 def test_two_nodes_fit_what_one_fits(paired: Path, shared: Path, unbroken: Path) -> None:
     Run(paired, *THE_FIT).end()
-    fitted_well(paired, shared)
+    fitted_on_both(paired, shared)
     assert len(attempts(paired)) == 1
     weights, of_one_rank = (
         load_file(each / "results/arms/instruct/seed0/weights/model.safetensors") for each in (paired, unbroken)
@@ -445,7 +452,7 @@ def test_a_fit_on_two_nodes_is_broken_twice(paired: Path, shared: Path) -> None:
     assert "rank 1 of the fit's 2 ranks was ended by SIGKILL" in text, text[-5000:]
     assert "SLURM status is: 'CANCELLED'" in text
     assert len(attempts(paired)) == 3 and sealed.name == f"checkpoint-{begun_at(paired)}"
-    fitted_well(paired, shared)
+    fitted_on_both(paired, shared)
     reliability.seen(
         "one of the processes that share a fit dies, on the second of two nodes",
         "those on both nodes end with it, and the job fails at once with its signal; it is submitted again and goes on "
