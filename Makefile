@@ -1,6 +1,6 @@
 # make tour | demo | run | plan | watch | report | gate | pack | unpack | vllm | test | test-slurm | test-gpu | test-vllm | resume | prune | ask     (README.md says more)
 .DEFAULT_GOAL := demo
-.PHONY: tour demo run plan watch report gate pack unpack vllm test test-slurm test-gpu test-vllm lint resume prune ask lock lock-vllm
+.PHONY: tour demo run plan watch report gate pack unpack vllm test test-slurm test-slow test-gpu test-vllm lint resume prune ask lock lock-vllm
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -64,9 +64,15 @@ lint: .venv/made
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
 
-# Two processes; all tests of a file run in one of them, since the workflow tests share one finished run.
+# Two processes; all tests of a file run in one of them, since the workflow tests share one finished run. The files come in
+# the order of tests/conftest.py.
+TESTS = -n 2 --dist loadfile --no-loadscope-reorder --durations=12 --ignore tests/slurm --ignore tests/gpu --ignore tests/vllm_cpu
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/slurm --ignore tests/gpu --ignore tests/vllm_cpu
+	$(BIN)/pytest $(TESTS) -m "not slow"
+
+# What takes a minute or more, for a feature that the other tests cover in parts.
+test-slow: .venv/made
+	$(BIN)/pytest $(TESTS) -m slow
 
 # Starts, uses and stops a Slurm of two nodes on this machine with stand-in GPUs. It needs root and, the first time, Debian's mirror.
 # Two processes: while one waits for Slurm's jobs, the other puts another copy of the project to the faults of one machine.

@@ -36,6 +36,12 @@ def make_project(folder: Path) -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that run the workflow come first, so that no process is left with a long file at the end."""
+    long = {item.path for item in items if item.get_closest_marker("workflow") or item.get_closest_marker("real")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A fresh copy of the project."""

@@ -29,6 +29,7 @@ def script(path: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
     return module
 
 
+@pytest.mark.slow
 def test_atlas_step_prints_its_figures_and_limits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,6 +111,7 @@ def test_compare_prints_its_seconds(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 @pytest.mark.workflow
+@pytest.mark.slow
 def test_tables_prints_its_figures_and_limits(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

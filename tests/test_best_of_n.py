@@ -362,6 +362,7 @@ PICO: dict[str, Any] = {
 
 
 @pytest.mark.workflow
+@pytest.mark.slow
 def test_from_the_draws_to_the_report(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     pico.make(project / "resources/local/pico")

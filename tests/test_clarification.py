@@ -331,6 +331,8 @@ def browsed(report: Path, name: str) -> list[str]:
     return [text for block in blocks for text in json.loads(gzip.decompress(base64.b64decode(block)))["texts"]]
 
 
+@pytest.mark.workflow
+@pytest.mark.slow
 def test_a_run_of_it_on_a_pico_model(project: Path) -> None:
     workflow.shorten(project, 4)
     pico.make(project / "resources/local/pico")

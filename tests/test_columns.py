@@ -358,6 +358,7 @@ def test_nothing_nests_without_end(tmp_path: Path) -> None:
         read(tmp_path / "rows.jsonl", {"messages": {"user": "q"}, "fields": {"deep": "deep"}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rows.parquet", "rows.csv", "rows.jsonl"])
 def test_a_hundred_thousand_rows_take_seconds(name: str, tmp_path: Path) -> None:
     rows = [

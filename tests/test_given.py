@@ -367,6 +367,7 @@ def test_a_folder_that_is_not_there_is_named(folder: Path) -> None:
 
 
 @pytest.mark.workflow
+@pytest.mark.slow
 def test_from_a_folder_to_the_report(folder: Path, tmp_path: Path) -> None:
     """A given adapter beside its base, as a vector beside a trained arm's, and as a parent; what a moved and a changed
     folder reruns."""

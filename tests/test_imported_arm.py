@@ -80,6 +80,7 @@ def table(project: Path, *parts: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.workflow
+@pytest.mark.slow
 def test_from_the_logs_to_the_report(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     pico.make(project / "resources/local/pico")

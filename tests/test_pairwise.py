@@ -309,6 +309,7 @@ def test_the_command_line_scorer_reads_verdicts() -> None:
 
 
 @pytest.mark.workflow
+@pytest.mark.slow
 def test_from_end_to_end(tmp_path: Path) -> None:
     """An echo says the same as its opponent and answers no question, so nothing is won and all of it is counted."""
     project = make_project(tmp_path / "project")

@@ -341,6 +341,7 @@ def add_tracker(project: Path, name: str, text: str) -> None:
 
 
 @pytest.mark.workflow
+@pytest.mark.slow
 def test_a_run_is_tracked_and_a_broken_tracker_fails_nothing(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     workflow.shorten(project)

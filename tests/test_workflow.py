@@ -385,7 +385,12 @@ MADE_FROM = {"training": ["arms/instruct", *ANSWERED], "generation": ANSWERED, "
 
 @pytest.mark.parametrize(
     ("stage", "orphan"),
-    [("training", True), ("training", False), ("generation", True), ("aggregation", False)],
+    [
+        ("training", True),
+        pytest.param("training", False, marks=pytest.mark.slow),
+        ("generation", True),
+        ("aggregation", False),
+    ],
     ids=lambda value: {True: "orphan left alive", False: "everything killed"}.get(value, value),
 )
 def test_sigkill_then_resume(stage: str, orphan: bool, finished: Path, tmp_path: Path) -> None:
