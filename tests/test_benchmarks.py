@@ -62,6 +62,20 @@ def test_job_start_answers_the_same_both_ways(
     assert found["same_text"] and 0 < found["forked_cpu_seconds"] < found["imported_cpu_seconds"]
 
 
+@pytest.mark.slow
+def test_cpu_generation_answers_the_same_on_both_sides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest, prompts = pico_arms.root(tmp_path / "pico"), tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"Say {word}."}) + "\n" for word in ("one", "two two", "three")))
+    sizes = ["--tokens", "6", "--batch", "2", "--dtype", "float32", "--rounds", "1"]
+    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parent / "workflow/scripts"))  # of the sides' processes
+    script("cpu_generation.py", monkeypatch, str(manifest.parent), str(prompts), *sizes).main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["rows"] == found["same_texts"] == 3
+    assert all(found[name] > 0 for name in found["limits"]) and isinstance(found["holds"], bool)
+
+
 @pytest.mark.workflow
 def test_scale_dry_runs_as_many_jobs_on_both_sides(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -351,6 +351,7 @@ def test_the_controller_is_restarted(project: Path, unbroken: Path) -> None:
 def test_snakemake_is_killed(project: Path, unbroken: Path) -> None:
     run = Run(project, *ONE_JOB)
     job = run.training()
+    os.kill(trainer(project), signal.SIGSTOP)  # it would end by itself before a slow machine has come to the resume
     os.kill(run.process.pid, signal.SIGKILL)
     run.process.wait()
     assert job in queue(project), "the cluster knows nothing of the kill"
