@@ -68,6 +68,7 @@ def test_the_training_rows_share_nothing_with_the_evals(project: Path) -> None:
     assert {pair["n_train"] for pair in pairs} == {len(attempts) - len(left_out)}
 
 
+@pytest.mark.slow
 def test_the_recipe_runs_under_every_prompt(project: Path) -> None:
     results = "results/paper/ppe/limit4"
     targets = [f"{results}/arms/{arm}/seed0/manifest.json" for arm in FITTED]
