@@ -1,4 +1,4 @@
-# make tour | demo | run | plan | watch | report | gate | pack | unpack | vllm | test | test-slurm | test-gpu | test-vllm | resume | prune | ask     (README.md says more)
+# make tour | demo | run | plan | watch | report | gate | pack | unpack | vllm | test | test-slow | test-slurm | test-gpu | test-vllm | resume | prune | ask     (README.md says more)
 .DEFAULT_GOAL := demo
 .PHONY: tour demo run plan watch report gate pack unpack vllm test test-slurm test-slow test-gpu test-vllm lint resume prune ask lock lock-vllm
 
@@ -70,7 +70,7 @@ TESTS = -n 2 --dist loadfile --no-loadscope-reorder --durations=12 --ignore test
 test: lint
 	$(BIN)/pytest $(TESTS) -m "not slow"
 
-# What takes a minute or more, for a feature that the other tests cover in parts.
+# Tests of half a minute or more, each for a feature that quicker tests cover in parts.
 test-slow: .venv/made
 	$(BIN)/pytest $(TESTS) -m slow
 

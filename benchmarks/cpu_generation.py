@@ -4,8 +4,8 @@ MODEL is a folder under resources/models. PROMPTS is a JSON Lines file whose row
 Both sides answer the first of them greedily, through the model's chat template, in batches of the same size. They take
 turns: with one process of one thread each, in tokens per CPU second; and on two cores, by wall clock, where this
 project has two processes of one thread, as two jobs of a run have, and lm-eval has one process of two threads. All
-processes have loaded the model, and answered a short prompt, before the first turn. The texts are compared. The last
-line is one JSON object with the figures, the limits and `holds`.
+processes have loaded the model, and answered a short prompt, before the first turn. In fp32 both sides must give the
+same texts. The last line is one JSON object with the figures, the limits and `holds`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-LIMITS = {"tokens_per_cpu_second": 2.0, "wall": 3.0}  # this project's over lm-eval's; lm-eval's over this project's
+LIMITS = {
+    "tokens_per_cpu_second": 2.0,
+    "tokens_per_second": 3.0,
+}  # this project's over lm-eval's; the second on two cores
 SIDES = {"imprint": 1, "lm_eval": 1, "imprint_on_two": 2, "lm_eval_on_two": 2}
 """Side -> cores that it has."""
 
@@ -59,6 +62,9 @@ def lm_eval(model: Any, tokenizer: Any, options: argparse.Namespace) -> Callable
     return answer
 
 
+BACKENDS = {"imprint": imprint, "lm_eval": lm_eval}
+
+
 def child(options: argparse.Namespace) -> None:
     """A process of one side. It answers its prompts for each line that it reads, and prints how long that took."""
     import torch
@@ -67,7 +73,7 @@ def child(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(options.threads)
     model, tokenizer = load([options.model / "manifest.json"], options.dtype, "cpu")
-    answer = globals()[options.child](model, tokenizer, options)
+    answer = BACKENDS[options.child](model, tokenizer, options)
     rows = [json.loads(line) for line in options.prompts.read_text(encoding="utf-8").splitlines()[: options.rows]]
     prompts = [row["prompt"] for row in rows][options.part :: options.parts]
     answer(["Hello."], 2)
@@ -90,8 +96,9 @@ def started(side: str) -> list[subprocess.Popen[str]]:
     for part in range(parts):
         more = [f"--child={name}", f"--part={part}", f"--parts={parts}", f"--threads={threads}"]
         command = [sys.executable, __file__, *sys.argv[1:], *more]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        processes.append(subprocess.Popen(command, env=environment, text=True, **pipes))  # type: ignore[call-overload]
+        processes.append(
+            subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        )
     for process in processes:
         said(process)
     return processes
@@ -158,19 +165,21 @@ def main() -> None:
     speeds = {side: [one["tokens"] / one["wall"] for one in each] for side, each in turns.items()}
     ratios = {
         "tokens_per_cpu_second": middle(rates["imprint"], rates["lm_eval"]),
-        "wall": middle(speeds["imprint_on_two"], speeds["lm_eval_on_two"]),
+        "tokens_per_second": middle(speeds["imprint_on_two"], speeds["lm_eval_on_two"]),
     }
-    same = sum(a == b for a, b in zip(turns["imprint"][0]["texts"], turns["lm_eval"][0]["texts"], strict=True))
+    ours, theirs = (turns[side][0]["texts"] for side in BACKENDS)
+    same_texts = sum(a == b for a, b in zip(ours, theirs, strict=True))
+    fast = all(ratios[name] >= limit for name, limit in LIMITS.items())
     print(
         json.dumps(
             {
                 **{name: round(value, 2) for name, value in ratios.items()},
-                **{f"{side}_tokens_per_second": round(statistics.median(each), 1) for side, each in speeds.items()},
-                "rows": len(turns["imprint"][0]["texts"]),
-                "same_texts": same,
+                **{f"{side}_speed": round(statistics.median(each), 1) for side, each in speeds.items()},
+                "rows": len(ours),
+                "same_texts": same_texts,
                 "dtype": options.dtype,
                 "limits": LIMITS,
-                "holds": all(ratios[name] >= limit for name, limit in LIMITS.items()),
+                "holds": fast and (options.dtype != "float32" or same_texts == len(ours)),
             }
         )
     )

@@ -245,18 +245,17 @@ def test_a_truncated_checkpoint_is_named_and_left_out(unbroken: Path, tmp_path: 
 
 
 def test_a_corrupted_shard_is_named_and_asked_again(unbroken: Path, done: Path) -> None:
-    project = done
     for made in ("tables", *(f"{folder}/base" for folder in ("generations", "prompts", "scores"))):
-        shutil.rmtree(project / "results" / made)
+        shutil.rmtree(done / "results" / made)
     shards = "results/generations/*/seed0/*.work/*/*.parquet"
-    kill_when(project, lambda: list(project.glob(shards)))
-    shard = sorted(project.glob(shards))[0]
+    kill_when(done, lambda: list(done.glob(shards)))
+    shard = sorted(done.glob(shards))[0]
     data = bytearray(shard.read_bytes())
     data[: len(data) // 2] = bytes(len(data) // 2)
     shard.write_bytes(data)
-    text = resume(project)
-    assert f"{shard.relative_to(project)} cannot be used" in text and "this batch is asked again" in text
-    mini.same(project, unbroken)
+    text = resume(done)
+    assert f"{shard.relative_to(done)} cannot be used" in text and "this batch is asked again" in text
+    mini.same(done, unbroken)
     reliability.seen("a corrupted shard of responses", "named; its batch alone is asked again", "same tables")
 
 
