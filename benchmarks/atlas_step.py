@@ -2,12 +2,13 @@
 
     PYTHONPATH=workflow/scripts python benchmarks/atlas_step.py [--model FOLDER] [--rounds 3]
 
-The vectors are the model's weights plus small random differences, written to a temporary folder. All that is compared
-takes turns in one process, so that a busy machine slows all alike, and is counted in CPU seconds of one thread; a
-figure is the median over rounds of the ratio within a round. All sides compute in the number format that `dtype: auto`
-stands for here (`chains.dtype_of`), over fp32 weights and with the loss over all tokens. Memory is the peak of RssAnon
-over a step of a process that does nothing else, the largest of three. It needs 8 GiB of memory and as much disk, and
-about ten minutes. The last line is one JSON object with the figures, the limits and `holds`.
+The vectors are the model's weights plus small random differences, and adapters of rank 16 on every linear layer but the
+output's, all written to a temporary folder. All that is compared takes turns in one process, so that a busy machine
+slows all alike, and is counted in CPU seconds of one thread; a figure is the median over rounds of the ratio within a
+round. All sides have weights in the number format that `dtype: auto` stands for here (`chains.dtype_of`), and the loss
+over all tokens. What a fit does once, before its first step, is not counted. Memory is the peak of RssAnon over a step
+of a process that does nothing else, the largest of three. It needs 8 GiB of memory and as much disk, and about ten
+minutes. The last line is one JSON object with the figures, the limits and `holds`.
 """
 
 from __future__ import annotations
@@ -23,15 +24,19 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
 
 import torch
+from safetensors.torch import save_file
 from torch.func import functional_call
 
+from imprint.artifacts import lora
 from imprint.composition.composing import Composition
 from imprint.composition.vectors import Pool, generator
 from imprint.models import chains
@@ -44,8 +49,10 @@ from imprint.training.token_loss import cross_entropy
 COUNTS = (2, 5, 8)
 BATCH, SMALL = (8, 256), (1, 64)
 PROCESSES = 3  # in which memory is looked at: a look every 5 ms can miss a peak
+RANK = 16
 LIMITS = {
     **{f"step_over_plain_{n}": ("<=", 1.15) for n in COUNTS},
+    f"adapters_step_over_plain_{max(COUNTS)}": ("<=", 1.0),
     "memory_8_over_2": ("<=", 1.05),
     "functional_call_over_step": (">=", 1.8),
     "compose_over_copy": ("<=", 1.5),
@@ -84,16 +91,31 @@ def make_arms(folder: Path, template: str, dtype: torch.dtype, size: float, devi
         manifest = {"kind": "full", "fingerprint": f"arm{i}", "template_sha256": template}
         manifest |= {"weights": sums(folder / f"arm{i}" / "weights")}
         write_json(folder / f"arm{i}" / "manifest.json", manifest)
+        make_adapter(folder / f"adapter{i}", weights, {**manifest, "kind": "lora", "fingerprint": f"adapter{i}"}, i)
+
+
+def make_adapter(folder: Path, weights: TensorFolder, manifest: dict[str, Any], number: int) -> None:
+    """An adapter on every linear layer of the model's layers, as PEFT writes it."""
+    factors = {}
+    for name in weights.names:
+        if ".layers." in name and len(shape := weights.shape(name)) == 2:
+            stem = "base_model.model." + name.removesuffix(".weight")
+            factors[f"{stem}.lora_A.weight"] = draw("cpu", (RANK, shape[1]), number, name, "a") / shape[1] ** 0.5
+            factors[f"{stem}.lora_B.weight"] = 1e-3 * draw("cpu", (shape[0], RANK), number, name, "b")
+    (folder / "weights").mkdir(parents=True)
+    save_file(factors, folder / "weights" / lora.FILE)
+    write_json(folder / "weights" / lora.CONFIG, {"r": RANK, "lora_alpha": RANK})
+    write_json(folder / "manifest.json", {**manifest, "weights": sums(folder / "weights")})
 
 
 def sums(folder: Path) -> dict[str, str]:
     return {file.name: file_sha256(file) for file in folder.iterdir()}
 
 
-def found(folder: Path, count: int) -> tuple[list[Path], dict[str, list[Path]]]:
-    """What `prepare` made, its first `count` arms."""
+def found(folder: Path, count: int, kind: str = "arm") -> tuple[list[Path], dict[str, list[Path]]]:
+    """What `prepare` made, its first `count` arms or adapters (`kind`)."""
     root = folder / "root" / "manifest.json"
-    return [root], {f"arm{i}": [root, folder / f"arm{i}" / "manifest.json"] for i in range(count)}
+    return [root], {f"{kind}{i}": [root, folder / f"{kind}{i}" / "manifest.json"] for i in range(count)}
 
 
 def batch(model: Any, shape: tuple[int, int]) -> torch.Tensor:
@@ -101,29 +123,26 @@ def batch(model: Any, shape: tuple[int, int]) -> torch.Tensor:
     return ids.to(model.device)
 
 
-def autocast() -> Any:
-    return torch.autocast("cpu", torch.bfloat16, enabled=chains.dtype_of("auto", "cpu") == "bfloat16")
-
-
 def backward(model: Any, ids: torch.Tensor) -> None:
-    with autocast():
-        loss = cross_entropy(model, model.get_output_embeddings(), ids, ids)
+    loss = cross_entropy(model, model.get_output_embeddings(), ids, ids)
     (loss / ids.numel()).backward()
 
 
-def stepper(model: Any, pool: Pool, ids: torch.Tensor) -> Callable[[], None]:
+@contextmanager
+def stepping(model: Any, pool: Pool, ids: torch.Tensor) -> Iterator[Callable[[], None]]:
     """One step as `imprint.composition.learning` makes it."""
+    made = Composition(model, pool, start=0.01)
+    optimiser = torch.optim.AdamW([made.values], lr=1e-2)
 
     def step() -> None:
-        made = Composition(model, pool, start=0.01)
-        optimiser = torch.optim.AdamW([made.values], lr=1e-2)
         made.merge()
         backward(model, ids)
         torch.nn.utils.clip_grad_norm_([made.values], 1.0)
         optimiser.step()
-        made.detach()
 
-    return step
+    yield step
+    made.detach()
+    model.requires_grad_(True)
 
 
 def by_functional_call(model: Any, pool: Pool, ids: torch.Tensor, fused: bool) -> Callable[[], None]:
@@ -143,15 +162,18 @@ def by_functional_call(model: Any, pool: Pool, ids: torch.Tensor, fused: bool) -
 
     def step() -> None:
         merged = {name: start[name] + scaled(name) for name in start}
-        with autocast():
-            out = functional_call(model, merged, (ids,), {"use_cache": False}, tie_weights=True)
-            loss = torch.nn.functional.cross_entropy(out.logits[0, :-1].float(), ids[0, 1:])
+        out = functional_call(model, merged, (ids,), {"use_cache": False}, tie_weights=True)
+        loss = torch.nn.functional.cross_entropy(out.logits[0, :-1].float(), ids[0, 1:])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(values.values()), 1.0)
         optimiser.step()
         optimiser.zero_grad()
 
     return step
+
+
+Work = Callable[[], AbstractContextManager[Callable[[], None]]]
+"""Gives what is timed, after what is not: `partial(nullcontext, CALL)` for a call that needs nothing before it."""
 
 
 def cpu_seconds(work: Callable[[], None]) -> float:
@@ -161,14 +183,15 @@ def cpu_seconds(work: Callable[[], None]) -> float:
 
 
 def take_turns(
-    work: dict[str, Callable[[], None]], rounds: int, clock: Callable[[Callable[[], None]], float] = cpu_seconds
+    work: dict[str, Work], rounds: int, clock: Callable[[Callable[[], None]], float] = cpu_seconds
 ) -> dict[str, list[float]]:
     """Seconds of each, in every round once, in an order that turns."""
     times: dict[str, list[float]] = {name: [] for name in work}
     for i in range(rounds):
         names = list(work)
         for name in names[i % len(names) :] + names[: i % len(names)]:
-            seconds = clock(work[name])
+            with work[name]() as turn:
+                seconds = clock(turn)
             print(f"round {i}: {name} {seconds:.2f} s", file=sys.stderr, flush=True)
             times[name].append(seconds)
     return times
@@ -186,8 +209,8 @@ def anonymous() -> int:
 def memory(folder: Path, count: int) -> int:
     """The peak over a step with so many vectors, run in a process of its own."""
     chain, arms = found(folder, count)
-    model, _ = chains.load(chain, "float32", "cpu")
-    step, peak, done = stepper(model, Pool(chain, arms), batch(model, BATCH)), 0, False
+    model, _ = chains.load(chain, chains.dtype_of("auto", "cpu"), "cpu")
+    peak, done = 0, False
 
     def watch() -> None:
         nonlocal peak
@@ -195,11 +218,12 @@ def memory(folder: Path, count: int) -> int:
             peak = max(peak, anonymous())
             time.sleep(0.005)
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    step()
-    done = True
-    watcher.join()
+    with stepping(model, Pool(chain, arms), batch(model, BATCH)) as step:
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        step()
+        done = True
+        watcher.join()
     return peak
 
 
@@ -235,25 +259,30 @@ def measure(
     for n in COUNTS:
         pools[n] = copy.copy(largest)
         pools[n].vectors = largest.vectors[:n]
-    work = {"plain": forward_backward, **{f"step_{n}": stepper(model, pool, ids) for n, pool in pools.items()}}
+    work: dict[str, Work] = {"plain": partial(nullcontext, forward_backward)}
+    work |= {f"step_{n}": partial(stepping, model, pool, ids) for n, pool in pools.items()}
+    adapters = f"adapters_step_{max(COUNTS)}"
+    work[adapters] = partial(stepping, model, Pool(*found(folder, max(COUNTS), "adapter")), ids)
     times = take_turns(work, rounds, clock)
     figures: dict[str, Any] = {f"step_over_plain_{n}": ratio(times, f"step_{n}", "plain") for n in COUNTS}
+    figures[f"adapters_step_over_plain_{max(COUNTS)}"] = ratio(times, adapters, "plain")
     everything, composed = Composition(model, largest, start=0.01), folder / "composed"
     everything.detach()
     everything.save(composed)
     size = (composed / "weights" / WEIGHTS).stat().st_size
     read = [folder / "root" / WEIGHTS, *(folder / arm / "weights" / WEIGHTS for arm in arms)]
     copying = file_copy(read, folder / "copied", size)
-    times |= take_turns({"compose": lambda: everything.save(composed), "copy": copying}, 3 * rounds, clock)
+    saving = partial(nullcontext, partial(everything.save, composed))
+    times |= take_turns({"compose": saving, "copy": partial(nullcontext, copying)}, 3 * rounds, clock)
     figures["compose_over_copy"] = ratio(times, "compose", "copy")
     small = batch(model, SMALL)
     try:
         backward(model, small)
         model.zero_grad(set_to_none=True)
-        ways = {
-            "small_step": stepper(model, pools[5], small),
-            "functional_call": by_functional_call(model, pools[5], small, fused=False),
-            "functional_call_fused": by_functional_call(model, pools[5], small, fused=True),
+        ways: dict[str, Work] = {
+            "small_step": partial(stepping, model, pools[5], small),
+            "functional_call": partial(nullcontext, by_functional_call(model, pools[5], small, fused=False)),
+            "functional_call_fused": partial(nullcontext, by_functional_call(model, pools[5], small, fused=True)),
         }
         times |= take_turns(ways, 2 * rounds, clock)
         for way in ("functional_call", "functional_call_fused"):
@@ -280,7 +309,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(options.model, folder)
-        model, _ = chains.load(found(folder, 0)[0], "float32", "cpu")
+        model, _ = chains.load(found(folder, 0)[0], chains.dtype_of("auto", "cpu"), "cpu")
         figures = measure(folder, model, options.rounds)
         figures["computed_in"] = chains.dtype_of("auto", "cpu")
         del model

@@ -4,7 +4,7 @@ random LoRA adapter. What the tests of task vectors compose."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -48,14 +48,17 @@ def full(base: Path, folder: Path, seed: int = 1, size: float = 0.02, change: Ch
     return [base, manifest(base, folder, "full")]
 
 
-def lora(base: Path, folder: Path, seed: int = 1, below: list[Path] | None = None) -> list[Path]:
-    """The chain of a LoRA fit of rank 3, on the root or on another chain: every linear layer of the first layer."""
+def lora(
+    base: Path, folder: Path, seed: int = 1, below: list[Path] | None = None, also: Sequence[str] = ()
+) -> list[Path]:
+    """The chain of a LoRA fit of rank 3, on the root or on another chain: every linear layer of the first layer, and
+    `also` others."""
     draw = torch.Generator().manual_seed(seed)
     shapes = tensor_files.TensorFolder(base.parent)
     tensors = {}
-    for name in shapes.names:
-        if ".layers.0." in name and name.endswith("proj.weight"):
-            out, width = shapes.shape(name)
+    for name in [*shapes.names, *also]:
+        if (".layers.0." in name and name.endswith("proj.weight")) or name in also:
+            out, width = shapes.shape("model.embed_tokens.weight" if name == "lm_head.weight" else name)
             stem = "base_model.model." + name.removesuffix(".weight")
             tensors[f"{stem}.lora_A.weight"] = torch.randn(3, width, generator=draw) / 10
             tensors[f"{stem}.lora_B.weight"] = torch.randn(out, 3, generator=draw) / 10

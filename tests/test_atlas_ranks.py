@@ -39,6 +39,7 @@ def arms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
         "full": full,
         "both": pico_arms.lora(root, folder / "both", 5, full),
         "low": pico_arms.lora(root, folder / "low", 3),
+        "high": pico_arms.lora(root, folder / "high", 4),
     }
 
 
@@ -111,6 +112,15 @@ def test_two_ranks_unlearn_what_one_unlearns(
     vectors = {name: arms[name] for name in ("full", "low")}
     on_two(spec("atlas_negation", vectors, NEGATION), arms["both"], files, tmp_path / "two")
     assert_same(tmp_path / "two", on_one("atlas_negation", arms["both"], vectors, tmp_path / "one", NEGATION))
+
+
+def test_two_ranks_learn_adapters_beside_the_weights(
+    arms: dict[str, list[Path]], files: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = {**ATLAS, "partitions": 1}
+    vectors = {name: arms[name] for name in ("low", "high")}
+    on_two(spec("atlas", vectors, settings), arms["root"], files, tmp_path / "two")
+    assert_same(tmp_path / "two", on_one("atlas", arms["root"], vectors, tmp_path / "one", settings))
 
 
 def test_a_killed_rank_ends_the_fit_which_goes_on_to_the_same_bits(

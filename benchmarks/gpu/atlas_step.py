@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import atlas_step
 import torch
 
-from imprint.composition import vectors
+from imprint.composition import stacks
 from imprint.composition.vectors import Pool
 from imprint.models.model_files import WEIGHTS
 from imprint.models.tensor_files import write
@@ -78,10 +78,11 @@ def gpu_seconds(work: Callable[[], None]) -> float:
 
 def memory(folder: Path, model: Any, count: int) -> int:
     """The peak over a step with so many vectors, in bytes."""
-    step = atlas_step.stepper(model, Pool(*atlas_step.found(folder, count)), atlas_step.batch(model, atlas_step.BATCH))
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    return torch.cuda.max_memory_allocated()
+    pool = Pool(*atlas_step.found(folder, count))
+    with atlas_step.stepping(model, pool, atlas_step.batch(model, atlas_step.BATCH)) as step:
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated()
 
 
 def main() -> None:
@@ -94,7 +95,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         sys.exit("gpu/atlas_step: torch sees no GPU here; run it on a machine with one, with a build of torch for it")
     if options.stream:
-        vectors.GPU_SHARE = 0.0
+        stacks.GPU_SHARE = 0.0
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         model = prepare(folder, options.layers)
@@ -105,7 +106,7 @@ def main() -> None:
     atlas_step.show(
         figures
         | {
-            "kept_share_of_free_memory": vectors.GPU_SHARE,
+            "kept_share_of_free_memory": stacks.GPU_SHARE,
             "layers": options.layers,
             "device": torch.cuda.get_device_name(),
         }

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import pico_arms
 import test_atlas
-from imprint.composition import vectors
+from imprint.composition import stacks
 from imprint.composition.composing import Composition
 from imprint.composition.vectors import Pool
 from imprint.models import chains
@@ -111,19 +111,21 @@ def test_answers_are_those_of_the_cpu(made: dict[str, Path], way: str) -> None:
             assert logprob == pytest.approx(expected, rel=BF16)
 
 
-@pytest.mark.parametrize("parts", [1, 5])
-@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("names", "parts", "share"), [("a low", 1, 0.0), ("a low", 1, 0.5), ("a low", 5, 0.5), ("low", 1, 0.5)]
+)
 def test_coefficients_gradients_are_autograds(
-    tmp_path: Path, parts: int, share: float, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, names: str, parts: int, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Vectors that stream to the GPU and vectors that are kept there, against `functional_call` on the CPU."""
-    monkeypatch.setattr(vectors, "GPU_SHARE", share)
+    """Vectors that stream to the GPU, vectors that are stacked there, parts of blocks, and adapters beside the weights,
+    against `functional_call` on the CPU."""
+    monkeypatch.setattr(stacks, "GPU_SHARE", share)
     root = pico_arms.root(tmp_path / "pico")
     arms = {"a": pico_arms.full(root, tmp_path / "a", 1), "low": pico_arms.lora(root, tmp_path / "low", 3)}
     model, _ = chains.load([root], "float32", "cuda")
-    pool = Pool([root], arms)
-    ours = Composition(model, pool, parts=parts, seed=7)
-    assert bool(pool.vectors[0].arm._kept) == (share > 0)
+    ours = Composition(model, Pool([root], {name: arms[name] for name in names.split()}), parts=parts, seed=7)
+    assert bool(ours._stacks) == (share > 0 and parts == 1 and "a" in names)
+    assert bool(ours.parameters) == ("a" in names)
     test_atlas.fill(ours)
     ours.merge()
     ids = test_atlas.IDS.cuda()
@@ -132,7 +134,7 @@ def test_coefficients_gradients_are_autograds(
     loss.backward()
     expected, gradient = test_atlas.by_autograd([root], ours)
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
-    assert float((ours.values.grad - gradient).norm() / gradient.norm()) < 1e-4
+    assert float((ours.values.grad.cpu() - gradient).norm() / gradient.norm()) < 1e-4
 
 
 def test_auto_takes_the_gpu_that_a_job_was_given() -> None:

@@ -7,7 +7,8 @@ backward pass runs. A hook takes each block's gradient when it is complete, adds
 gradient, and frees the block's gradient. For an adapter's vector, <G, s B A> = s sum((B^T G) * A).
 
 So no graph over the vectors is built, and the gradients of all blocks are never in memory together. Vectors are read
-from disk piece by piece, or kept on the GPU as far as its memory allows. The gradients equal those of autograd through
+from disk piece by piece, or stacked in the GPU's memory as far as it allows (`stacks`). Layers whose vectors are all
+adapters are not merged at all (`unmerged`). The gradients equal those of autograd through
 `torch.func.functional_call`, and add up over micro-batches.
 
     composition = Composition(model, pool, granularity="tensor")
@@ -27,8 +28,9 @@ from typing import Any, NamedTuple
 import torch
 from torch.distributed.fsdp import FSDPModule
 
-from imprint.composition import writing
+from imprint.composition import stacks, unmerged, writing
 from imprint.composition.sharing import Partitioned, Single
+from imprint.composition.stacks import Stack
 from imprint.composition.vectors import CPU, Part, Pool, Vector, pieces
 from imprint.runtime.ranks import Ranks
 from imprint.training.sharded import held
@@ -66,9 +68,9 @@ def groups(blocks: list[str], granularity: str) -> dict[str, int]:
 
 class Composition:
     """A pool of vectors and their coefficients. `values` holds the coefficients [vector, group, part], and
-    `values.grad` their gradient, both fp32 and on the CPU. Where `chosen` [vector, group] is False, sums and gradients
-    skip the vector; the learner keeps its coefficients at zero. A value beyond the `bounds` counts as the bound, and
-    its gradient is zero, as that of torch.clamp."""
+    `values.grad` their gradient, both fp32 and on the model's device. Where `chosen` [vector, group] is False, sums and
+    gradients skip the vector; the learner keeps its coefficients at zero. A value beyond the `bounds` counts as the
+    bound, and its gradient is zero, as that of torch.clamp. Until the first `merge` the model is the start."""
 
     def __init__(
         self,
@@ -81,29 +83,47 @@ class Composition:
         bounds: tuple[float, float] | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        """All coefficients begin at `start`. `model` holds the pool's start in fp32, or in bf16: sums are then computed
-        in fp32 and cast last. Without a model, the composition can only be saved. Parameters that no vector touches
-        get no gradient. `ranks` share the model."""
+        """All coefficients begin at `start`. `model` holds the pool's start in fp32, or in bf16: sums are then rounded
+        last, and stacks and adapters are in bf16. Without a model, the composition can only be saved. Parameters that
+        no vector touches get no gradient. `ranks` share the model."""
         self.pool, self.parts, self.seed, self.bounds = pool, parts, seed, bounds
         self.blocks = [b for b in pool.blocks.shapes if any(v.touches(b) for v in pool.vectors)]
         self.group = groups(self.blocks, granularity)
-        size = 1 + max(self.group.values())
-        self.values = torch.full((len(pool.vectors), size, parts), start, requires_grad=True)
-        self.chosen = torch.ones(len(pool.vectors), size, dtype=torch.bool)
+        self.device = CPU if model is None else next(model.parameters()).device
+        vectors, size = len(pool.vectors), 1 + max(self.group.values())
+        self.values = torch.full((vectors, size, parts), start, device=self.device, requires_grad=True)
+        self.chosen = torch.ones(vectors, size, dtype=torch.bool, device=self.device)
         self.parameters: dict[str, torch.nn.Parameter] = {}
+        """The parameters that are merged, by the block's name."""
+        self._learns = torch.ones_like(self.values, dtype=torch.bool)
+        """Where a coefficient has a gradient: where it is chosen and within the bounds."""
+        self._ranks = ranks or Ranks()
         self._parts = {block: pool.blocks.part(block, ranks) for block in self.blocks}
+        self._stacks: dict[str, Stack] = {}
+        self._beside: Any = torch.zeros(vectors, size, device=self.device, requires_grad=True)
+        """The coefficients of unmerged adapters since the last `merge`, a leaf of their graph; `_columns` are those of
+        each group."""
+        self._columns = self._beside.unbind(1)
         self._gathering: list[FSDPModule] = []
         self._handles: list[Any] = []
         if model is not None:
-            self._gathering = [module for module in model.modules() if isinstance(module, FSDPModule)]
-            for name, parameter in model.named_parameters():
-                parameter.requires_grad_(name in self.group)
-                if name in self.group:
-                    self.parameters[name] = parameter
-                    self._handles.append(parameter.register_post_accumulate_grad_hook(self._hook(name)))
-        self.device = next((parameter.device for parameter in self.parameters.values()), CPU)
-        if self.device.type == "cuda":
-            pool.keep(self.device, self._parts)
+            self._take_over(model)
+
+    def _take_over(self, model: Any) -> None:
+        """Put hooks on the model's parameters and layers."""
+        self._gathering = [module for module in model.modules() if isinstance(module, FSDPModule)]
+        layers = unmerged.layers(model, self.pool, self.blocks) if self.parts == 1 else {}
+        for block, parameter in model.named_parameters():
+            merged = block in self.group and block not in layers
+            parameter.requires_grad_(merged)
+            if merged:
+                self.parameters[block] = parameter
+                self._handles.append(parameter.register_post_accumulate_grad_hook(self._hook(block)))
+        self._handles += [layer.register_forward_hook(self._adding(block, layer)) for block, layer in layers.items()]
+        self._handles.append(self._beside.register_post_accumulate_grad_hook(self._take_beside))
+        if self.parts == 1:
+            weights = {block: held(parameter) for block, parameter in self.parameters.items()}
+            self._stacks = stacks.stacks(self.pool, self._parts, weights, stacks.room(self.device))
 
     @property
     def coefficients(self) -> torch.Tensor:
@@ -117,13 +137,21 @@ class Composition:
             handle.remove()
 
     def merge(self) -> None:
-        """Write the sum into the model's parameters. Each sum begins at the start's weights, not at the last sum, so
-        errors do not add up."""
+        """Put the coefficients, and what is chosen, into the model. Each sum begins at the start's weights, not at the
+        last sum, so errors do not add up."""
         for module in self._gathering:
             module.reshard()  # else it would go on with the whole weights that it has gathered before
+        coefficients, chosen = self.coefficients, self.chosen.unsqueeze(2)
+        self._learns = chosen & (coefficients == self.values.detach())
+        used = coefficients * chosen
         with torch.no_grad():
             for block, parameter in self.parameters.items():
-                self.sum(block, held(parameter), self._parts[block])
+                if (stack := self._stacks.get(block)) is not None:
+                    stack.sum(used[:, self.group[block], 0], held(parameter))
+                else:
+                    self.sum(block, held(parameter), self._parts[block])
+            self._beside.copy_(used[..., 0])
+        self._columns = self._beside.unbind(1)
 
     def sum(self, block: str, out: torch.Tensor, part: Part | None = None) -> torch.Tensor:
         """A block of theta_0 + sum of coefficient x vector, or a part of it, written to `out`, which is contiguous and
@@ -188,13 +216,29 @@ class Composition:
         """The chosen vectors that touch a block, with their coefficients [part]. Vectors whose coefficients are all
         zero are left out, so that a sum without others is the start bit for bit."""
         group = self.group[block]
-        values = self.coefficients[:, group]
-        counts = self.chosen[:, group] & values.ne(0).any(1)
+        values, chosen = self.coefficients[:, group].cpu(), self.chosen[:, group].cpu()
+        counts = chosen & values.ne(0).any(1)
         return [
             (vector, coefficients)
             for vector, coefficients, counted in zip(self.pool.vectors, values, counts.tolist(), strict=True)
             if counted and vector.touches(block)
         ]
+
+    def _adding(self, block: str, layer: torch.nn.Linear) -> Any:
+        """The hook that adds the adapters of a layer to its output."""
+        adapters = unmerged.Adapters([vector.factors(block) for vector in self.pool.vectors], held(layer.weight))
+        group = self.group[block]
+
+        def add(layer: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+            return adapters.add(self._columns[group], inputs[0], output)
+
+        return add
+
+    def _take_beside(self, beside: torch.Tensor) -> None:
+        assert beside.grad is not None
+        # The learner multiplies a loss by the number of ranks, since FSDP averages gradients. These are not averaged.
+        self._accumulate(slice(None), beside.grad.unsqueeze(2) / self._ranks.size)
+        beside.grad = None
 
     def _hook(self, block: str) -> Any:
         def take(parameter: torch.nn.Parameter) -> None:
@@ -207,9 +251,18 @@ class Composition:
 
     def _add(self, block: str, gradient: torch.Tensor) -> None:
         """Add the inner products of a block's part to the coefficients' gradient."""
+        if (stack := self._stacks.get(block)) is not None:
+            products = stack.products(gradient, len(self.pool.vectors)).unsqueeze(1)
+        else:
+            products = self._products(block, gradient)
+        self._accumulate(self.group[block], products)
+
+    def _products(self, block: str, gradient: torch.Tensor) -> torch.Tensor:
+        """The inner products of a block's part with the chosen vectors, [vector, part], fp64."""
         part, group, vectors = self._parts[block], self.group[block], self.pool.vectors
         sharing = self._sharing(block, part)
-        touching = [i for i, vector in enumerate(vectors) if vector.touches(block) and self.chosen[i, group]]
+        chosen = self.chosen[:, group].tolist()
+        touching = [i for i, vector in enumerate(vectors) if vector.touches(block) and chosen[i]]
         dense = [i for i in touching if vectors[i].dense]
         products = torch.zeros(len(vectors), self.parts, dtype=torch.float64, device=gradient.device)
         flat = gradient.reshape(-1)
@@ -222,7 +275,11 @@ class Composition:
                 factors = factors.of_rows(part.rows).on(gradient.device)
                 for product in sharing.inner_factors(factors, gradient.float()):
                     products[i] += product
+        return products
+
+    def _accumulate(self, groups: int | slice, products: torch.Tensor) -> None:
+        """Add inner products to the gradient of the groups' coefficients, where they learn. All of it stays on the
+        device, which so never waits."""
         if self.values.grad is None:
             self.values.grad = torch.zeros_like(self.values)
-        inside = self.coefficients[:, group] == self.values.detach()[:, group]
-        self.values.grad[:, group] += products.cpu().float() * inside
+        self.values.grad[:, groups] += products.float() * self._learns[:, groups]

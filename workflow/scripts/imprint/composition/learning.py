@@ -43,22 +43,16 @@ class Objective(NamedTuple):
     metrics: dict[str, Any]
 
 
-def autocast(job: Fit) -> Any:
-    """A context of autocast to bfloat16 over fp32 weights, or of no autocast for dtype float32. Raises ImprintError for
-    other dtypes."""
-    import torch
+def load(job: Fit, dtype: str | None = None) -> tuple[Any, Any]:
+    """The model that the composition starts from, in `dtype` or the job's, and its tokenizer. Also sets the threads,
+    and deterministic kernels on a GPU. Raises ImprintError for dtypes that do not train.
 
-    if job.dtype not in ("bfloat16", "float32"):
-        raise ImprintError(f"arm '{job.arm}': dtype {job.dtype!r} does not train; write bfloat16 or float32")
-    return torch.autocast(job.device.split(":")[0], torch.bfloat16, enabled=job.dtype == "bfloat16")
-
-
-def load(job: Fit) -> tuple[Any, Any]:
-    """The model that the composition starts from, in fp32, and its tokenizer. Also sets the threads, and deterministic
-    kernels on a GPU."""
+    bf16 weights are enough: each merge begins at the start's weights, so no change is lost because it is small."""
     import torch
     import transformers
 
+    if job.dtype not in ("bfloat16", "float32"):
+        raise ImprintError(f"arm '{job.arm}': dtype {job.dtype!r} does not train; write bfloat16 or float32")
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     torch.set_num_threads(job.threads)
     if job.device != "cpu":
@@ -66,24 +60,24 @@ def load(job: Fit) -> tuple[Any, Any]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return chains.load(job.manifests, "float32", job.device, job.ranks.size)
+    return chains.load(job.manifests, dtype or job.dtype, job.device, job.ranks.size)
 
 
 def choose(job: Fit, composition: Composition, objective: Objective) -> None:
-    """Set `composition.chosen` to `budget` vectors. `select` says how they are chosen: for all blocks together, at
-    random or by the size of their gradients, or for each group of blocks by the size of its gradient. Gradients are
-    taken on the first step."""
-    import torch
+    """Set `composition.chosen` to `budget` vectors, for the next merge. `select` says how they are chosen: for all
+    blocks together, at random or by the size of their gradients, or for each group of blocks by the size of its
+    gradient. Gradients are taken on the first step."""
 
     s = job.settings
     if s.budget is None:
         return
-    vectors, groups, _ = composition.values.shape
-    composition.chosen = torch.zeros(vectors, groups, dtype=torch.bool)
+    vectors = len(composition.values)
+    composition.chosen[:] = False
     if s.select == "random":
         composition.chosen[random.Random(f"budget/{job.seed}").sample(range(vectors), s.budget)] = True
         return
     composition.chosen[:] = True
+    composition.merge()
     backward(job, composition, objective, 0)
     assert composition.values.grad is not None
     sizes = composition.values.grad.abs().sum(2)  # L1 norms, [vector, group]
@@ -100,26 +94,16 @@ def backward(job: Fit, composition: Composition, objective: Objective, step: int
     their sum as "loss"."""
     import torch
 
-    values: dict[str, float] = {"loss": 0.0}
-    for name, value in _parts(job, objective.losses(step)):
+    sums: dict[str, Any] = {}  # on the device, which so waits once a step
+    for name, value in objective.losses(step):
         if value.requires_grad:
             (value * job.ranks.size).backward()  # the ranks' gradients of the weights are averaged
-        values[name] = values.get(name, 0.0) + float(value.detach())
-        values["loss"] += float(value.detach()) if name != "loss" else 0.0
+        sums[name] = sums.get(name, 0.0) + value.detach().double()
     if composition.values.grad is not None:
-        composition.values.grad = job.ranks.sum(composition.values.grad)
-    totals = job.ranks.sum(torch.tensor(list(values.values()), dtype=torch.float64))
-    return dict(zip(values, totals.tolist(), strict=True))
-
-
-def _parts(job: Fit, losses: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """The parts of a step's loss, each computed under autocast."""
-    while True:
-        with autocast(job):
-            part = next(losses, None)
-        if part is None:
-            return
-        yield part
+        composition.values.grad = job.ranks.sum(composition.values.grad).to(composition.device)
+    totals = job.ranks.sum(torch.stack(list(sums.values())).cpu())
+    values: dict[str, float] = dict(zip(sums, totals.tolist(), strict=True))
+    return {"loss": sum(values.values()), **values}
 
 
 def learn(job: Fit, composition: Composition, objective: Objective) -> dict[str, Any]:
@@ -169,11 +153,11 @@ class _Learner:
 
         last = self.job.ranks.first(lambda: checkpoints.last(self.job.folder))
         if last is None:
-            self.composition.merge()
             choose(self.job, self.composition, self.objective)
+            self.composition.merge()
             self.check()
             return
-        state = torch.load(last / STATE, weights_only=True)
+        state = torch.load(last / STATE, weights_only=True, map_location=self.composition.device)
         with torch.no_grad():
             self.composition.values.copy_(state["values"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -232,7 +216,7 @@ class _Learner:
 
         if self.objective.check is None:
             return
-        with autocast(self.job), torch.no_grad():
+        with torch.no_grad():
             measured = self.objective.check()
         if measured is None:
             self.ended = True

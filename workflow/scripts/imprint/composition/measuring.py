@@ -54,7 +54,7 @@ def models(job: Fit, pool: Pool) -> Iterator[tuple[Any, list[Row]]]:
     from imprint.composition.objectives import encoded
     from imprint.training.assistant_tokens import IGNORED
 
-    model, tokenizer = learning.load(job)
+    model, tokenizer = learning.load(job, "float32")
     for vector, data in zip(pool.vectors, job.settings.data, strict=True):
         with torch.no_grad():
             for block, parameter in model.named_parameters():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from imprint.composition.learning import Objective, autocast
+from imprint.composition.learning import Objective
 from imprint.composition.settings import Rows
 from imprint.draws import order
 from imprint.methods import Fit
@@ -31,11 +31,11 @@ class Stream:
         return [self.rows[i] for i in indices[step * size : end]]
 
     def passes(self, rows: list[Example]) -> Iterator[tuple[Any, Any]]:
-        """Input ids and labels of `rows_at_once` rows at a time, on the device: of this rank's share of the rows. Rows
+        """Input ids and labels of a pass's rows at a time, on the device: of this rank's share of the rows. Rows
         of similar length share a pass, so that there is little padding."""
         from imprint.training.token_loss import collate
 
-        ranks, size = self.job.ranks, self.job.settings.rows_at_once
+        ranks, size = self.job.ranks, self.job.settings.rows_of_a_pass(self.job.device)
         rows = sorted([*rows, *[EMPTY] * (-len(rows) % ranks.size)], key=lambda row: len(row.input_ids))
         rows = rows[ranks.place :: ranks.size]
         for start in range(0, len(rows), size):
@@ -146,7 +146,7 @@ def total_loss(job: Fit, model: Any, tokenizer: Any, data: Sequence[Rows]) -> Ca
     streams = [Stream(job, tokenizer, each) for each in data]
 
     def loss() -> float:
-        with torch.no_grad(), autocast(job):
+        with torch.no_grad():
             of_rank = sum(float(part) for stream in streams for part in stream.losses(model, stream.rows))
         return float(job.ranks.sum(torch.tensor(of_rank, dtype=torch.float64)))
 

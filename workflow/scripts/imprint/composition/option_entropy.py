@@ -41,7 +41,7 @@ class Questions:
         self.job, self.data, self.tokenizer = job, data.dataset, tokenizer
         attention = model.config._attn_implementation
         contexts = job.contexts if data.contexts is None else data.contexts
-        self.policy = policy.over(model, tokenizer, job.settings.rows_at_once, contexts, job.inputs)
+        self.policy = policy.over(model, tokenizer, job.settings.rows_of_a_pass(job.device), contexts, job.inputs)
         model.set_attn_implementation(attention)  # the engine's own attention is for decoding alone
         self.rows = job.inputs.datasets[data.dataset]
         if not self.rows:
@@ -57,8 +57,6 @@ class Questions:
 
     def ask(self, rows: Sequence[dict[str, Any]]) -> list[Question]:
         """The questions of rows, behind what the model now writes first."""
-        import torch
-
         dialogues = {place: self._turns(row) for place, row in enumerate(rows)}
         answers: dict[int, list[Outcome] | None] = dict.fromkeys(dialogues)
         asked: dict[int, Question] = {}
@@ -70,9 +68,7 @@ class Questions:
                     dialogues.pop(place).close()
             written = [(place, request) for place in dialogues for request in requests[place]]
             prompts: Any = [self.policy.prompt_for(request, NO_LIMIT) for _, request in written]
-            # Weights that autocast has cast while it records no graph cannot be used where a graph is recorded.
-            with torch.autocast(self.job.device.split(":")[0], enabled=False):
-                responses = self.policy.engine.generate(prompts)
+            responses = self.policy.engine.generate(prompts)
             answers = {place: [] for place in dialogues}
             for (place, _), response in zip(written, responses, strict=True):
                 if response.error is not None:
@@ -163,6 +159,7 @@ def objective(job: Fit, model: Any, tokenizer: Any, threshold: float | None) -> 
     is the cross-entropy with the likeliest option, which counts if its probability is above the threshold; the mean is
     still over all questions."""
     datasets = [Questions(job, model, tokenizer, each) for each in job.settings.data]
+    size = job.settings.rows_of_a_pass(job.device)
     read = 0
 
     def losses(number: int) -> Iterator[tuple[str, Any]]:
@@ -171,9 +168,9 @@ def objective(job: Fit, model: Any, tokenizer: Any, threshold: float | None) -> 
         for dataset in datasets:
             asked = sorted(dataset.ask(dataset.batch(number)), key=lambda question: len(question.prompt))
             read += sum(len(question.prompt) + len(option) for question in asked for option in question.options)
-            for start in range(0, len(asked), job.settings.rows_at_once):
+            for start in range(0, len(asked), size):
                 value: Any = 0.0
-                for logps in log_probabilities(model, asked[start : start + job.settings.rows_at_once], job.device):
+                for logps in log_probabilities(model, asked[start : start + size], job.device):
                     if threshold is None:
                         value = value - (logps.exp() * logps).sum()
                     else:

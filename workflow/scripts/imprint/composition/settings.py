@@ -87,13 +87,28 @@ class Vectors(Strict):
         return self
 
 
+CPU_ROWS = 8
+GPU_TOKENS = 8192
+"""Tokens of a pass on a GPU. A pass costs there what its calls and the vectors cost, whatever its length; see
+docs/performance.md."""
+
+
 class Passes(Strict):
     """How rows pass through a model."""
 
-    rows_at_once: int = Field(
-        8, ge=1, description="rows in one pass, against a lack of memory; the sums over rows are the same (ours)"
+    rows_at_once: int | None = Field(
+        None,
+        ge=1,
+        description="rows in one pass; the sums over rows are the same. null: 8 on a CPU, and on a GPU as many as have "
+        "8,192 tokens at `max_length` (ours)",
     )
     max_length: int = Field(192, ge=8, description="tokens a row; longer rows are cut at the end and counted (ours)")
+
+    def rows_of_a_pass(self, device: str) -> int:
+        """How many rows go through the model together on a torch device."""
+        if self.rows_at_once is not None:
+            return self.rows_at_once
+        return CPU_ROWS if device == "cpu" else max(1, GPU_TOKENS // self.max_length)
 
 
 class Learned(Vectors, Passes):
@@ -163,14 +178,14 @@ def reads(settings: Vectors, *data: Sequence[Rows]) -> Inputs:
 
 
 def holds(settings: Learned, ranks: int) -> Holds:
-    """What learning coefficients by rows of a dataset keeps on the device: the weights are merged anew each step, the
-    gradients of one tensor at a time suffice (`composing.Composition`), and root, start and vectors are kept as far as
-    there is room (`vectors.Pool.keep`)."""
+    """What learning coefficients by rows of a dataset keeps on a GPU: the weights are merged anew each step, the
+    gradients of one tensor at a time suffice (`composing.Composition`), and start and vectors are kept as far as there
+    is room (`stacks`)."""
     return Holds(
         trained="coefficients",
-        rows=min(settings.rows_at_once, settings.batch_size // ranks),
+        rows=min(settings.rows_of_a_pass("cuda"), settings.batch_size // ranks),
         tokens=settings.max_length,
-        vectors=len(settings.vectors) + 2,
+        vectors=len(settings.vectors) + 1,
     )
 
 

@@ -34,8 +34,6 @@ from memory once and differences are never written to memory."""
 GPU_CHUNK = 1 << 26
 """The most elements in a piece on a GPU, where each call has a fixed cost. A multiple of CHUNK, since partitions are
 drawn by CHUNK on every device."""
-GPU_SHARE = 0.5
-"""The share of a GPU's free memory that weights of vectors may take. Each step reads the other weights from disk."""
 CPU = torch.device("cpu")
 
 
@@ -102,7 +100,6 @@ class Chain:
         self.weights = TensorFolder(links.weights)
         self.own = links.weights != links.root
         self._files = self.blocks.files(self.weights, f"'{name}'")
-        self._kept: dict[str, tuple[slice, torch.Tensor]] = {}
         self._factors: dict[str, dict[Path, Factors]] = {}
         for kind, folder in links.changes:
             for block, factors in plugins.load("artifacts", kind).factors(folder, self.blocks, name):
@@ -112,32 +109,15 @@ class Chain:
         """The block without adapters, [elements]: a view of the file, in the file's dtype."""
         return self.weights.read(self._files[block]).view(-1)
 
-    def keep(self, device: torch.device, room: float, parts: Mapping[str, Part]) -> float:
-        """Keep parts of blocks without adapters on `device`, as many as fit into `room` bytes. Returns the bytes
-        left."""
-        for block, part in parts.items():
-            if block not in self._kept and (elements := self.full(block)[part.span]).nbytes <= room:
-                self._kept[block] = part.span, elements.to(device)
-                room -= elements.nbytes
-        return room
-
-    def on(self, block: str, span: slice, device: torch.device) -> torch.Tensor:
-        """Elements of the block without adapters: from the copy on `device` if it holds them, else from the file."""
-        if (kept := self._kept.get(block)) is not None:
-            held, elements = kept
-            if elements.device == device and held.start <= span.start and span.stop <= held.stop:
-                return elements[span.start - held.start : span.stop - held.start]
-        return self.full(block)[span]
-
     def factors(self, block: str) -> dict[Path, Factors]:
         """The changes of a block by adapters, by the adapter's folder."""
         return self._factors.get(block, {})
 
     def read(self, block: str, device: torch.device = CPU, part: Part | None = None) -> torch.Tensor:
         """The block with its adapters, [elements], or a part of it. If an adapter changes it, a new fp32 tensor on
-        `device`; else what `on` returns."""
+        `device`; else a view of the file."""
         rows, span = part or self.blocks.part(block)
-        without_adapters, changes = self.on(block, span, device), self.factors(block)
+        without_adapters, changes = self.full(block)[span], self.factors(block)
         if not changes:
             return without_adapters
         merged = without_adapters.to(device, torch.float32, copy=True).view(-1, *self.blocks.shapes[block][1:])
@@ -192,11 +172,11 @@ class Vector:
         """`arm[piece.span] - base[piece.span]` of the block without adapters, fp32, in the piece's buffer."""
         if not self.base.own:
             return torch.sub(self._elements(piece), piece.root, out=piece.buffer)
-        base = self.base.on(piece.block, piece.span, piece.root.device).to(piece.root.device, torch.float32)
+        base = self.base.full(piece.block)[piece.span].to(piece.root.device, torch.float32)
         return torch.sub(self._elements(piece), base, out=piece.buffer)
 
     def _elements(self, piece: Piece) -> torch.Tensor:
-        return self.arm.on(piece.block, piece.span, piece.root.device).to(piece.root.device)
+        return self.arm.full(piece.block)[piece.span].to(piece.root.device)
 
     def factors(self, block: str) -> list[Factors]:
         """The changes of a block by the arm's adapters, less those by the base's."""
@@ -326,14 +306,6 @@ class Pool:
             pass
         return vector if random is None else RandomVector(vector, self.root, *random)
 
-    def keep(self, device: torch.device, parts: Mapping[str, Part]) -> None:
-        """Keep parts of the root, the start and the vectors on a GPU, in at most GPU_SHARE of its free memory."""
-        room = GPU_SHARE * torch.cuda.mem_get_info(device)[0]
-        ends = [end for vector in self.vectors for end in (vector.arm, vector.base)]
-        for chain in dict.fromkeys([self.root, self.start, *ends]):
-            if chain is self.root or chain.own:
-                room = chain.keep(device, room, parts)
-
     def norms(self, vector: Vector) -> Iterator[tuple[str, float]]:
         """(block, squared size) for each block, in one pass over a vector. The size is zero only if the vector's parts
         are: it adds the squared norm of the difference and, for each adapter, s^2 |A|^2 |B|^2. Raises ImprintError for
@@ -370,7 +342,7 @@ def pieces(block: str, root: Chain, device: torch.device = CPU, span: slice | No
     buffer = torch.empty(min(longest, span.stop - span.start), device=device)
     for start in range(span.start, span.stop, longest):
         place = slice(start, min(start + longest, span.stop))
-        elements = root.on(block, place, device).to(device, torch.float32)
+        elements = root.full(block)[place].to(device, torch.float32)
         yield Piece(block, start, elements, buffer[: len(elements)])
 
 

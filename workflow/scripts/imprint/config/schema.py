@@ -29,8 +29,8 @@ class Engine(Strict):
     name: str = Field("transformers", description="module in imprint/engines")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto",
-        description="number format of the weights in generation, and of autocast in training; auto is bfloat16 where "
-        "the processor computes in it, else float32",
+        description="number format of the weights in generation and where coefficients are learned, and of autocast in "
+        "other fits; auto is bfloat16 where the processor computes in it, else float32",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto is cuda where a job was given a GPU, else cpu; it never enters an arm's identity"

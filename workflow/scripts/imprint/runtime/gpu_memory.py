@@ -110,7 +110,8 @@ def of_fit(model: Model, holds: Holds, dtype: str, ranks: int = 1) -> Need:
             passing = [Term("cache, beyond the gradients' place", drawing - gradients.size, False)]
     if holds.vectors:  # at most half of what is free beside the weights, so the others fit into the other half
         beside = gradients.size + sum(term.size for term in passing)
-        passing.append(Term("vectors", min(beside, holds.vectors * 4 * model.parameters // ranks), False))
+        vectors = holds.vectors * _bytes(dtype) * model.parameters // ranks
+        passing.append(Term("vectors", min(beside, vectors), False))
     return Need((*kept, gradients, *passing))
 
 
@@ -129,31 +130,38 @@ def _bytes(dtype: str) -> int:
 
 
 def _kept(model: Model, holds: Holds, dtype: str, ranks: int) -> Iterator[Term]:
-    """What a fit keeps from its first step to its last. Weights are in fp32 (`chains.load` in the methods), AdamW has
-    two moments of each trained weight, and the copies are those of grpo_trainer.py and dpo_trainer.py. Ranks share the
-    weights of the model and of the reference. Each has the whole of an adapter, and of the copy that draws."""
+    """What a fit keeps from its first step to its last. Weights are in fp32 (`chains.load` in the methods) unless only
+    coefficients are learned. AdamW has two moments of each trained weight, and the copies are those of grpo_trainer.py
+    and dpo_trainer.py. Ranks share the weights of the model and of the reference. Each has the whole of an adapter, and
+    of the copy that draws."""
     adapter = model.adapter(holds.adapter)
     trained = {"weights": model.parameters // ranks, "adapter": adapter, "coefficients": 0}[holds.trained]
-    yield Term("weights", 4 * (model.parameters // ranks + adapter), True)
+    yield Term("weights", _weight(holds, dtype) * (model.parameters // ranks + adapter), True)
     yield Term("optimiser", 8 * trained, True)
     of_reference = _bytes(dtype) if holds.sampled else 4
     yield Term("reference", of_reference * (model.parameters // ranks) * holds.reference, True)
     yield Term("sampler", _bytes(dtype) * model.parameters * bool(holds.sampled), True)
 
 
+def _weight(holds: Holds, dtype: str) -> int:
+    """Bytes of a weight, and of its gradient."""
+    return _bytes(dtype) if holds.trained == "coefficients" else 4
+
+
 def _training(model: Model, holds: Holds, dtype: str, ranks: int) -> Iterator[Term]:
     """What a backward pass adds."""
     positions = holds.rows * holds.tokens + holds.prompts * PROMPT
-    size = _bytes(dtype)
+    size, weight = _bytes(dtype), _weight(holds, dtype)
     adapter = model.adapter(holds.adapter)
     largest = model.largest // ranks
     gradients = {"weights": model.parameters // ranks, "adapter": adapter, "coefficients": largest}
-    yield Term("gradients", 4 * gradients[holds.trained], True)
+    # Coefficients of adapters have theirs without any weight's gradient.
+    yield Term("gradients", weight * gradients[holds.trained], holds.trained != "coefficients")
     layers = sum(outputs * inputs for _, outputs, inputs in model.matrices)
     # Autocast keeps a copy of each matrix that is trained until the forward pass ends. A frozen one is kept by the
     # layer's own backward pass, which is short where activations are computed again.
     short = holds.recomputes and holds.trained == "adapter"
-    casts = 2 * ((layers // model.layers if short else layers) + model.head) if size == 2 else 0
+    casts = 2 * ((layers // model.layers if short else layers) + model.head) if size < weight else 0
     layer, row = positions * _layer(model, size), positions * 4 * model.hidden
     logits = _logits(model, holds, positions, size)
     if holds.recomputes:
@@ -166,7 +174,7 @@ def _training(model: Model, holds: Holds, dtype: str, ranks: int) -> Iterator[Te
     if model.tied and holds.trained != "adapter":
         # At the end nothing else is left of the pass, but the embedding's gradient is there three times: that of the
         # output layer, that of the input, and their sum.
-        activations = max(activations, 8 * model.head - logits - casts)
+        activations = max(activations, 2 * weight * model.head - logits - casts)
     yield Term("weights in bf16", casts, False)
     yield Term("activations", row * ENDS + activations, False)
     yield Term("logits", logits, False)
@@ -174,7 +182,7 @@ def _training(model: Model, holds: Holds, dtype: str, ranks: int) -> Iterator[Te
         # Of two layers at a time, and of what is outside the layers, the weights are whole, and so are the gradients of
         # those that are trained until the ranks have added them.
         whole = 2 * (layers // model.layers) + model.parameters - layers
-        yield Term("whole weights", 4 * whole * (1 if holds.trained == "adapter" else 2), False)
+        yield Term("whole weights", weight * whole * (1 if holds.trained == "adapter" else 2), False)
 
 
 def _layer(model: Model, size: int) -> int:
