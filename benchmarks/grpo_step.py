@@ -70,7 +70,7 @@ def trainer(side: str, fit: Any) -> Any:
 
     fits.begin(fit)
     model, tokenizer = chains.load(fit.manifests, "float32", "cpu")
-    sampler = Sampler(fit, model, tokenizer)
+    sampler = Sampler(fit)
     rewards = [Reward(term, fit.contexts) for term in fit.settings.reward]
     rows, stop, _ = _prompts.prompts(fit, sampler.policy, rewards)
     if side == "trl":

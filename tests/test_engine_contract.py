@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,8 @@ def same(left: list[Response], right: list[Response]) -> None:
 def test_it_says_what_it_can_do(engine: Running, can: frozenset[str]) -> None:
     assert "generate" in can <= set(ABILITIES)
     assert (engine.model is None) == ("hooks" not in can)
+    module = sys.modules[type(engine).__module__]
+    assert "sample" not in can or (module.sampler and engine.renew and engine.decode)
     assert engine.name and engine.batch_size == BATCH
 
 

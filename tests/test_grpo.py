@@ -469,7 +469,9 @@ def test_settings_are_read_and_checked() -> None:
     settings = grpo.Settings(data="d", reward={"math": {}, "format": "plan"})
     assert [term.name for term in settings.reward] == ["math", "format"]
     needs = grpo.inputs(settings)
-    assert needs.datasets == ("d",) and needs.plugins == (("scores", "math"), ("scores", "format"))
+    assert needs.datasets == ("d",)
+    assert needs.plugins == (("scores", "math"), ("scores", "format"), ("engines", "transformers"))
+    assert grpo.shared(settings) and grpo.shared(settings.model_copy(update={"sampler": "vllm"})) is None
     assert plugins.settings("methods", "grpo", settings.model_dump(mode="json")) == settings
     for wrong, said in (
         ({"reward": []}, "at least 1"),
@@ -483,6 +485,7 @@ def test_settings_are_read_and_checked() -> None:
         ({"reward": "math", "updates_per_rollout": 5}, "5 does not divide the 32 completions a step"),
         ({"reward": "math", "updates_per_rollout": 4, "micro_batch_size": 16}, "the 8 completions an update"),
         ({"reward": "math", "loss": "ppo"}, "'dapo', 'grpo', 'bnpo' or 'dr_grpo'"),
+        ({"reward": "math", "sampler": "echo"}, "'echo', which is no engine that draws for a fit; write one of: tr"),
         ({"reward": "math", "group_size": 1}, "greater than or equal to 2"),
     ):
         with pytest.raises((ValidationError, ValueError), match=said):

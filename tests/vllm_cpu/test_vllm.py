@@ -10,15 +10,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 
+import fitting
 import pico
 import pico_arms
+import test_grpo
 import workflow
 from conftest import ROOT, make_project
+from fitting import curve, table, weights
 from imprint.engines import Candidates, Running, _vllm_process, transformers, vllm
+from imprint.methods import grpo
+from imprint.models import chains
 from imprint.runtime import job_record, parquet, processes
 from imprint.runtime.errors import ImprintError
 from test_engine_contract import *  # noqa: F403  # all of its tests, on this file's engine
@@ -73,6 +80,44 @@ def test_a_chain_with_an_adapter_and_its_killed_process(root: Path, tmp_path: Pa
     os.kill(engine._process._process.pid, signal.SIGKILL)
     with pytest.raises(ImprintError, match=r"the process of vLLM was ended by SIGKILL .*run again"):
         engine.generate(prompts(engine))
+
+
+def renewed(chain: list[Path], names: str = "") -> list[tuple[str, torch.Tensor]]:
+    """The weights of a chain whose names have this text in them."""
+    model, _ = chains.load(chain, "float32", "cpu")
+    return [(name, weight) for name, weight in model.named_parameters() if names in name]
+
+
+def test_it_takes_over_weights(root: Path, tmp_path: Path) -> None:
+    """All of them, then those of one layer, then all again."""
+    full = pico_arms.full(root, tmp_path / "full", size=0.05)
+    engine: Any = vllm.sampler([root], "float32", "cpu", BATCH, 40)
+    agree(engine, [root])
+    engine.renew(renewed(full))
+    agree(engine, full)
+    engine.renew(renewed([root]))
+    engine.renew(renewed(pico_arms.lora(root, tmp_path / "lora"), ".layers.0."))
+    agree(engine, pico_arms.lora(root, tmp_path / "again"))
+    engine.renew(renewed([root]))
+    agree(engine, [root])
+    asked = prompts(engine, 40)
+    tokens = [engine.tokens(one.text, one.breaks) for one in asked]
+    drawn = [(row.text(), row.reason, len(row.tokens)) for row in engine.decode(asked, tokens)]
+    assert drawn == [(one.text, one.finish_reason, one.response_tokens) for one in engine.generate(asked)]
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4}])
+def test_a_fit_that_draws_with_it_goes_on_to_the_same_bits(
+    root: Path, tmp_path: Path, lora: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"sampler": "vllm", "lora": lora, "learning_rate": 1e-3, "steps": 4, "checkpoint_steps": 2}
+    whole, killed = (test_grpo.job(root, tmp_path / name, **settings) for name in ("whole", "killed"))
+    expected = grpo.fit(whole)
+    assert expected["steps"] == 4 and any(curve(whole, "grad_norm"))
+    fitting.kill("grpo", killed, ("imprint.training.grpo_trainer.Trainer", "training_step"), 2)
+    assert grpo.fit(killed) == expected
+    assert weights(killed) == weights(whole)
+    assert table(killed, "rollouts") == table(whole, "rollouts")
 
 
 JOB = """

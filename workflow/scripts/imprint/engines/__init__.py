@@ -4,7 +4,7 @@ examples, arms or evals. An engine module says in `CAN` what it can do, and its 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -12,10 +12,10 @@ from typing import Any, Literal, Protocol
 from imprint.models.chat_text import ChatText, Message
 from imprint.runtime import plugins
 
-ABILITIES = ("generate", "loglikelihood", "hooks", "weights")
+ABILITIES = ("generate", "loglikelihood", "hooks", "weights", "sample")
 """The abilities of engines, in this order: write responses; say how likely given texts are; let hooks into the model
 (`Running.model` is a torch module, and the engine is `Hooked`); run weights that are on disk, so that arms of the model
-can be fitted."""
+can be fitted; draw for a fit whose weights change (the module has a `sampler`, which is `Sampling`)."""
 
 Positions = Literal["all", "prompt", "last_prompt", "written"]
 """Tokens of a pass: all of them, those of the prompt, the prompt's last one, those that follow the prompt."""
@@ -161,6 +161,29 @@ class Hooked(Running, Protocol):
         does not fit into the model's positions."""
 
 
+class Drawn(Protocol):
+    """A sequence that an engine has written. `tokens` are all that were generated, with their `logprob` (nats,
+    temperature 1); `reason` is "stop" or "length"."""
+
+    tokens: list[int]
+    logprob: float
+    reason: str | None
+
+    def text(self) -> str:
+        """The response, which ends before a stop text."""
+
+
+class Sampling(Running, Protocol):
+    """An engine with the ability "sample"."""
+
+    def renew(self, weights: Iterable[tuple[str, Any]]) -> None:
+        """Take over weights by the names of the model's parameters. The first time all of them come, later those that
+        have changed."""
+
+    def decode(self, prompts: list[Prompt], tokens: list[list[int]]) -> Sequence[Drawn]:
+        """What follows each prompt, whose token ids are `tokens`. All prompts fit."""
+
+
 class Engine(plugins.Contract):
     """What an engine module defines."""
 
@@ -174,6 +197,12 @@ class Engine(plugins.Contract):
     def start(chain: list[Path], dtype: str, device: str, batch_size: int, ranks: int = 1) -> Running:
         """Load the weights that a chain of manifests names (`imprint.models.chains`), on as many GPUs as `ranks`. An
         engine on several of them has no model in this process, and so no hooks."""
+
+    @staticmethod
+    def sampler(chain: list[Path], dtype: str, device: str, sequences: int, tokens: int) -> Sampling:
+        """The engine beside a fit that starts from a chain of manifests: it draws so many sequences together, each of
+        up to `tokens` behind its prompt. Only engines with the ability "sample" define it."""
+        raise NotImplementedError
 
     @staticmethod
     def ranks(chain: list[Path], gpus: int) -> int:

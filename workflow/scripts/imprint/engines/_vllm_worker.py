@@ -12,6 +12,8 @@ tells through the second, a JSON object a line. PARENT is the parent's id; this 
     asked  {"ended": [place, ...]}                       the prompts whose responses are complete
     asked  {"options": [[place, ids, tail], ...]}        how likely is the `tail` whose last token follows `ids`
     told   {"scored": [[place, logprob], ...]}           after each step, until all are scored
+    asked  {"weights": folder}                           the weights of a checkpoint in a folder, in place of its own
+    told   {"renewed": true}                             once they are loaded
 
 The end of ASKED ends this process. An error is told as {"error"}, and ends it too."""
 
@@ -51,7 +53,12 @@ def main(asked: TextIO, tell: Tell) -> None:
         # Which prompts begin like earlier ones would depend on what was answered before a job was resumed.
         if not running.reset_prefix_cache():
             raise RuntimeError("vLLM keeps the prompts of the last batch")
-        if "prompts" in question:
+        if "weights" in question:
+            running.collective_rpc("reload_weights", kwargs={"weights_path": question["weights"]})
+            if device == "cpu":
+                running.collective_rpc(pack_heads)
+            tell(renewed=True)
+        elif "prompts" in question:
             write(running, question["prompts"], asked, tell)
         else:
             score(running, question["options"], tell)
@@ -93,6 +100,16 @@ def engine(folder: str, dtype: str, device: str, sequences: int, reads: int, cac
             **graphs,
         )
     )
+
+
+def pack_heads(worker: Any) -> None:
+    """Pack a worker's output layers again. On a CPU vLLM multiplies by a packed copy of a weight. It packs anew what it
+    reloads, but not an output layer that shares its weight with the embedding."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+    for module in worker.model_runner.get_model().modules():
+        if isinstance(module, ParallelLMHead):
+            module.quant_method.process_weights_after_loading(module)
 
 
 def used(device: str, ranks: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imprint.engines import Candidates, Pass, Prompt, Response, Running, _grouped_attention, _tokenized
+from imprint.engines import Candidates, Pass, Prompt, Response, Running, Sampling, _grouped_attention, _tokenized
 from imprint.engines._tokenized import Tokenized, scored_options
 from imprint.models import chains
 from imprint.models.chat_text import ChatText
@@ -40,7 +40,7 @@ SHARED = 64
 """The fewest tokens that a batch reads once for all its prompts, if they all begin with them."""
 
 
-CAN = frozenset({"generate", "loglikelihood", "hooks", "weights"})
+CAN = frozenset({"generate", "loglikelihood", "hooks", "weights", "sample"})
 
 
 def start(chain: list[Path], dtype: str, device: str, batch_size: int, ranks: int = 1) -> Running:
@@ -50,6 +50,12 @@ def start(chain: list[Path], dtype: str, device: str, batch_size: int, ranks: in
 
         return _shared.Together(chain, dtype, device, batch_size, ranks)
     return Engine(*chains.load(chain, dtype, device), batch_size)
+
+
+def sampler(chain: list[Path], dtype: str, device: str, sequences: int, tokens: int) -> Sampling:
+    """The engine beside a fit: a model of its own in this process."""
+    model, tokenizer = chains.load(chain, dtype, device)
+    return Engine(model.requires_grad_(False), tokenizer, sequences)
 
 
 def ranks(chain: list[Path], gpus: int) -> int:
@@ -177,11 +183,31 @@ class Engine(Tokenized):
     def _decode(self, prompts: list[Prompt], tokens: list[list[int]]) -> list[Response]:
         """Continue one batch, and take the time."""
         started = time.perf_counter()
-        rows = self.decode(prompts, tokens)
+        rows = self._rows(prompts, tokens)
         share = (time.perf_counter() - started) / len(rows)
         return [row.response(len(prompt), share) for row, prompt in zip(rows, tokens, strict=True)]
 
+    def renew(self, weights: Iterable[tuple[str, Any]]) -> None:
+        """Take over weights, one after the other, by the names of the model's parameters."""
+        import torch
+
+        held = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, weight in weights:
+                held[name].copy_(weight)
+
     def decode(self, prompts: list[Prompt], tokens: list[list[int]]) -> list[Row]:
+        """What follows each prompt, whose token ids are `tokens`, in batches of neighbours. All prompts fit."""
+        import torch
+
+        rows = list[Row]()
+        with torch.inference_mode():
+            for start in range(0, len(prompts), self.batch_size):
+                batch = slice(start, start + self.batch_size)
+                rows += self._rows(prompts[batch], tokens[batch])
+        return rows
+
+    def _rows(self, prompts: list[Prompt], tokens: list[list[int]]) -> list[Row]:
         """Continue one batch of prompts, whose token ids are `tokens`; call it in inference mode. Several samples of
         one prompt share one reading of it."""
         import torch

@@ -14,16 +14,19 @@ from __future__ import annotations
 import tempfile
 import time
 import weakref
+from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from imprint.engines import Candidates, Pass, Prompt, Response, Running
+from imprint.engines import Candidates, Pass, Prompt, Response, Running, Sampling
 from imprint.engines._tokenized import Row, Tokenized, scored_options
 from imprint.engines._vllm_process import START, Process, python
 from imprint.models import chains
-from imprint.runtime import job_record
+from imprint.models.model_files import WEIGHTS
+from imprint.runtime import job_record, model_sizes
 from imprint.runtime.errors import ImprintError
+from imprint.runtime.gpu_memory import PROMPT
 
 READS = 2048
 """Tokens that one pass reads."""
@@ -39,12 +42,23 @@ LEAST_CACHE = 256 << 20
 """Bytes of keys and values with which it makes sense to begin."""
 WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
 
-CAN = frozenset({"generate", "loglikelihood", "weights"})
+CAN = frozenset({"generate", "loglikelihood", "weights", "sample"})
 
 
 def start(chain: list[Path], dtype: str, device: str, batch_size: int, ranks: int = 1) -> Running:
     """The engine with the weights of a chain of manifests."""
     return Engine(chain, dtype, device, batch_size, ranks)
+
+
+def sampler(chain: list[Path], dtype: str, device: str, sequences: int, tokens: int) -> Sampling:
+    """The engine beside a fit, to which it leaves the GPU's memory but for the weights and the sequences' cache."""
+    model = model_sizes.model(chain[0].parent)
+    if model is None:
+        raise ImprintError(
+            f"{chain[0].parent} does not say how large its model's cache is; write `sampler: transformers`"
+        )
+    cache = WIDTHS[dtype] * sequences * (tokens + PROMPT) * model.cached
+    return Engine(chain, dtype, device, sequences, cache=max(LEAST_CACHE, cache))
 
 
 def ranks(chain: list[Path], gpus: int) -> int:
@@ -71,7 +85,9 @@ class Engine(Tokenized):
         batch_size: int,
         ranks: int = 1,
         batch_invariant: bool = False,
+        cache: int | None = None,
     ) -> None:
+        """`cache` has the bytes of keys and values on a GPU; without it, they take what a job of its own leaves."""
         import torch
 
         python()  # before anything is read
@@ -80,8 +96,11 @@ class Engine(Tokenized):
         self.batch_size, self.passing = batch_size, Pass()
         self._process = Process(torch.get_num_threads(), batch_invariant)
         weakref.finalize(self, self._process.end)
+        self._dtype = getattr(torch, dtype)
+        self._weights: dict[str, Any] = {}
+        """What `renew` was given, in the host's memory."""
         try:
-            version, held = self._load(chain, dtype, device, ranks, config.get_text_config().vocab_size)
+            version, held = self._load(chain, dtype, device, ranks, config.get_text_config().vocab_size, cache)
         except BaseException:
             self._process.end()
             raise
@@ -90,7 +109,9 @@ class Engine(Tokenized):
         invariant = ", batch invariant" if batch_invariant else ""
         self.name = f"vllm {version} {dtype} {device}{several}{invariant}"
 
-    def _load(self, chain: list[Path], dtype: str, device: str, ranks: int, vocabulary: int) -> tuple[str, int]:
+    def _load(
+        self, chain: list[Path], dtype: str, device: str, ranks: int, vocabulary: int, cache: int | None
+    ) -> tuple[str, int]:
         """Let vLLM load the weights. Returns its version, and how many tokens it lets a prompt and its response
         have."""
         from imprint.models.tensor_files import TensorFolder
@@ -111,12 +132,30 @@ class Engine(Tokenized):
                 device=device,
                 sequences=self.batch_size,
                 reads=reads,
-                cache_bytes=cache_bytes(vllm["memory"], weights, reads * vocabulary),
+                cache_bytes=cache_bytes(vllm["memory"], weights, reads * vocabulary, cache),
                 ranks=ranks,
             )
             loaded = self._process.hear(START)
-        job_record.add(loaded["used"])
+        if cache is None:  # else the job is a fit's, whose own use of the device counts
+            job_record.add(loaded["used"])
         return vllm["version"], loaded["limit"]
+
+    def renew(self, weights: Iterable[tuple[str, Any]]) -> None:
+        """Take over weights through a file, which vLLM reads as it reads a checkpoint."""
+        from imprint.models import tensor_files
+
+        self._weights |= {name: weight.detach().to("cpu", self._dtype, copy=True) for name, weight in weights}
+        shapes = [(name, tuple(weight.shape), self._dtype) for name, weight in self._weights.items()]
+        with tempfile.TemporaryDirectory(prefix="imprint-vllm-") as folder:
+            tensor_files.write(Path(folder, WEIGHTS), shapes, self._weights.__getitem__)
+            self._process.ask(weights=folder)
+            self._process.hear(START)
+
+    def decode(self, prompts: list[Prompt], tokens: list[list[int]]) -> list[Row]:
+        """What follows each prompt, whose token ids are `tokens`. All prompts fit."""
+        rows = [Row(self, prompt) for prompt in prompts]
+        self._write(dict(enumerate(rows)), tokens)
+        return rows
 
     def generate(self, prompts: list[Prompt]) -> list[Response]:
         """Continue every prompt. A prompt that does not fit into the model's positions together with its longest
@@ -171,12 +210,14 @@ class Engine(Tokenized):
         return answers
 
 
-def cache_bytes(memory: int, weights: int, logits: int) -> int:
+def cache_bytes(memory: int, weights: int, logits: int, wanted: int | None = None) -> int:
     """Bytes of keys and values on a GPU of `memory` bytes, whose part of the weights has `weights` bytes and whose
-    largest pass gives `logits`; on a CPU (`memory` 0), always the same. So it does not depend on what other programs
-    have left free."""
+    largest pass gives `logits`: those that are `wanted`, or all that is left. On a CPU (`memory` 0), always the same.
+    So it does not depend on what other programs have left free."""
     if not memory:
         return CPU_CACHE
+    if wanted is not None:
+        return wanted
     left = int(SHARE * memory) - weights - LOGIT * logits - WORKSPACE
     if left < LEAST_CACHE:
         raise ImprintError(

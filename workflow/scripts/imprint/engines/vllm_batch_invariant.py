@@ -8,7 +8,7 @@ from pathlib import Path
 from imprint.engines import Running, vllm
 from imprint.runtime.errors import ImprintError
 
-CAN = vllm.CAN
+CAN = vllm.CAN - {"sample"}
 
 
 def start(chain: list[Path], dtype: str, device: str, batch_size: int, ranks: int = 1) -> Running:

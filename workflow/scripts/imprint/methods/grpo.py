@@ -20,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 from imprint.draws import order
 from imprint.methods import Fit, _prompts
 from imprint.models import chains
-from imprint.runtime import parquet
+from imprint.runtime import parquet, plugins
 from imprint.runtime.gpu_memory import Holds
 from imprint.runtime.plugins import Inputs
 from imprint.training import fits
@@ -57,6 +57,11 @@ class Settings(fits.Training):
         "2503.20783): sum l / (N x completion_tokens); that paper also leaves the standard deviation out of the "
         "advantages, which stays here",
     )
+    sampler: str = Field(
+        "transformers",
+        description="engine that draws the completions: transformers, in the fit's process, or vllm, in a process of "
+        "its own that takes over the weights through a file before each rollout (one GPU; for long completions)",
+    )
     temperature: float = Field(1.0, gt=0, le=10, description="of the completions, and of the policy that is trained")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus of the completions")
     beta: float = Field(0.0, ge=0, description="weight of the KL term against the weights the fit starts from (TRL: 0)")
@@ -74,6 +79,16 @@ class Settings(fits.Training):
         if isinstance(value, dict):
             return [{name: settings} for name, settings in value.items()]
         return [value] if isinstance(value, str) else value
+
+    @field_validator("sampler")
+    @classmethod
+    def _samples(cls, value: str) -> str:
+        able = [name for name in plugins.names("engines") if "sample" in plugins.load("engines", name).CAN]
+        if value not in able:
+            raise ValueError(
+                f"found {value!r}, which is no engine that draws for a fit; write one of: {', '.join(able)}"
+            )
+        return value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Settings:
@@ -103,8 +118,9 @@ class Settings(fits.Training):
 
 
 def inputs(settings: Settings) -> Inputs:
-    """The dataset, and the scores that serve as rewards."""
-    return Inputs(datasets=(settings.data,), plugins=tuple(("scores", term.score) for term in settings.reward))
+    """The dataset, the scores that serve as rewards, and the engine that draws."""
+    scores = tuple(("scores", term.score) for term in settings.reward)
+    return Inputs(datasets=(settings.data,), plugins=(*scores, ("engines", settings.sampler)))
 
 
 def makes(settings: Settings) -> str:
@@ -112,8 +128,11 @@ def makes(settings: Settings) -> str:
     return "lora" if settings.lora else "full"
 
 
-def shared(settings: Settings) -> Shared:
-    """The completions of an update. With `loss: bnpo` its backward passes, since the loss is a mean within each."""
+def shared(settings: Settings) -> Shared | None:
+    """The completions of an update. With `loss: bnpo` its backward passes, since the loss is a mean within each. An
+    engine in a process of its own draws for one GPU only."""
+    if settings.sampler != "transformers":
+        return None
     settings_of_update = "prompts_per_step, group_size and updates_per_rollout"
     if settings.loss == "bnpo":
         passes = settings.update // settings.rows_of_pass(settings.update)
@@ -198,7 +217,7 @@ def fit(job: Fit) -> dict[str, Any]:
     s = job.settings
     model, tokenizer = chains.load(job.manifests, "float32", job.device, job.ranks.size)
     model.name_or_path = ""  # otherwise an adapter names the folder that its model was read from
-    sampler = Sampler(job, model, tokenizer)
+    sampler = Sampler(job)
     rewards = [Reward(term, job.contexts) for term in s.reward]
     rows, stop, left_out = _prompts.prompts(job, sampler.policy, rewards)
     needed = s.steps * s.prompts_per_step

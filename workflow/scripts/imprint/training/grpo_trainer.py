@@ -4,9 +4,9 @@ TRL computes the advantages, the loss, clipping, KL and metrics. Where a rollout
 completions out to them at random, and computes the log-probabilities of the weights that drew them before the first.
 TRL's `global_step` counts updates. We replace two things:
 
-- Sampling: `imprint.engines.transformers` decodes from a copy of the weights in the generation dtype. Each completion
-  has its own seed, made of the fit's seed, the step and the completion's index. So a resumed fit draws the same
-  completions as an unbroken one.
+- Sampling: an engine decodes from a copy of the weights in the generation dtype. Each completion has its own seed,
+  made of the fit's seed, the step and the completion's index. So a resumed fit draws the same completions as an
+  unbroken one.
 - Log-probabilities: the completions of a group share a prompt. The model reads the prompt once, and all completions use
   its keys and values. The output layer computes the completions' tokens only. A completion with advantage 0 has a zero
   gradient, so no gradient is computed for it. TRL's own pass runs with gradient checkpointing, which cannot keep the
@@ -18,6 +18,7 @@ updates as one rank would deal them, so a rank computes on completions that othe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,11 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
 
 from imprint.draws import seed_of
-from imprint.engines import Prompt
+from imprint.engines import Drawn, Prompt
 from imprint.methods import Fit
 from imprint.models import chains
-from imprint.policies import policy
-from imprint.runtime import parquet
+from imprint.policies.policy import Policy
+from imprint.runtime import parquet, plugins
 from imprint.runtime.errors import ImprintError
 from imprint.training import fits
 from imprint.training.rewards import Reward
@@ -42,44 +43,44 @@ BATCH = {"cpu": 32}  # sequences decoded together, by type of device; `fits.SAMP
 
 
 class Sampler:
-    """The copy of the policy that draws completions. It has the trained weights with adapters merged, in the dtype of
-    generation. Ranks that share the weights have a whole copy each."""
+    """The copy of the policy that draws completions, in an engine of its own. It has the trained weights with adapters
+    merged, in the dtype of generation. Ranks that share the weights have a whole copy each."""
 
-    def __init__(self, job: Fit, model: Any, tokenizer: Any) -> None:
-        size = BATCH.get(model.device.type, fits.SAMPLED)
-        if job.ranks.size == 1:
-            copied = chains.copied(model, job.dtype)
-        else:
-            copied, _ = chains.load(job.manifests, job.dtype, job.device)
-        self.policy = policy.over(copied.requires_grad_(False), tokenizer, size, job.contexts, job.inputs)
-        self.engine: Any = self.policy.engine
-        self.weights = dict(self.engine.model.named_parameters())
+    def __init__(self, job: Fit) -> None:
+        s = job.settings
+        size = BATCH.get(job.device, fits.SAMPLED)
+        start = plugins.load("engines", s.sampler).sampler
+        self.engine: Any = start(job.manifests, job.dtype, job.device, size, s.completion_tokens)
+        self.policy = Policy(self.engine, job.contexts, None, job.inputs)
+        self._begun = False
 
     @torch.no_grad()
     def sync(self, trained: Any) -> None:
-        """Copy the weights of the model in training, one after the other. With an adapter only the adapted layers are
-        copied, since the others never change."""
+        """Give the engine the weights of the model in training, one after the other. With an adapter only the adapted
+        layers follow after the first time, since the others never change."""
+        self.engine.renew(self._weights(trained))
+        self._begun = True
+
+    def _weights(self, trained: Any) -> Iterator[tuple[str, torch.Tensor]]:
         adapted = hasattr(trained, "peft_config")
         model = trained.get_base_model() if adapted else trained
+        merged = set()
         for name, module in model.named_modules():
             if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer"):
                 weight = _whole(module.base_layer.weight)
                 for adapter in module.active_adapters:
                     weight = weight + module.get_delta_weight(adapter)
-                self.weights[f"{name}.weight"].copy_(weight)
-        if not adapted:
+                merged |= {f"{name}.{part}" for part, _ in module.named_parameters() if part != "base_layer.bias"}
+                yield f"{name}.weight", weight
+        if not adapted or not self._begun:
             for name, weight in model.named_parameters():
-                self.weights[name].copy_(_whole(weight))
+                if name not in merged:
+                    yield name.replace(".base_layer.", "."), _whole(weight)
 
-    def draw(self, prompts: list[Prompt]) -> tuple[list[list[int]], list[Any]]:
-        """Token ids of each prompt, and the engine's row with the completion of each prompt."""
+    def draw(self, prompts: list[Prompt]) -> tuple[list[list[int]], list[Drawn]]:
+        """Token ids of each prompt, and what the engine has written behind each."""
         tokens = [self.engine.tokens(prompt.text, prompt.breaks) for prompt in prompts]
-        rows: list[Any] = []
-        with torch.inference_mode():
-            for start in range(0, len(prompts), self.engine.batch_size):
-                batch = slice(start, start + self.engine.batch_size)
-                rows += self.engine.decode(prompts[batch], tokens[batch])
-        return tokens, rows
+        return tokens, self.engine.decode(prompts, tokens)
 
 
 def _whole(weight: Any) -> Any:
@@ -105,8 +106,8 @@ class Trainer(GRPOTrainer):
         self.rollout_func = self._rollout
         self._breaks: list[tuple[int, ...]] = []
         """The breaks of each prompt of the step."""
-        self._rows: list[Any] = []
-        """The engine's row for each completion of the step."""
+        self._rows: list[Drawn] = []
+        """What the engine has written for each completion of the step."""
         self._terms: torch.Tensor | None = None
         """The reward terms of this rank's completions of the step, [completions, terms]."""
         self._has_gradient: torch.Tensor | None = None
