@@ -260,11 +260,12 @@ def test_a_supervised_fit_has_no_code_of_what_asks_or_judges() -> None:
     assert not below(told, "scoring/", "scores/", "composition/")
 
 
-def test_a_fit_on_rewards_has_the_code_of_its_rewards_and_of_no_engine() -> None:
+def test_a_fit_on_rewards_has_the_code_of_its_rewards_and_of_the_engine_that_draws() -> None:
     told = files("tests/real.yaml", "train", arm="ppe_plan")
     assert {"methods/grpo.py", "training/grpo_trainer.py", "training/rewards.py", "policies/policy.py"} <= told
     assert {"scores/ifeval.py", "scores/format.py", "scoring/jail.py", "contexts/prior_prompt.py"} <= told
-    assert not told & (ENGINES | {"policies/shards.py", "policies/generation.py", "runtime/progress.py"})
+    assert told & ENGINES == files("tests/real.yaml", "generate", arm="base") & ENGINES  # `transformers`
+    assert not told & {"policies/shards.py", "policies/generation.py", "runtime/progress.py"}
 
 
 def test_a_composed_fit_has_the_artifacts_of_its_vectors() -> None:
