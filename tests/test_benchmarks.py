@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
+import pico
 import pico_arms
+from conftest import make_project
 from imprint.runtime import parquet
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -43,6 +48,54 @@ def test_atlas_step_prints_its_figures_and_limits(
     assert found["limits"].keys() == module.LIMITS.keys() and isinstance(found["holds"], bool)
     assert all(found[key] > 0 for key in module.LIMITS)
     assert found["memory_mib"].keys() == {"2", "8"} and found["computed_in"] in ("float32", "bfloat16")
+
+
+@pytest.mark.slow
+@pytest.mark.workflow
+def test_larger_effects_go_on_where_the_time_was_over(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    shutil.copytree(BENCHMARKS, project / "benchmarks")
+    pico.make(project / "resources/local/pico")
+    config = {
+        "results": "results/few",
+        "seeds": [0],
+        "models": {"pico": {"path": "resources/local/pico"}},
+        "engine": {"device": "cuda"},
+        "datasets": {
+            "dialogues": {"bundled": "dialogues.jsonl"},
+            "forms": {"generated": "ifeval_format", "n": 6, "instructions": "all", "part": "test"},
+        },
+        "evals": {"forms": {"dataset": "forms", "score": "ifeval", "max_new_tokens": 8}},
+        "arms": {
+            "base": {"model": "pico"},
+            "tuned": {
+                "parent": "base",
+                "fit": {"method": "sft", "data": "dialogues", "epochs": 0.02},
+                "control": ["base"],
+            },
+        },
+        "questions": {"gains": {"asks": "Does it gain?", "arm": "tuned", "control": "base", "eval": "forms"}},
+        "charts": ["answers"],
+    }
+    (project / "config/effects/few.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    words = [sys.executable, "benchmarks/gpu/effects.py", "out", "few", "--seeds", "2", "--set", "engine={device: cpu}"]
+
+    def told(*more: str) -> dict[str, Any]:
+        done = subprocess.run([*words, *more], cwd=project, capture_output=True, text=True, check=False)
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])["few"]
+        assert (done.returncode == 0) == (found["ended"] == "well"), done.stderr
+        return found
+
+    assert told("--minutes", "1.25")["ended"] == "because the time was over"
+    finished = told()
+    (answer,) = finished["answers"]
+    assert finished["ended"] == "well" and answer["question"] == "gains" and answer["n_seeds"] == 2
+    assert {path.name for path in (project / "out/few").iterdir()} >= {
+        "report.html",
+        "answers.parquet",
+        "snakemake.txt",
+    }
+    assert not (project / "results/few").exists()
 
 
 def test_grpo_step_compares_equal_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

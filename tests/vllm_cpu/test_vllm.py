@@ -120,6 +120,25 @@ def test_a_fit_that_draws_with_it_goes_on_to_the_same_bits(
     assert table(killed, "rollouts") == table(whole, "rollouts")
 
 
+def test_the_benchmark_beside_vllm_alone_has_the_same_tokens(root: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "prompts.jsonl"
+    asked.write_text(
+        "".join(json.dumps({"prompt": f"Write about {word}."}) + "\n" for word in ("rain", "bread", "sea"))
+    )
+    sizes = ["--rows", "3", "--tokens", "12", "--sequences", "2", "--rounds", "1", "--dtype", "float32"]
+    done = subprocess.run(
+        [sys.executable, "benchmarks/vllm_generation.py", str(root.parent), str(asked), "--device", "cpu", *sizes],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}/workflow/scripts"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["same_tokens"] == found["prompts"] == 3 and found["tokens_per_second"] > 0
+
+
 JOB = """
 import json, os, signal, sys
 from pathlib import Path

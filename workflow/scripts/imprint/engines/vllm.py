@@ -52,13 +52,17 @@ def start(chain: list[Path], dtype: str, device: str, batch_size: int, ranks: in
 
 def sampler(chain: list[Path], dtype: str, device: str, sequences: int, tokens: int) -> Sampling:
     """The engine beside a fit, to which it leaves the GPU's memory but for the weights and the sequences' cache."""
+    return Engine(chain, dtype, device, sequences, cache=cache_of(chain, dtype, sequences, tokens))
+
+
+def cache_of(chain: list[Path], dtype: str, sequences: int, tokens: int) -> int:
+    """Bytes of the keys and values of so many sequences, each of up to `tokens` behind its prompt."""
     model = model_sizes.model(chain[0].parent)
     if model is None:
         raise ImprintError(
             f"{chain[0].parent} does not say how large its model's cache is; write `sampler: transformers`"
         )
-    cache = WIDTHS[dtype] * sequences * (tokens + PROMPT) * model.cached
-    return Engine(chain, dtype, device, sequences, cache=max(LEAST_CACHE, cache))
+    return max(LEAST_CACHE, WIDTHS[dtype] * sequences * (tokens + PROMPT) * model.cached)
 
 
 def ranks(chain: list[Path], gpus: int) -> int:
