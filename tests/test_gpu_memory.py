@@ -118,6 +118,7 @@ def test_more_of_anything_never_needs_less() -> None:
             small._replace(prompts=1),
             small._replace(reference=True),
             small._replace(sampled=4),
+            small._replace(sampled=4, apart=True),
             small._replace(vectors=1),
         ):
             assert gpu_memory.of_fit(model, more, dtype).most > gpu_memory.of_fit(model, small, dtype).most

@@ -471,7 +471,9 @@ def test_settings_are_read_and_checked() -> None:
     needs = grpo.inputs(settings)
     assert needs.datasets == ("d",)
     assert needs.plugins == (("scores", "math"), ("scores", "format"), ("engines", "transformers"))
-    assert grpo.shared(settings) and grpo.shared(settings.model_copy(update={"sampler": "vllm"})) is None
+    apart = settings.model_copy(update={"sampler": "vllm"})
+    assert grpo.shared(settings) and grpo.shared(apart) is None
+    assert grpo.holds(apart, 1) == grpo.holds(settings, 1)._replace(apart=True)
     assert plugins.settings("methods", "grpo", settings.model_dump(mode="json")) == settings
     for wrong, said in (
         ({"reward": []}, "at least 1"),

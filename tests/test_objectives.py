@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import fitting
 import pico_arms
@@ -92,6 +94,17 @@ def test_adamerging_stays_between_0_and_1(made: Any, tmp_path: Path) -> None:
     metrics = adamerging.fit(fit)
     assert metrics["steps"] == 12 and metrics["smallest"] >= 0 and metrics["largest"] <= 1
     assert metrics["largest"] > 0.3 and {"q", "r"} <= {row["quantity"] for row in table(fit, "curves")}
+
+
+@given(st.lists(st.integers(1, 9), max_size=12), st.integers(1, 20))
+def test_a_pass_has_so_many_options_or_one_question(counts: list[int], rows: int) -> None:
+    asked = [option_entropy.Question([place], [[0]] * count) for place, count in enumerate(counts)]
+    found = list(option_entropy.passes(asked, rows))
+    assert [question for batch in found for question in batch] == asked
+    sizes = [sum(len(question.options) for question in batch) for batch in found]
+    assert all(size <= rows or len(batch) == 1 for size, batch in zip(sizes, found, strict=True))
+    firsts = [len(batch[0].options) for batch in found[1:]]
+    assert all(size + first > rows for size, first in zip(sizes, firsts, strict=False)), "no pass could take more"
 
 
 def test_rows_without_options_are_an_error(made: Any, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import asking
 import pico
 import security
 from imprint.composition import option_entropy
-from imprint.composition.settings import Rows
+from imprint.composition.settings import Passes, Rows
 from imprint.engines import Candidates, Prompt
 from imprint.engines.transformers import Engine
 from imprint.methods import Fit, grpo, sft
@@ -262,9 +262,8 @@ def test_prompts_of_grpo_and_options_without_labels(
     )
 
 
-class _Longest:
-    max_length = 10_000
-    rows_at_once = 8
+class _Longest(Passes):
+    max_length: int = 10_000
 
 
 def test_tokenizers_and_templates_that_cannot_keep_them_apart(tokenizer: Any, monkeypatch: Any) -> None:

@@ -7,9 +7,9 @@ backward pass runs. A hook takes each block's gradient when it is complete, adds
 gradient, and frees the block's gradient. For an adapter's vector, <G, s B A> = s sum((B^T G) * A).
 
 So no graph over the vectors is built, and the gradients of all blocks are never in memory together. Vectors are read
-from disk piece by piece, or stacked in the GPU's memory as far as it allows (`stacks`). Layers whose vectors are all
-adapters are not merged at all (`unmerged`). The gradients equal those of autograd through
-`torch.func.functional_call`, and add up over micro-batches.
+from disk piece by piece, or stacked in the GPU's memory as far as it allows (`stacks`). The adapters of a linear layer
+stay beside its weight (`unmerged`), and autograd gives their inner products. The gradients equal those of autograd
+through `torch.func.functional_call`, and add up over micro-batches.
 
     composition = Composition(model, pool, granularity="tensor")
     composition.merge()
@@ -21,7 +21,7 @@ vectors, and its inner products are those of its rows. So the coefficients' grad
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,9 +83,9 @@ class Composition:
         bounds: tuple[float, float] | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        """All coefficients begin at `start`. `model` holds the pool's start in fp32, or in bf16: sums are then rounded
-        last, and stacks and adapters are in bf16. Without a model, the composition can only be saved. Parameters that
-        no vector touches get no gradient. `ranks` share the model."""
+        """All coefficients begin at `start`. `model` holds the pool's start, in fp32 or bf16. With bf16, sums are
+        computed in fp32 and rounded once; stacks and adapters are kept in bf16. Without a model, the composition can
+        only be saved. Parameters that are not merged get no gradient. `ranks` share the model."""
         self.pool, self.parts, self.seed, self.bounds = pool, parts, seed, bounds
         self.blocks = [b for b in pool.blocks.shapes if any(v.touches(b) for v in pool.vectors)]
         self.group = groups(self.blocks, granularity)
@@ -100,10 +100,11 @@ class Composition:
         self._ranks = ranks or Ranks()
         self._parts = {block: pool.blocks.part(block, ranks) for block in self.blocks}
         self._stacks: dict[str, Stack] = {}
-        self._beside: Any = torch.zeros(vectors, size, device=self.device, requires_grad=True)
-        """The coefficients of unmerged adapters since the last `merge`, a leaf of their graph; `_columns` are those of
-        each group."""
-        self._columns = self._beside.unbind(1)
+        self._layers: Mapping[str, torch.nn.Linear] = {}
+        """The layers beside whose weights adapters stay, by the block's name."""
+        self._of_adapters: Any = torch.zeros(vectors, size, device=self.device, requires_grad=True)
+        """The coefficients with which these adapters act since the last `merge`. Their graph begins with them."""
+        self._of_groups = self._of_adapters.unbind(1)
         self._gathering: list[FSDPModule] = []
         self._handles: list[Any] = []
         if model is not None:
@@ -112,18 +113,24 @@ class Composition:
     def _take_over(self, model: Any) -> None:
         """Put hooks on the model's parameters and layers."""
         self._gathering = [module for module in model.modules() if isinstance(module, FSDPModule)]
-        layers = unmerged.layers(model, self.pool, self.blocks) if self.parts == 1 else {}
+        self._layers = unmerged.layers(model, self.pool, self.blocks) if self.parts == 1 else {}
         for block, parameter in model.named_parameters():
-            merged = block in self.group and block not in layers
+            dense = any(vector.dense and vector.touches(block) for vector in self.pool.vectors)
+            merged = block in self.group and (dense or block not in self._layers)
             parameter.requires_grad_(merged)
             if merged:
                 self.parameters[block] = parameter
                 self._handles.append(parameter.register_post_accumulate_grad_hook(self._hook(block)))
-        self._handles += [layer.register_forward_hook(self._adding(block, layer)) for block, layer in layers.items()]
-        self._handles.append(self._beside.register_post_accumulate_grad_hook(self._take_beside))
+        for block, layer in self._layers.items():
+            self._handles.append(layer.register_forward_hook(self._adding(block, layer)))
+        self._handles.append(self._of_adapters.register_post_accumulate_grad_hook(self._take_of_adapters))
         if self.parts == 1:
             weights = {block: held(parameter) for block, parameter in self.parameters.items()}
-            self._stacks = stacks.stacks(self.pool, self._parts, weights, stacks.room(self.device))
+            whole = [block for block in weights if block in self._layers or not self._adapted(block)]
+            self._stacks = stacks.stacks(self.pool, whole, self._parts, weights, stacks.room(self.device))
+
+    def _adapted(self, block: str) -> bool:
+        return any(vector.factors(block) for vector in self.pool.vectors)
 
     @property
     def coefficients(self) -> torch.Tensor:
@@ -132,7 +139,7 @@ class Composition:
         return values if self.bounds is None else values.clamp(*self.bounds)
 
     def detach(self) -> None:
-        """Remove the hooks, so that the model keeps its gradients again."""
+        """Remove the hooks. The model keeps its gradients again, and loses the adapters beside its weights."""
         for handle in self._handles:
             handle.remove()
 
@@ -149,13 +156,13 @@ class Composition:
                 if (stack := self._stacks.get(block)) is not None:
                     stack.sum(used[:, self.group[block], 0], held(parameter))
                 else:
-                    self.sum(block, held(parameter), self._parts[block])
-            self._beside.copy_(used[..., 0])
-        self._columns = self._beside.unbind(1)
+                    self.sum(block, held(parameter), self._parts[block], adapters=block not in self._layers)
+            self._of_adapters.copy_(used[..., 0])
+        self._of_groups = self._of_adapters.unbind(1)
 
-    def sum(self, block: str, out: torch.Tensor, part: Part | None = None) -> torch.Tensor:
+    def sum(self, block: str, out: torch.Tensor, part: Part | None = None, adapters: bool = True) -> torch.Tensor:
         """A block of theta_0 + sum of coefficient x vector, or a part of it, written to `out`, which is contiguous and
-        has the shape of these rows. Returns `out`."""
+        has the shape of these rows. Without `adapters`, only the vectors' dense parts are added. Returns `out`."""
         part = part or self.pool.blocks.part(block)
         start, sharing = self.pool.start.read(block, out.device, part), self._sharing(block, part)
         total = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
@@ -169,7 +176,7 @@ class Composition:
             elements = flat[place]
             torch.add(start[place].to(out.device), piece.root, alpha=-surplus, out=elements)
             sharing.add_dense(piece, dense, elements)
-        for vector, coefficients in terms:
+        for vector, coefficients in terms if adapters else ():
             for factors in vector.factors(block):
                 sharing.add_factors(factors.of_rows(part.rows).on(out.device), coefficients, total)
         if total is not out:
@@ -230,15 +237,15 @@ class Composition:
         group = self.group[block]
 
         def add(layer: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-            return adapters.add(self._columns[group], inputs[0], output)
+            return adapters.add(self._of_groups[group], inputs[0], output)
 
         return add
 
-    def _take_beside(self, beside: torch.Tensor) -> None:
-        assert beside.grad is not None
+    def _take_of_adapters(self, coefficients: torch.Tensor) -> None:
+        assert coefficients.grad is not None
         # The learner multiplies a loss by the number of ranks, since FSDP averages gradients. These are not averaged.
-        self._accumulate(slice(None), beside.grad.unsqueeze(2) / self._ranks.size)
-        beside.grad = None
+        self._accumulate(slice(None), coefficients.grad.unsqueeze(2) / self._ranks.size)
+        coefficients.grad = None
 
     def _hook(self, block: str) -> Any:
         def take(parameter: torch.nn.Parameter) -> None:
@@ -252,7 +259,7 @@ class Composition:
     def _add(self, block: str, gradient: torch.Tensor) -> None:
         """Add the inner products of a block's part to the coefficients' gradient."""
         if (stack := self._stacks.get(block)) is not None:
-            products = stack.products(gradient, len(self.pool.vectors)).unsqueeze(1)
+            products = stack.products(gradient).unsqueeze(1)
         else:
             products = self._products(block, gradient)
         self._accumulate(self.group[block], products)
@@ -270,7 +277,7 @@ class Composition:
             inner = sharing.inner_dense(piece, [vectors[i] for i in dense], flat[part.within(piece.span)].float())
             for i, product in zip(dense, inner, strict=True):
                 products[i] += product
-        for i in touching:
+        for i in touching if block not in self._layers else ():
             for factors in vectors[i].factors(block):
                 factors = factors.of_rows(part.rows).on(gradient.device)
                 for product in sharing.inner_factors(factors, gradient.float()):
@@ -279,7 +286,7 @@ class Composition:
 
     def _accumulate(self, groups: int | slice, products: torch.Tensor) -> None:
         """Add inner products to the gradient of the groups' coefficients, where they learn. All of it stays on the
-        device, which so never waits."""
+        device, so that the host need not wait for them."""
         if self.values.grad is None:
             self.values.grad = torch.zeros_like(self.values)
         self.values.grad[:, groups] += products.float() * self._learns[:, groups]

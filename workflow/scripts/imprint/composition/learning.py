@@ -47,12 +47,14 @@ def load(job: Fit, dtype: str | None = None) -> tuple[Any, Any]:
     """The model that the composition starts from, in `dtype` or the job's, and its tokenizer. Also sets the threads,
     and deterministic kernels on a GPU. Raises ImprintError for dtypes that do not train.
 
-    bf16 weights are enough: each merge begins at the start's weights, so no change is lost because it is small."""
+    Each merge begins at the start's weights, so roundings do not add up. In bf16, a change below half a unit of a
+    weight's last place has no effect while coefficients are learned; the saved sum in fp32 has it."""
     import torch
     import transformers
 
-    if job.dtype not in ("bfloat16", "float32"):
-        raise ImprintError(f"arm '{job.arm}': dtype {job.dtype!r} does not train; write bfloat16 or float32")
+    dtype = dtype or job.dtype
+    if dtype not in ("bfloat16", "float32"):
+        raise ImprintError(f"arm '{job.arm}': dtype {dtype!r} does not train; write bfloat16 or float32")
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     torch.set_num_threads(job.threads)
     if job.device != "cpu":
@@ -60,14 +62,13 @@ def load(job: Fit, dtype: str | None = None) -> tuple[Any, Any]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return chains.load(job.manifests, dtype or job.dtype, job.device, job.ranks.size)
+    return chains.load(job.manifests, dtype, job.device, job.ranks.size)
 
 
 def choose(job: Fit, composition: Composition, objective: Objective) -> None:
     """Set `composition.chosen` to `budget` vectors, for the next merge. `select` says how they are chosen: for all
     blocks together, at random or by the size of their gradients, or for each group of blocks by the size of its
     gradient. Gradients are taken on the first step."""
-
     s = job.settings
     if s.budget is None:
         return
@@ -94,7 +95,7 @@ def backward(job: Fit, composition: Composition, objective: Objective, step: int
     their sum as "loss"."""
     import torch
 
-    sums: dict[str, Any] = {}  # on the device, which so waits once a step
+    sums: dict[str, Any] = {}  # on the device, so that the host waits for them once a step
     for name, value in objective.losses(step):
         if value.requires_grad:
             (value * job.ranks.size).backward()  # the ranks' gradients of the weights are averaged
@@ -157,11 +158,12 @@ class _Learner:
             self.composition.merge()
             self.check()
             return
-        state = torch.load(last / STATE, weights_only=True, map_location=self.composition.device)
+        state = torch.load(last / STATE, weights_only=True, map_location="cpu")
         with torch.no_grad():
             self.composition.values.copy_(state["values"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.composition.chosen, self.best = state["chosen"], state["best"]
+        self.composition.chosen.copy_(state["chosen"])
+        self.best = state["best"]
         self.step = state["step"]
         self.curves.go_on(state["curves"])
         self.objective.metrics.update(state["metrics"])

@@ -130,6 +130,18 @@ def _with_options(requests: list[Request]) -> Request | None:
     return next((request for request in requests if request.options), None)
 
 
+def passes(asked: list[Question], rows: int) -> Iterator[list[Question]]:
+    """Questions in their order, as many at a time as have so many options together, and at least one."""
+    batch: list[Question] = []
+    for question in asked:
+        if batch and sum(len(each.options) for each in (*batch, question)) > rows:
+            yield batch
+            batch = []
+        batch.append(question)
+    if batch:
+        yield batch
+
+
 def log_probabilities(model: Any, batch: list[Question], device: str) -> list[Any]:
     """For each question of a batch, the log-probabilities of its options: [options], fp32, with a graph, in nats. The
     probabilities of a question's options sum to 1."""
@@ -168,9 +180,9 @@ def objective(job: Fit, model: Any, tokenizer: Any, threshold: float | None) -> 
         for dataset in datasets:
             asked = sorted(dataset.ask(dataset.batch(number)), key=lambda question: len(question.prompt))
             read += sum(len(question.prompt) + len(option) for question in asked for option in question.options)
-            for start in range(0, len(asked), size):
+            for batch in passes(asked, size):
                 value: Any = 0.0
-                for logps in log_probabilities(model, asked[start : start + size], job.device):
+                for logps in log_probabilities(model, batch, job.device):
                     if threshold is None:
                         value = value - (logps.exp() * logps).sum()
                     else:

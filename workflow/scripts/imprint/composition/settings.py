@@ -89,8 +89,7 @@ class Vectors(Strict):
 
 CPU_ROWS = 8
 GPU_TOKENS = 8192
-"""Tokens of a pass on a GPU. A pass costs there what its calls and the vectors cost, whatever its length; see
-docs/performance.md."""
+"""Tokens of a pass on a GPU, where each pass also costs its calls and its reads of the vectors."""
 
 
 class Passes(Strict):
@@ -99,8 +98,8 @@ class Passes(Strict):
     rows_at_once: int | None = Field(
         None,
         ge=1,
-        description="rows in one pass; the sums over rows are the same. null: 8 on a CPU, and on a GPU as many as have "
-        "8,192 tokens at `max_length` (ours)",
+        description="rows in one pass, where each option of a question is one; the sums over rows are the same. null: "
+        "8 on a CPU, and on a GPU as many as have 8,192 tokens at `max_length` (ours)",
     )
     max_length: int = Field(192, ge=8, description="tokens a row; longer rows are cut at the end and counted (ours)")
 

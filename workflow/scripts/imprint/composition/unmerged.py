@@ -1,7 +1,7 @@
-"""Adapters that stay beside a layer's weight. Where all vectors of a linear layer are adapters, the layer computes
-W x + sum of coefficient x s B (A x), as PEFT does before it merges an adapter (LoRA, arXiv 2106.09685). So its weight
-is never merged and has no gradient, which saves a third of the layer's work in a step. Autograd gives the gradient of
-the coefficients."""
+"""Adapters that stay beside a layer's weight. A linear layer computes W x + sum of coefficient x s B (A x), as PEFT
+does before it merges an adapter (LoRA, arXiv 2106.09685). Where no other vector touches the layer, its weight is never
+merged and has no gradient, which saves a third of the layer's work in a step. Autograd gives the gradient of the
+coefficients."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from imprint.composition.vectors import Pool
 
 
 def layers(model: Any, pool: Pool, blocks: Sequence[str]) -> Mapping[str, torch.nn.Linear]:
-    """Those of the blocks that are the weight of one linear layer alone and that no dense vector touches, with the
-    layer. The output layer is not among them, because a tied one shares its weight."""
+    """Those of the blocks that adapters change and that are the weight of one linear layer alone, with the layer. A
+    weight that an output layer shares with the embedding is not among them."""
     users: dict[int, list[torch.nn.Module]] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
@@ -24,8 +24,8 @@ def layers(model: Any, pool: Pool, blocks: Sequence[str]) -> Mapping[str, torch.
     found = {}
     for block in blocks:
         layer, *others = users[id(model.get_parameter(block))]
-        dense = any(vector.dense and vector.touches(block) for vector in pool.vectors)
-        if isinstance(layer, torch.nn.Linear) and not others and not dense:
+        adapted = any(vector.factors(block) for vector in pool.vectors)
+        if isinstance(layer, torch.nn.Linear) and not others and adapted:
             found[block] = layer
     return found
 
@@ -49,6 +49,5 @@ class Adapters:
 
     def add(self, coefficients: torch.Tensor, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """The layer's output with the adapters. `coefficients` [vector] in fp32; `inputs` [..., inputs]."""
-        hidden = torch.nn.functional.linear(inputs, self.down.to(inputs))
-        hidden = hidden * (coefficients @ self.scales).to(inputs)
-        return output + torch.nn.functional.linear(hidden, self.up.to(inputs))
+        hidden = torch.nn.functional.linear(inputs, self.down) * (coefficients @ self.scales).to(inputs)
+        return output + torch.nn.functional.linear(hidden, self.up)

@@ -2,9 +2,9 @@
 In place of the root another arm may stand, as in theta_rft - theta_sft: what reinforcement alone has changed.
 
 A block is one named parameter. Tied parameters, such as an embedding that is also the output layer, are one block.
-Blocks of arm and root are paired by name. Differences are not held in memory. For a full fit, the tensors of the arm
-and of the root are read from disk and subtracted in fp32 when they are needed. For an adapter, the vector stays in
-factors, s * B A. An adapter on top of a full fit has both. Imports torch, so only jobs import this module.
+Blocks of arm and root are paired by name. On a CPU, differences are not held in memory: for a full fit, the tensors of
+the arm and of the root are read from disk and subtracted in fp32 when they are needed. For an adapter, the vector stays
+in factors, s * B A. An adapter on top of a full fit has both. Imports torch, so only jobs import this module.
 
     pool = Pool([root, self_prompt manifests], {"self_prompt": [...], "ppe": [...]})
     pool.vectors[0].delta("model.norm.weight")        # fp32, the block's shape

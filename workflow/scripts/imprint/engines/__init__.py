@@ -15,7 +15,7 @@ from imprint.runtime import plugins
 ABILITIES = ("generate", "loglikelihood", "hooks", "weights", "sample")
 """The abilities of engines, in this order: write responses; say how likely given texts are; let hooks into the model
 (`Running.model` is a torch module, and the engine is `Hooked`); run weights that are on disk, so that arms of the model
-can be fitted; draw for a fit whose weights change (the module has a `sampler`, which is `Sampling`)."""
+can be fitted; draw for a fit whose weights change (the module has a `sampler`, which gives a `Sampling`)."""
 
 Positions = Literal["all", "prompt", "last_prompt", "written"]
 """Tokens of a pass: all of them, those of the prompt, the prompt's last one, those that follow the prompt."""

@@ -64,9 +64,19 @@ def main(asked: TextIO, tell: Tell) -> None:
             score(running, question["options"], tell)
 
 
-def engine(folder: str, dtype: str, device: str, sequences: int, reads: int, cache_bytes: int, ranks: int) -> Any:
+def engine(
+    folder: str,
+    dtype: str,
+    device: str,
+    sequences: int,
+    reads: int,
+    cache_bytes: int,
+    share: float | None,
+    ranks: int,
+) -> Any:
     """vLLM's engine on the weights in a folder. `sequences` are written together, and one pass reads up to `reads`
-    tokens. Keys and values have `cache_bytes` on each of the `ranks`.
+    tokens. Keys and values have `cache_bytes` on each of the `ranks`. vLLM begins only where `share` of a GPU's memory
+    is free.
 
     All that could let equal runs differ is set here, or in the environment (`_vllm_process`). Scheduling is in this
     process and in step with the answers. The size of the cache decides which sequences must wait, so it is not left to
@@ -75,7 +85,7 @@ def engine(folder: str, dtype: str, device: str, sequences: int, reads: int, cac
     from vllm import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    graphs = {"enforce_eager": True} if device == "cpu" else {}
+    of_device = {"enforce_eager": True} if device == "cpu" else {"gpu_memory_utilization": share}
     return LLMEngine.from_engine_args(
         EngineArgs(
             model=folder,
@@ -97,7 +107,7 @@ def engine(folder: str, dtype: str, device: str, sequences: int, reads: int, cac
             logprobs_mode="raw_logprobs",
             disable_log_stats=True,
             use_tqdm_on_load=False,
-            **graphs,
+            **of_device,
         )
     )
 

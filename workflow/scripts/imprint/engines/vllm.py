@@ -26,7 +26,7 @@ from imprint.models import chains
 from imprint.models.model_files import WEIGHTS
 from imprint.runtime import job_record, model_sizes
 from imprint.runtime.errors import ImprintError
-from imprint.runtime.gpu_memory import PROMPT
+from imprint.runtime.gpu_memory import PROMPT, WORKSPACE
 
 READS = 2048
 """Tokens that one pass reads."""
@@ -34,8 +34,6 @@ CPU_CACHE = 2 << 30
 """Bytes of keys and values on a CPU."""
 SHARE = 0.9
 """Of a GPU's memory: what vLLM may have."""
-WORKSPACE = 2 << 30
-"""Bytes of a GPU for CUDA, its graphs, and what a pass has between the layers."""
 LOGIT = 12
 """Bytes of each logit: as the model gives it, in fp32, and its log-probability."""
 LEAST_CACHE = 256 << 20
@@ -51,7 +49,8 @@ def start(chain: list[Path], dtype: str, device: str, batch_size: int, ranks: in
 
 
 def sampler(chain: list[Path], dtype: str, device: str, sequences: int, tokens: int) -> Sampling:
-    """The engine beside a fit, to which it leaves the GPU's memory but for the weights and the sequences' cache."""
+    """The engine beside a fit. It takes the weights, the sequences' cache and WORKSPACE, and leaves the GPU's other
+    memory to the fit."""
     return Engine(chain, dtype, device, sequences, cache=cache_of(chain, dtype, sequences, tokens))
 
 
@@ -130,13 +129,16 @@ class Engine(Tokenized):
                 )
             tensors, reads = TensorFolder(Path(folder)), max(READS, self.batch_size)
             weights = sum(prod(tensors.shape(name)) for name in tensors.names) * WIDTHS[dtype] // ranks
+            cache_size = cache_bytes(vllm["memory"], weights, reads * vocabulary, cache)
+            used = weights + cache_size + LOGIT * reads * vocabulary + WORKSPACE
             self._process.ask(
                 folder=folder,
                 dtype=dtype,
                 device=device,
                 sequences=self.batch_size,
                 reads=reads,
-                cache_bytes=cache_bytes(vllm["memory"], weights, reads * vocabulary, cache),
+                cache_bytes=cache_size,
+                share=min(SHARE, used / vllm["memory"]) if vllm["memory"] else None,
                 ranks=ranks,
             )
             loaded = self._process.hear(START)

@@ -156,6 +156,7 @@ def holds(settings: Settings, ranks: int) -> Holds:
         tiled=plain,
         reference=settings.beta > 0 and settings.lora is None,
         sampled=min(fits.SAMPLED, settings.completions // ranks),
+        apart=settings.sampler != "transformers",
     )
 
 

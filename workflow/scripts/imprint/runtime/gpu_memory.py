@@ -23,6 +23,8 @@ from imprint.runtime.plugins import Plug
 GB = 10**9
 PROMPT = 512
 """Tokens of a prompt, where nobody says how long the prompts are."""
+WORKSPACE = 2 << 30
+"""Bytes of a GPU that vLLM has for CUDA, its graphs, and what a pass has between the layers."""
 PREFILL = 8192
 """Positions that the engine reads in one pass (engines/transformers.py)."""
 TILE = (4096, 32768)
@@ -40,7 +42,8 @@ class Holds(NamedTuple):
     never all in memory. `reference`: a second copy of the weights, which ranks share as they share the first. In a fit
     that samples it is in the number format of generation, else in fp32.
     `sampled`: the completions that are drawn together, from a copy of the weights in the number format of generation; 0
-    where none are drawn. `vectors`: task vectors, which take up to half of the memory that is free beside the
+    where none are drawn. `apart`: the engine that draws is vLLM, which keeps its memory during the backward pass too.
+    `vectors`: task vectors, which take up to half of the memory that is free beside the
     weights."""
 
     trained: Literal["weights", "adapter", "coefficients"]
@@ -52,6 +55,7 @@ class Holds(NamedTuple):
     tiled: bool = False
     reference: bool = False
     sampled: int = 0
+    apart: bool = False
     vectors: int = 0
 
 
@@ -99,14 +103,16 @@ def _gb(size: float) -> str:
 
 
 def of_fit(model: Model, holds: Holds, dtype: str, ranks: int = 1) -> Need:
-    """What a fit needs in `dtype`, the number format of autocast and of what it samples from, on each GPU of several
-    `ranks`."""
+    """What a fit needs in `dtype`, the number format of autocast, of composed weights and of what it samples from, on
+    each GPU of several `ranks`."""
     kept = list(_kept(model, holds, dtype, ranks))
     gradients, *passing = _training(model, holds, dtype, ranks)
     if holds.sampled:
         # While completions are drawn, the gradients are gone, and nothing of a backward pass is there.
         drawing = sum(term.size for term in _sampling(model, holds.sampled, holds.tokens, _bytes(dtype)))
-        if drawing > gradients.size + sum(term.size for term in passing):
+        if holds.apart:
+            passing.append(Term("vLLM beside its weights", drawing + WORKSPACE, False))
+        elif drawing > gradients.size + sum(term.size for term in passing):
             passing = [Term("cache, beyond the gradients' place", drawing - gradients.size, False)]
     if holds.vectors:  # at most half of what is free beside the weights, so the others fit into the other half
         beside = gradients.size + sum(term.size for term in passing)

@@ -48,7 +48,7 @@ class Sampler:
 
     def __init__(self, job: Fit) -> None:
         s = job.settings
-        size = BATCH.get(job.device, fits.SAMPLED)
+        size = min(BATCH.get(job.device, fits.SAMPLED), s.completions // job.ranks.size)
         start = plugins.load("engines", s.sampler).sampler
         self.engine: Any = start(job.manifests, job.dtype, job.device, size, s.completion_tokens)
         self.policy = Policy(self.engine, job.contexts, None, job.inputs)
