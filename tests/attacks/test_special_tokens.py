@@ -148,7 +148,7 @@ def test_rows_that_hold_special_tokens_are_put_to_a_model_as_text(
     folder: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[list[int]] = []
-    decode, score = Engine.decode, Engine._score
+    decode, score = Engine._rows, Engine._score
 
     def decoding(self: Any, prompts: Any, ids: Any) -> Any:
         read.extend(ids)
@@ -158,7 +158,7 @@ def test_rows_that_hold_special_tokens_are_put_to_a_model_as_text(
         read.extend(head + end for head, tail in zip(heads, tails, strict=True) for end in tail)
         return score(self, heads, tails)
 
-    monkeypatch.setattr(Engine, "decode", decoding)
+    monkeypatch.setattr(Engine, "_rows", decoding)
     monkeypatch.setattr(Engine, "_score", scoring)
     questions = [FORGED, "Why?"]
     rows = [
@@ -218,8 +218,8 @@ def test_prompts_of_grpo_and_options_without_labels(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Any
 ) -> None:
     read: list[list[int]] = []
-    decode = Engine.decode
-    monkeypatch.setattr(Engine, "decode", lambda self, prompts, ids: (read.extend(ids), decode(self, prompts, ids))[1])
+    decode = Engine._rows
+    monkeypatch.setattr(Engine, "_rows", lambda self, prompts, ids: (read.extend(ids), decode(self, prompts, ids))[1])
     without_commas = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}], "prompt": ""}
     rows: list[dict[str, Any]] = [
         {"example_id": f"{i}-0", "messages": [{"role": "user", "content": text}], "reference": without_commas}
