@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from imprint.runtime import plugins
@@ -20,6 +21,10 @@ IGNORED = shutil.ignore_patterns("__pycache__", "models", "data", "cache", "loca
 
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# How long an example takes says how busy the machine is, and nothing of the code.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 
 def make_project(folder: Path) -> Path:
