@@ -1,6 +1,6 @@
 """The experiments of config/effects on a GPU, with more training runs than two CPU cores allow.
 
-    python benchmarks/gpu/effects.py OUT [--minutes 25] [--seeds 10] [--set KEY=VALUE ...] [NAME ...]
+    python benchmarks/gpu/effects.py OUT [--minutes 25] [--seeds 10] [--profile profiles/local] [NAME ...]
 
 The questions, arms and evals are those of the configs. Only the number of seeds grows, so the intervals say more. The
 results lie in results/larger/NAME, and those of the configs are left alone. What is not finished when the time is over
@@ -9,7 +9,8 @@ finished, and the tables that its page in docs/results is made from. The last li
 experiment how it ended, after how many seconds, and the answers if it has finished.
 
 The packages of the lock and the model must be there. A machine without a network needs the model's wheel in a folder
-that IMPRINT_DATA_MIRROR names. `--set` is passed on to snakemake's `--config`, as in `--set "engine={device: cpu}"`.
+that IMPRINT_DATA_MIRROR names. The profile profiles/local gives each job that runs a model a GPU; without one the job
+stops with an error. `--profile none` runs the same on CPUs.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ END = 60.0
 
 def settings(name: str, options: argparse.Namespace) -> list[str]:
     """The words that name an experiment, for snakemake and for the project's own commands."""
-    larger = [f"seeds={list(range(options.seeds))}", f"results=results/larger/{name}", *options.set]
+    larger = [f"seeds={list(range(options.seeds))}", f"results=results/larger/{name}"]
     return ["--configfile", f"config/effects/{name}.yaml", "--config", *larger]
 
 
 def run(name: str, options: argparse.Namespace, seconds: float) -> str:
     """Run an experiment for so many seconds at most. Returns how that ended."""
-    words = [sys.executable, "-m", "snakemake", "--cores", "all", "--resources", "gpu=1", "--keep-going"]
+    words = [sys.executable, "-m", "snakemake", "--profile", options.profile, "--cores", "all", "--keep-going"]
     words += ["--rerun-incomplete", "--quiet", "rules", "progress", "host"]
     log = options.out / name / "snakemake.txt"
     with log.open("a", encoding="utf-8") as output:
@@ -91,7 +92,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", default=NAMES, help=f"default: {' '.join(NAMES)}")
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--profile", default="profiles/local")
     options = parser.parse_args()
     options.out = options.out.resolve()
     for name in options.names:

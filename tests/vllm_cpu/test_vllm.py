@@ -107,9 +107,7 @@ def test_it_takes_over_weights(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4}])
-def test_a_fit_that_draws_with_it_goes_on_to_the_same_bits(
-    root: Path, tmp_path: Path, lora: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fit_that_draws_with_it_goes_on_to_the_same_bits(root: Path, tmp_path: Path, lora: Any) -> None:
     settings = {"sampler": "vllm", "lora": lora, "learning_rate": 1e-3, "steps": 4, "checkpoint_steps": 2}
     whole, killed = (test_grpo.job(root, tmp_path / name, **settings) for name in ("whole", "killed"))
     expected = grpo.fit(whole)

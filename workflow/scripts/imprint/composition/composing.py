@@ -126,11 +126,10 @@ class Composition:
         self._handles.append(self._of_adapters.register_post_accumulate_grad_hook(self._take_of_adapters))
         if self.parts == 1:
             weights = {block: held(parameter) for block, parameter in self.parameters.items()}
-            whole = [block for block in weights if block in self._layers or not self._adapted(block)]
-            self._stacks = stacks.stacks(self.pool, whole, self._parts, weights, stacks.room(self.device))
-
-    def _adapted(self, block: str) -> bool:
-        return any(vector.factors(block) for vector in self.pool.vectors)
+            # A block whose adapters have no layer to stay beside is summed piece by piece.
+            factored = {block for block in weights if any(vector.factors(block) for vector in self.pool.vectors)}
+            stacked = [block for block in weights if block in self._layers or block not in factored]
+            self._stacks = stacks.build(self.pool, stacked, self._parts, weights, stacks.room(self.device))
 
     @property
     def coefficients(self) -> torch.Tensor:

@@ -52,7 +52,7 @@ class Stack:
         return self.places @ of_chunks.double().sum((0, 2))
 
 
-def stacks(
+def build(
     pool: Pool, blocks: Iterable[str], parts: Mapping[str, Part], weights: Mapping[str, torch.Tensor], room: float
 ) -> dict[str, Stack]:
     """Stacks of blocks that a dense vector touches, as many as fit into `room` bytes. `weights` are the model's."""

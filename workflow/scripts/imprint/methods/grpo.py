@@ -83,12 +83,11 @@ class Settings(fits.Training):
     @field_validator("sampler")
     @classmethod
     def _samples(cls, value: str) -> str:
-        able = [name for name in plugins.names("engines") if "sample" in plugins.load("engines", name).CAN]
-        if value not in able:
-            raise ValueError(
-                f"found {value!r}, which is no engine that draws for a fit; write one of: {', '.join(able)}"
-            )
-        return value
+        engines = plugins.names("engines")
+        if value in engines and "sample" in plugins.load("engines", value).CAN:
+            return value
+        able = ", ".join(name for name in engines if "sample" in plugins.load("engines", name).CAN)
+        raise ValueError(f"found {value!r}, which is no engine that draws for a fit; write one of: {able}")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Settings:

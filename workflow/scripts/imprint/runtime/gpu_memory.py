@@ -43,8 +43,7 @@ class Holds(NamedTuple):
     that samples it is in the number format of generation, else in fp32.
     `sampled`: the completions that are drawn together, from a copy of the weights in the number format of generation; 0
     where none are drawn. `apart`: the engine that draws is vLLM, which keeps its memory during the backward pass too.
-    `vectors`: task vectors, which take up to half of the memory that is free beside the
-    weights."""
+    `vectors`: task vectors, which take up to half of the memory that is free beside the weights."""
 
     trained: Literal["weights", "adapter", "coefficients"]
     rows: int

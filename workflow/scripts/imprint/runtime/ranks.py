@@ -113,8 +113,8 @@ class Ranks(NamedTuple):
         return int(self.sum(torch.tensor(number)))
 
     def sum(self, tensor: Any) -> Any:
-        """The sum of the ranks' tensors, on the CPU, which has the same bits in all of them. One rank gets
-        its own tensor back."""
+        """The sum of the ranks' tensors, on the CPU. It has the same bits in all ranks. A single rank gets its own
+        tensor back, where it lies."""
         if self.size == 1:
             return tensor
         from torch import distributed
