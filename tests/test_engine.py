@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
+from transformers.cache_utils import DynamicLayer
 
 import pico
-from imprint.engines import Candidates, Prompt, _grouped_attention
+from imprint.engines import Candidates, Prompt, _cpu_attention
 from imprint.engines.transformers import Engine, _shared
 from imprint.models.model_files import load_tokenizer
 from imprint.runtime.errors import ImprintError
@@ -65,8 +66,8 @@ def test_greedy_equals_transformers_own_generate(engine, plain_model):
         assert response.response_tokens == len(out) and response.prompt_tokens == ids.shape[1]
 
 
-def test_grouped_attention_is_attention(engine, plain_model):
-    assert engine.model.config._attn_implementation == _grouped_attention.NAME
+def test_cpu_attention_is_attention(engine, plain_model):
+    assert engine.model.config._attn_implementation == _cpu_attention.NAME
     assert plain_model.config._attn_implementation == "sdpa"
     ids = torch.randint(3, 250, (3, 50), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
@@ -76,9 +77,39 @@ def test_grouped_attention_is_attention(engine, plain_model):
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
+@given(st.lists(st.one_of(st.integers(1, 9), st.lists(st.integers(0, 2), min_size=1, max_size=4)), max_size=9))
+def test_a_roomy_cache_holds_what_a_plain_one_holds(steps):
+    """Numbers append so many columns; lists select rows."""
+    draws = torch.Generator().manual_seed(0)
+    roomy, plain = _cpu_attention.Layer(), DynamicLayer()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_cpu_attention, "ROOM", 4)
+        rows = 3
+        for step in [1, *steps]:
+            if isinstance(step, int):
+                new = torch.rand(2, rows, 2, step, 5, generator=draws)
+                pairs = zip(roomy.update(*new), plain.update(*new), strict=True)
+                assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+            else:
+                index = torch.tensor([row % rows for row in step])
+                rows = len(step)
+                roomy.batch_select_indices(index)
+                plain.batch_select_indices(index)
+            assert roomy.get_seq_length() == plain.get_seq_length()
+            assert torch.equal(roomy.keys, plain.keys) and torch.equal(roomy.values, plain.values)
+
+
+def test_a_roomy_cache_is_copied_once_in_many_tokens():
+    layer, places = _cpu_attention.Layer(), set()
+    for _ in range(2 * _cpu_attention.ROOM + 3):
+        keys, _ = layer.update(torch.rand(2, 1, 1, 4), torch.rand(2, 1, 1, 4))
+        places.add(keys.data_ptr())
+    assert len(places) == 3
+
+
 def test_models_with_another_attention_keep_it(plain_model, monkeypatch):
-    monkeypatch.setattr(_grouped_attention, "MODELS", frozenset())
-    _grouped_attention.install(plain_model)
+    monkeypatch.setattr(_cpu_attention, "MODELS", frozenset())
+    _cpu_attention.install(plain_model)
     assert plain_model.config._attn_implementation == "sdpa"
 
 

@@ -175,7 +175,7 @@ def test_plug_ins_and_what_makes_tables_import_without_what_runs_models() -> Non
     assert loaded(program) == "[]"
 
 
-HELPERS_WITH_TORCH = {"engines._grouped_attention"}
+HELPERS_WITH_TORCH = {"engines._cpu_attention"}
 """Helpers that their plug-in imports in a function."""
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imprint.engines import Candidates, Pass, Prompt, Response, Running, Sampling, _grouped_attention, _tokenized
+from imprint.engines import Candidates, Pass, Prompt, Response, Running, Sampling, _tokenized
 from imprint.engines._tokenized import Tokenized, scored_options
 from imprint.models import chains
 from imprint.models.chat_text import ChatText
@@ -74,7 +74,9 @@ class Engine(Tokenized):
         self.device = model.device
         self.passing = Pass()
         if self.device.type == "cpu":
-            _grouped_attention.install(model)
+            from imprint.engines import _cpu_attention
+
+            _cpu_attention.install(model)
         dtype = str(model.dtype).removeprefix("torch.")
         self.name = f"transformers {transformers.__version__} {dtype} {self.device.type}"
 
@@ -135,9 +137,10 @@ class Engine(Tokenized):
         token (rows x vocabulary, fp32). With `share`, the tokens with which all prompts begin are read as one row,
         which becomes the beginning of every row; the padding then stands behind them."""
         import torch
-        from transformers import DynamicCache
 
-        cache = DynamicCache(config=self.model.config)
+        from imprint.engines import _cpu_attention
+
+        cache = _cpu_attention.cache(self.model)
         shared = _shared(tokens) if share else 0
         if shared:
             self._read(cache, [tokens[0][:shared]], torch.ones(1, 0, dtype=torch.long, device=self.device), ends=False)
