@@ -26,7 +26,7 @@ MODULES = sorted(
     path for path in plugins.PACKAGE.parent.rglob("*.py") if not any(map(path.is_relative_to, code.CARRIES))
 )
 CONFIGS = (
-    *("config/config.yaml", "tests/real.yaml", "config/compose.yaml", "config/real.yaml"),
+    *("config/config.yaml", "tests/real.yaml", "config/effects/composition.yaml", "config/real.yaml"),
     *("config/paper/coat.yaml", "config/paper/ppe.yaml"),
 )
 
