@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import DynamicCache
 
 import fitting
 import pico_arms
@@ -191,6 +192,12 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
+def decode_as_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an engine on this CPU have transformers' own attention and cache, as on a GPU."""
+    monkeypatch.setattr(_cpu_attention, "install", lambda model: None)
+    monkeypatch.setattr(_cpu_attention, "cache", lambda model: DynamicCache(config=model.config))
+
+
 @pytest.mark.parametrize(("method", "dtype", "settings"), CASES)
 def test_the_tensors_of_a_fit_lie_between_both_sums(
     method: str, dtype: str, settings: dict[str, Any], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -201,6 +208,7 @@ def test_the_tensors_of_a_fit_lie_between_both_sums(
     need = fit_of(model, method, dtype, **settings)
     rows = test_grpo.rows() if method == "grpo" else long_rows(4)
     job = fitting.job(method, [root], tmp_path, datasets={"d": rows}, data="d", **settings)
+    decode_as_a_gpu(monkeypatch)
     made = transformers.Engine.__init__
 
     def endless(engine: transformers.Engine, *arguments: Any) -> None:
@@ -249,7 +257,7 @@ def test_the_tensors_of_learned_coefficients_lie_between_both_sums(dtype: str, r
 def test_the_tensors_of_an_engine_lie_between_both_sums(
     dtype: str, temperature: float, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_cpu_attention, "install", lambda model: None)  # a GPU has torch's fused attention
+    decode_as_a_gpu(monkeypatch)
     with live() as tensors:
         engine = transformers.start([root], dtype, "cpu", 8)
         engine.ends = set()

@@ -1,11 +1,11 @@
 """Attention for decoding on a CPU, and the cache of keys and values that it reads.
 
-A decode step is bound by memory there, so nothing is copied that need not be:
+A decode step is bound by memory there, so it copies as little as it can:
 
-- Query heads that share a key-value head (Ainslie et al., arXiv 2305.13245) are told so to torch's fused attention. It
-  then reads keys and values in place.
-- Keys and values are written into memory that has room for `ROOM` more tokens. transformers' own cache copies all of
-  them for every token.
+- torch's fused attention is told which query heads share a key-value head (Ainslie et al., arXiv 2305.13245). It then
+  reads keys and values in place.
+- Keys and values are written into memory that has room for more tokens. transformers' own cache copies all of them for
+  every token.
 
 docs/performance.md has the times. Import this module only where a model is in memory, since it imports torch.
 """
@@ -23,7 +23,7 @@ NAME = "imprint_cpu"
 # Architectures whose attention is the plain formula below; others add sinks, caps or their own masks.
 MODELS = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3"})
 ROOM = 64
-"""Tokens for which a cache has room when it was last copied."""
+"""Further tokens for which a cache has room after each copy."""
 
 
 def attend(
@@ -47,15 +47,12 @@ def attend(
 
 
 class Layer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """The keys and values of a layer: the beginning of two tensors that have room for more columns."""
+    """The keys and values of a layer: the beginning of two tensors that have room for more columns. Whatever replaces
+    them, such as a selection of rows, gets room with the next columns."""
 
     keys: Any
     values: Any
     roomy: tuple[torch.Tensor, ...]
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        super().lazy_initialization(key_states, value_states)
-        self._copy(key_states[:, :, :0], value_states[:, :, :0], key_states.shape[2])
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -65,28 +62,25 @@ class Layer(DynamicLayer):  # type: ignore[no-untyped-call]
             self.lazy_initialization(key_states, value_states)
         before = self.get_seq_length()
         after = before + key_states.shape[2]
-        if after > self.roomy[0].shape[2]:
+        if before == 0:
+            self._copy(key_states[:, :, :0], value_states[:, :, :0], after)
+        elif self.keys.data_ptr() != self.roomy[0].data_ptr() or after > self.roomy[0].shape[2]:
             self._copy(self.keys, self.values, after)
         for roomy, new in zip(self.roomy, (key_states, value_states), strict=True):
             roomy[:, :, before:after] = new
         self.keys, self.values = (roomy[:, :, :after] for roomy in self.roomy)
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep these rows, in this order. This copies them, so it makes room as well."""
-        self._copy(self.keys[indices], self.values[indices], self.get_seq_length())
-
     def _copy(self, keys: torch.Tensor, values: torch.Tensor, columns: int) -> None:
         """Hold `keys` and `values` at the beginning of new tensors with room for `ROOM` more than `columns`."""
-        held = keys.shape[2]
         self.roomy = tuple(old.new_empty(*old.shape[:2], columns + ROOM, old.shape[3]) for old in (keys, values))
         for roomy, old in zip(self.roomy, (keys, values), strict=True):
-            roomy[:, :, :held] = old
-        self.keys, self.values = (roomy[:, :, :held] for roomy in self.roomy)
+            roomy[:, :, : old.shape[2]] = old
 
 
 def cache(model: Any) -> DynamicCache:
-    """An empty cache for a model. Layers of other kinds than plain attention (a sliding window) keep their own."""
+    """An empty cache for a model. On a GPU it is transformers' own, and so are the layers with another attention than
+    the plain one (a sliding window)."""
     made = DynamicCache(config=model.config)
     if model.device.type == "cpu":
         make: Any = Layer
