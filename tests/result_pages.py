@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
+from imprint.charts import kept
 from imprint.report.numbers import MINUS, interval, number, signed
 
 ANSWERS = (
@@ -41,12 +42,18 @@ COMPARISONS = ("arm", "control", "eval", "metric", "difference", "se", "ci_low",
 
 def write(results: Path, page: Path) -> None:
     """Write the parts of three tables that the page shows: `answers`, and the primary metrics of `summary` and
-    `comparisons`."""
+    `comparisons`. An experiment with the chart `kept` has a fourth: the shares of gains."""
     page.mkdir(parents=True, exist_ok=True)
     for name, columns in {"answers": ANSWERS, "summary": SUMMARY, "comparisons": COMPARISONS}.items():
         table = pl.read_parquet(results / f"tables/{name}.parquet")
         rows = table if name == "answers" else table.filter(pl.col("primary"))
         rows.select(columns).write_csv(page / f"{name}.csv", float_precision=6)
+    if (results / "charts/kept.svg").is_file():
+        tables = {name: pl.read_parquet(results / f"tables/{name}.parquet") for name in kept.TABLES}
+        summary = pl.read_csv(page / "summary.csv")
+        arms = summary["arm"].unique(maintain_order=True).to_list()
+        shares = kept.shares(tables, arms, dict.fromkeys(summary["eval"]))
+        pl.DataFrame(shares).write_csv(page / "kept.csv", float_precision=6)
 
 
 def lines(page: Path) -> Iterator[str]:
@@ -73,6 +80,21 @@ def lines(page: Path) -> Iterator[str]:
         yield f"| {arm} | " + " | ".join(cells) + " |"
 
 
+def shares(page: Path) -> Iterator[str]:
+    """The lines of a page's table of shares: of the gains of parents that are no compositions themselves."""
+    rows = pl.read_csv(page / "kept.csv").filter(~pl.col("parent").is_in(pl.col("arm").implode())).to_dicts()
+    columns = list(dict.fromkeys((row["parent"], row["eval"]) for row in rows))
+    told = {
+        (row["arm"], row["parent"], row["eval"]): f"{row['share']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+        for row in rows
+    }
+    yield "| arm | " + " | ".join(f"of `{parent}`, {name}" for parent, name in columns) + " |"
+    yield "|---|" + "---|" * len(columns)
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        cells = [told.get((arm, *column), "") for column in columns]
+        yield f"| {arm} | " + " | ".join(cells).replace("-", MINUS) + " |"
+
+
 def _mean(row: dict[str, float]) -> str:
     cut = f", {100 * row['n_truncated'] / row['n_attempted']:.0f}% cut" if row["n_truncated"] else ""
     return f"{number(row['mean'])} ({number(row['ci_low'])} to {number(row['ci_high'])}{cut})"
@@ -81,3 +103,5 @@ def _mean(row: dict[str, float]) -> str:
 if __name__ == "__main__":
     write(Path(sys.argv[1]), Path(sys.argv[2]))
     print("\n".join(lines(Path(sys.argv[2]))))
+    if Path(sys.argv[2], "kept.csv").is_file():
+        print("\n".join(["", *shares(Path(sys.argv[2]))]))

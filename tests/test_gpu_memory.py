@@ -195,7 +195,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 def decode_as_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an engine on this CPU have transformers' own attention and cache, as on a GPU."""
     monkeypatch.setattr(_cpu_attention, "install", lambda model: None)
-    monkeypatch.setattr(_cpu_attention, "cache", lambda model: DynamicCache(config=model.config))
+    monkeypatch.setattr(_cpu_attention, "cache", DynamicCache)
 
 
 @pytest.mark.parametrize(("method", "dtype", "settings"), CASES)

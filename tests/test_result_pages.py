@@ -32,5 +32,15 @@ def test_a_page_answers_the_questions_of_its_config(folder: Path) -> None:
     ).rows()
 
 
+KEPT = [folder for folder in PAGES if (folder / "kept.csv").is_file()]
+
+
+@pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
+def test_a_page_has_the_shares_of_its_file(folder: Path) -> None:
+    text = folder.with_suffix(".md").read_text(encoding="utf-8")
+    for line in result_pages.shares(folder):
+        assert line in text.splitlines(), line
+
+
 def test_there_are_pages() -> None:
-    assert PAGES
+    assert PAGES and KEPT

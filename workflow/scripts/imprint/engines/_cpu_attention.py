@@ -78,13 +78,12 @@ class Layer(DynamicLayer):  # type: ignore[no-untyped-call]
             roomy[:, :, : old.shape[2]] = old
 
 
-def cache(model: Any) -> DynamicCache:
-    """An empty cache for a model. On a GPU it is transformers' own, and so are the layers with another attention than
-    the plain one (a sliding window)."""
-    made = DynamicCache(config=model.config)
-    if model.device.type == "cpu":
-        make: Any = Layer
-        made.layers = [make() if type(layer) is DynamicLayer else layer for layer in made.layers]
+def cache(config: Any) -> DynamicCache:
+    """An empty cache for a model with this config. Layers with another attention than the plain one, such as a sliding
+    window, are transformers' own."""
+    made = DynamicCache(config=config)
+    make: Any = Layer  # transformers gives its layers no types
+    made.layers = [make() if type(layer) is DynamicLayer else layer for layer in made.layers]
     return made
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,10 +73,12 @@ class Engine(Tokenized):
         self.model, self.batch_size = model, batch_size
         self.device = model.device
         self.passing = Pass()
+        self.new_cache: Callable[..., Any] = transformers.DynamicCache
         if self.device.type == "cpu":
             from imprint.engines import _cpu_attention
 
             _cpu_attention.install(model)
+            self.new_cache = _cpu_attention.cache
         dtype = str(model.dtype).removeprefix("torch.")
         self.name = f"transformers {transformers.__version__} {dtype} {self.device.type}"
 
@@ -138,9 +140,7 @@ class Engine(Tokenized):
         which becomes the beginning of every row; the padding then stands behind them."""
         import torch
 
-        from imprint.engines import _cpu_attention
-
-        cache = _cpu_attention.cache(self.model)
+        cache = self.new_cache(config=self.model.config)
         shared = _shared(tokens) if share else 0
         if shared:
             self._read(cache, [tokens[0][:shared]], torch.ones(1, 0, dtype=torch.long, device=self.device), ends=False)
