@@ -1,5 +1,5 @@
 """How long `python -m imprint.compare` takes: CPU seconds on two logs of lm-eval. With `--profile`, also where they go,
-in more than twice the time.
+in more than twice the time. The last line is one JSON object with the figures, the limit and `holds`.
 
 $ PYTHONPATH=workflow/scripts .venv/bin/python benchmarks/compare.py            # 2 x 500,000 rows, 2.4 GB in /tmp
 $ PYTHONPATH=workflow/scripts .venv/bin/python benchmarks/compare.py --rows 20000 --options
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from imprint import compare
 
+LIMIT = 60.0  # CPU seconds, with the default number of rows
 WORDS = ("a", "gardener", "plants", "rows", "of", "trees", "and", "sells", "each", "for", "some", "dollars", "how")
 
 
@@ -96,9 +97,14 @@ def main() -> None:
             compare.main(words)
         after = resource.getrusage(resource.RUSAGE_SELF)
         seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        print(f"2 x {options.rows:,} rows, {size / 1e9:.1f} GB: {seconds:.1f} CPU seconds")
-        print(f"memory: {after.ru_maxrss / 1e6:.1f} GB at most")
-        print(f"report: {(folder / 'report.html').stat().st_size / 1e6:.1f} MB")
+        figures = {
+            "rows": 2 * options.rows,
+            "gigabytes": round(size / 1e9, 1),
+            "cpu_seconds": round(seconds, 1),
+            "memory_gigabytes": round(after.ru_maxrss / 1e6, 1),
+            "report_megabytes": round((folder / "report.html").stat().st_size / 1e6, 1),
+        }
+        print(json.dumps({**figures, "limits": {"cpu_seconds": LIMIT}, "holds": seconds <= LIMIT}))
 
 
 if __name__ == "__main__":

@@ -170,10 +170,11 @@ def test_the_gpu_benchmark_says_that_it_needs_one(monkeypatch: pytest.MonkeyPatc
         module.main()
 
 
-def test_compare_prints_its_seconds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_prints_its_figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     script("compare.py", monkeypatch, "--rows", "50").main()
-    lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("2 x 50 rows") and line.endswith("CPU seconds") for line in lines), lines
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["rows"] == 100 and 0 < figures["cpu_seconds"] <= figures["limits"]["cpu_seconds"]
+    assert figures["holds"]
 
 
 @pytest.mark.workflow
