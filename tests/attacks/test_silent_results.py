@@ -148,6 +148,7 @@ def test_code_edited_during_a_run_and_undone(done: Path) -> None:
 
 
 @pytest.mark.workflow
+@pytest.mark.slow
 def test_a_fit_whose_code_is_edited_while_it_trains(tmp_path: Path) -> None:
     project = mini.make(tmp_path / "project")
     method = project / "workflow/scripts/imprint/methods/sft.py"
